@@ -1,0 +1,451 @@
+"""Settings: params.yaml and one scale file, checked before any job starts.
+
+Every mistake is a `ConfigError` with one line that names the key, its value and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+METHODS = ("deit3", "openclip", "dinov2", "dino", "mae")  # one file each in methods/
+MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of the paper, section 3.1
+SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
+SCALES = Path(__file__).resolve().parents[2] / "workflow" / "scales"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message is one line: key, value, what is allowed."""
+
+
+# --- the schema: each class is one level of the YAML files; types and ranges are checked from the annotations ----------
+
+
+def at_least(low: float, default: Any = dataclasses.MISSING) -> Any:
+    return field(metadata={"min": low}) if default is dataclasses.MISSING else field(default=default, metadata={"min": low})
+
+
+@dataclass(frozen=True)
+class Size:
+    """One rung of the ladder of model sizes. drop_path is a property of the size, as in DeiT-III (S 0.05, B 0.1, L 0.3)."""
+
+    width: int = at_least(1)
+    depth: int = at_least(1)
+    heads: int = at_least(1)
+    drop_path: float = at_least(0, 0.0)
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a scale decides of a method: sizes and lengths. lr is the peak rate for this batch and length."""
+
+    size: str
+    patch: int = at_least(1)
+    steps: int = at_least(1)
+    batch: int = at_least(1)
+    lr: float = at_least(0)
+    warmup: int = at_least(0)
+
+
+@dataclass(frozen=True)
+class Deit3(Recipe):
+    recipe: Literal["in22k", "in1k"] = "in22k"
+
+
+@dataclass(frozen=True)
+class OpenClip(Recipe):
+    embed: int = at_least(1, 512)
+    context: int = at_least(3, 77)
+    text_width: int = at_least(1, 512)
+    text_depth: int = at_least(1, 12)
+    text_heads: int = at_least(1, 8)
+
+
+@dataclass(frozen=True)
+class Dinov2(Recipe):
+    temperature_warmup: int = at_least(0, 0)  # steps over which the teacher temperature rises
+    freeze_last_layer: int = at_least(0, 0)  # steps during which the heads' last layer stands still
+    prototypes: int = at_least(2, 131072)
+    head_hidden: int = at_least(1, 2048)
+    dino_bottleneck: int = at_least(1, 384)
+    ibot_bottleneck: int = at_least(1, 256)
+    local_crops: int = at_least(0, 8)
+    local_size: int = at_least(1, 98)
+
+
+@dataclass(frozen=True)
+class Dino(Recipe):
+    temperature_warmup: int = at_least(0, 0)
+    freeze_last_layer: int = at_least(0, 0)
+    prototypes: int = at_least(2, 65536)
+    head_hidden: int = at_least(1, 2048)
+    bottleneck: int = at_least(1, 256)
+    local_crops: int = at_least(0, 8)
+    local_size: int = at_least(1, 96)
+
+
+@dataclass(frozen=True)
+class Mae(Recipe):
+    decoder_width: int = at_least(1, 512)
+    decoder_depth: int = at_least(1, 8)
+    decoder_heads: int = at_least(1, 16)
+
+
+RECIPES: dict[str, type[Recipe]] = {"deit3": Deit3, "openclip": OpenClip, "dinov2": Dinov2, "dino": Dino, "mae": Mae}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data set plays which role: "world", "folder:PATH" (PATH/{train,val}/CLASS/*.jpg) or "shards:PATTERN" (WebDataset).
+
+    labels trains DeiT-III, text OpenCLIP, images DINOv2, DINO and MAE; eval serves linear and zero-shot classification and
+    the token bank. A relative PATH is taken from params.yaml's `data.root`.
+    """
+
+    labels: str = "world"
+    text: str = "world"
+    images: str = "world"
+    eval: str = "world"
+
+
+@dataclass(frozen=True)
+class World:
+    """The embedded world: images per split and the pixels they are drawn at (recipes crop and resize to image_size)."""
+
+    pixels: int = at_least(8, 64)
+    train: int = at_least(1, 4096)
+    val: int = at_least(1, 1024)
+    test: int = at_least(1, 1024)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The token bank: norms of all `images`; outputs, q, k, v and patch embeddings of the first `sample` of them."""
+
+    images: int = at_least(1, 512)
+    sample: int = at_least(1, 256)
+    batch: int = at_least(1, 64)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear classification on frozen features: the whole grid of heads is trained at once (protocol of DINOv2)."""
+
+    train_images: int = at_least(1, 2048)
+    val_images: int = at_least(1, 1024)
+    iterations: int = at_least(1, 12500)
+    batch: int = at_least(1, 1024)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on. Made by `load`, passed around whole, never changed."""
+
+    scale: str
+    methods: tuple[str, ...]
+    registers: tuple[int, ...]
+    seeds: tuple[int, ...]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    mlflow_uri: str
+    data_root: str
+    data: Data
+    image_size: int
+    sizes: dict[str, Size]
+    recipes: dict[str, Recipe]
+    fractions: tuple[float, ...]
+    size_study: tuple[str, ...]  # sizes trained for Fig. 4c, with `size_study_method` and no registers
+    world: World = World()
+    bank: Bank = Bank()
+    linear: Linear = Linear()
+    cutoff: dict[str, float] = field(default_factory=dict)  # a hand-picked norm cut-off per method (paper: 150 for ViT-g)
+    threads: int = 1  # per job; snakemake runs cores / threads jobs at a time
+    workers: int = 0  # loader processes per training job
+    checkpoint_every: int = 100  # steps between saves that a killed run resumes from
+    log_every: int = 10
+
+    @property
+    def run(self) -> str:
+        """Folder name of this run's results: the scale, and the data set when it is not the scale's own."""
+        return self.scale + (f"-{self.data_name}" if self.data_name else "")
+
+    data_name: str = ""
+
+    @property
+    def results(self) -> Path:
+        """Everything this run writes, the three doors among it."""
+        return Path("results") / self.run
+
+
+# --- names of backbones -------------------------------------------------------------------------------------------------
+
+_ID = re.compile(
+    r"(?P<method>[a-z0-9]+?)(-(?P<size>[a-z]+))?-r(?P<registers>\d+)-s(?P<seed>\d+)(?P<noaa>-noaa)?(-at(?P<percent>\d{3}))?"
+)
+
+
+@dataclass(frozen=True)
+class BackboneId:
+    """A trained backbone's name, which is also its path: {method}[-{size}]-r{registers}-s{seed}[-noaa][-at{percent}].
+
+    noaa: position embeddings interpolated without antialiasing in training (Fig. 10). percent: a checkpoint on the way.
+    """
+
+    method: str
+    registers: int
+    seed: int
+    size: str = ""
+    noaa: bool = False
+    percent: int = 100
+
+    @classmethod
+    def parse(cls, text: str) -> "BackboneId":
+        found = _ID.fullmatch(text)
+        if not found:
+            raise ConfigError(f'backbone = "{text}": allowed are names like dinov2-r4-s0, dinov2-giant-r0-s0, dinov2-r0-s0-at050')
+        part = found.groupdict()
+        return cls(
+            method=part["method"],
+            registers=int(part["registers"]),
+            seed=int(part["seed"]),
+            size=part["size"] or "",
+            noaa=bool(part["noaa"]),
+            percent=int(part["percent"] or 100),
+        )
+
+    def __str__(self) -> str:
+        size = f"-{self.size}" if self.size else ""
+        at = f"-at{self.percent:03d}" if self.percent != 100 else ""
+        return f"{self.method}{size}-r{self.registers}-s{self.seed}{'-noaa' if self.noaa else ''}{at}"
+
+    @property
+    def trained(self) -> "BackboneId":
+        """The training run that this checkpoint belongs to."""
+        return dataclasses.replace(self, percent=100)
+
+
+# --- loading ------------------------------------------------------------------------------------------------------------
+
+
+def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None = None, scales: Path = SCALES) -> Settings:
+    """Settings from params (a file or its content) and the scale it names, or one clear `ConfigError`."""
+    given = params if isinstance(params, dict) else _read_yaml(Path(params))
+    allowed = {"scale", "methods", "registers", "seeds", "device", "precision", "mlflow_uri", "data", "overrides"}
+    _only_known("", given, allowed)
+    name = scale or given.get("scale", "laptop")
+    known = sorted(p.stem for p in scales.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"scale = {_show(name)}: allowed are {', '.join(known)}{_nearest(name, known)}")
+    sizes_and_lengths = _read_yaml(scales / f"{name}.yaml")
+    for key, value in (given.get("overrides") or {}).items():  # single numbers of the scale, e.g. recipes.dinov2.steps
+        _override(sizes_and_lengths, key, value, name)
+
+    root, data_name, roles = _data(given.get("data"), sizes_and_lengths.pop("data", {}))
+    recipes = sizes_and_lengths.pop("recipes", {})
+    _only_known("recipes", recipes, set(METHODS))
+    fields = dict(
+        scale=name,
+        methods=given.get("methods", list(MAIN_METHODS)),
+        registers=given.get("registers", [0, 1, 2, 4, 8, 16]),
+        seeds=given.get("seeds", [0]),
+        device=given.get("device", "auto"),
+        precision=given.get("precision", "auto"),
+        mlflow_uri=given.get("mlflow_uri") or os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+        data_root=root,
+        data=roles,
+        data_name=data_name,
+        recipes={m: _typed(RECIPES[m], r, f"recipes.{m}") for m, r in recipes.items()},
+    )
+    clash = set(fields) & set(sizes_and_lengths)
+    if clash:
+        raise ConfigError(f"{name}.yaml: {', '.join(sorted(clash))} belongs in params.yaml")
+    settings = _typed(Settings, {**sizes_and_lengths, **fields}, "")
+    _check(settings)
+    return settings
+
+
+def _data(chosen: Any, roles: dict[str, Any]) -> tuple[str, str, Data]:
+    """params.yaml's `data`: {root, use}; `use` replaces the scale's data sets, all with one text or single roles by name."""
+    chosen = {"use": chosen} if isinstance(chosen, str) else dict(chosen or {})
+    _only_known("data", chosen, {"root", "use"})
+    use = chosen.get("use")
+    names = [f.name for f in dataclasses.fields(Data)]
+    if isinstance(use, str):
+        use = dict.fromkeys(names, use)
+    use = use or {}
+    if not isinstance(use, dict):
+        raise ConfigError(f"data.use = {_show(use)}: allowed are one data set or a mapping of {', '.join(names)}")
+    _only_known("data.use", use, set(names))
+    root = str(chosen.get("root") or "data")
+    changed = {k: v for k, v in use.items() if v != roles.get(k, "world")}
+    data_name = re.sub(r"[^A-Za-z0-9]+", "-", Path(str(next(iter(changed.values())))).name).strip("-").lower() if changed else ""
+    return root, data_name, _typed(Data, {**roles, **use}, "data.use")
+
+
+def _check(s: Settings) -> None:
+    """What the types alone cannot say."""
+    _each(s.methods, "methods", MAIN_METHODS)
+    for name, values, low in (("registers", s.registers, 0), ("seeds", s.seeds, 0)):
+        if not values or len(set(values)) != len(values):
+            raise ConfigError(f"{name} = {list(values)}: allowed is a list of different numbers, at least one")
+        for value in values:
+            if value < low:
+                raise ConfigError(f"{name} = {value}: allowed are whole numbers from {low}")
+    for method in s.methods:
+        if method not in s.recipes:
+            raise ConfigError(f"methods = {method}: scale {s.scale} has no recipes.{method}; allowed are {', '.join(s.recipes)}")
+    for name, size in s.sizes.items():
+        if name not in SIZES:
+            raise ConfigError(f"sizes = {name}: allowed are {', '.join(SIZES)}")
+        if size.width % size.heads:
+            raise ConfigError(f"sizes.{name}.heads = {size.heads}: allowed are divisors of width {size.width}")
+    for size in s.size_study:
+        if size not in s.sizes:
+            raise ConfigError(f"size_study = {size}: allowed are {', '.join(s.sizes)}")
+    for method, recipe in s.recipes.items():
+        if recipe.size not in s.sizes:
+            raise ConfigError(f"recipes.{method}.size = {recipe.size}: allowed are {', '.join(s.sizes)}")
+        for key in ("image_size", f"recipes.{method}.local_size"):
+            pixels = s.image_size if key == "image_size" else getattr(recipe, "local_size", recipe.patch)
+            if pixels % recipe.patch:
+                raise ConfigError(f"{key} = {pixels}: allowed are multiples of recipes.{method}.patch {recipe.patch}")
+        if recipe.warmup > recipe.steps:
+            raise ConfigError(f"recipes.{method}.warmup = {recipe.warmup}: allowed are at most its {recipe.steps} steps")
+    for fraction in s.fractions:
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"fractions = {fraction}: allowed are numbers from 0 to below 1")
+    if s.bank.sample > s.bank.images:
+        raise ConfigError(f"bank.sample = {s.bank.sample}: allowed are at most bank.images {s.bank.images}")
+    for method in s.cutoff:
+        if method not in METHODS:
+            raise ConfigError(f"cutoff = {method}: allowed are {', '.join(METHODS)}")
+    for role in dataclasses.fields(Data):
+        spec = getattr(s.data, role.name)
+        kind, _, place = spec.partition(":")
+        if kind not in ("world", "folder", "shards") or (kind == "world") == bool(place):
+            raise ConfigError(f'data.use.{role.name} = "{spec}": allowed are world, folder:PATH, shards:PATTERN')
+
+
+def check_paths(s: Settings) -> None:
+    """Data that a run needs must be there. Separate from `load`: a dry run of a scale needs no data."""
+    for role in dataclasses.fields(Data):
+        kind, _, place = getattr(s.data, role.name).partition(":")
+        path = data_path(s, place)
+        if kind == "folder" and not path.is_dir():
+            raise ConfigError(f'data.use.{role.name} = "folder:{place}": no such folder ({path}); allowed is a folder with train/CLASS/*')
+        if kind == "shards" and not list(path.parent.glob(path.name)):
+            raise ConfigError(f'data.use.{role.name} = "shards:{place}": no file matches ({path})')
+
+
+def data_path(s: Settings, place: str) -> Path:
+    """A data set's place: absolute or below `data.root`; ~ is the home folder."""
+    path = Path(place).expanduser()
+    return path if path.is_absolute() else Path(s.data_root).expanduser() / path
+
+
+# --- from plain YAML to dataclasses -------------------------------------------------------------------------------------
+
+
+def _typed(cls: type, given: Any, key: str) -> Any:
+    """An instance of dataclass `cls` from a mapping, each value checked against its annotation and range."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{key} = {_show(given)}: allowed is a mapping of {', '.join(f.name for f in dataclasses.fields(cls))}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    _only_known(key, given, set(fields))
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, f in fields.items():
+        path = f"{key}.{name}" if key else name
+        if name in given:
+            values[name] = _value(hints[name], given[name], path)
+            low = f.metadata.get("min")
+            if low is not None and values[name] < low:
+                raise ConfigError(f"{path} = {given[name]}: allowed are numbers from {low}")
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{path} is missing")
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else _typed(hint, value, path)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{path} = {_show(value)}: allowed are {', '.join(map(str, args))}{_nearest(value, args)}")
+        return value
+    if origin is tuple:
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):  # one number for a list of one
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path} = {_show(value)}: allowed is a list of {args[0].__name__}")
+        return tuple(_value(args[0], v, path) for v in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path} = {_show(value)}: allowed is a mapping")
+        return {k: _value(args[1], v, f"{path}.{k}") for k, v in value.items()}
+    if origin is types.UnionType:
+        return None if value is None else _value(args[0], value, path)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        name = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, str(hint))
+        raise ConfigError(f"{path} = {_show(value)}: allowed is {name}")
+    return value
+
+
+def _override(tree: dict[str, Any], key: str, value: Any, scale: str) -> None:
+    *parents, last = str(key).split(".")
+    node = tree
+    for part in parents:
+        if not isinstance(node.get(part), dict):
+            raise ConfigError(f"overrides.{key}: scale {scale} has no {part}; allowed are {', '.join(map(str, node))}")
+        node = node[part]
+    node[last] = value
+
+
+def _only_known(key: str, given: Any, allowed: set[str]) -> None:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{key or 'params.yaml'} = {_show(given)}: allowed is a mapping of {', '.join(sorted(allowed))}")
+    for name, value in given.items():
+        if name not in allowed:
+            path = f"{key}.{name}" if key else str(name)
+            raise ConfigError(f"{path} = {_show(value)}: unknown key; allowed are {', '.join(sorted(allowed))}{_nearest(name, allowed)}")
+
+
+def _each(values: tuple[str, ...], key: str, allowed: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise ConfigError(f"{key} = {_show(value)}: allowed are {', '.join(allowed)}{_nearest(value, allowed)}")
+    if not values or len(set(values)) != len(values):
+        raise ConfigError(f"{key} = {list(values)}: allowed is a list of different names, at least one")
+
+
+def _nearest(value: Any, allowed: Any) -> str:
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _show(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: allowed is a mapping of keys to values")
+    return content
