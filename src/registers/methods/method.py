@@ -72,3 +72,20 @@ class Method(nn.Module):
 
     def after_step(self, progress: Progress) -> None:
         """After the optimizer: e.g. clamp a scale, move the EMA teacher."""
+
+    def extras(self) -> tuple[dict[str, Tensor], dict]:
+        """What is saved beside the backbone: tensors (for `.extras.safetensors`) and facts (merged into the json)."""
+        return {}, {}
+
+
+def decay_groups(module: nn.Module, weight_decay: float, exempt: tuple[str, ...]) -> list[dict]:
+    """Trainable parameters in two groups, with and without weight decay.
+
+    Without: everything 1-D (biases, norms, LayerScale), and every parameter whose last name is in `exempt`
+    (timm.optim.param_groups_weight_decay does the same with full names).
+    """
+    decayed, kept = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (kept if parameter.ndim <= 1 or name.rpartition(".")[2] in exempt else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]

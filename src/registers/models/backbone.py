@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import timm
 import torch
-from timm.layers import DropPath, resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import Attention, DropPath, resample_abs_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Tokens(NamedTuple):
@@ -117,6 +118,31 @@ class Backbone(nn.Module):
     def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None) -> Tokens:
         """Final tokens, after the norm, taken apart."""
         return self.split(self.vit.norm(self.residual(images_B3HW, mask_BP, mask_token_D)))
+
+    def summary(self, images_B3HW: Tensor) -> Tensor:
+        """Final [CLS] alone, (B, D): forward(images).cls to rounding, but the last block is computed only where [CLS] needs it.
+
+        One query (all keys and values) and one row of the MLP: what is left out feeds neither [CLS] nor a gradient.
+        """
+        vit, block = self.vit, self.vit.blocks[-1]
+        attention = getattr(block, "attn", None)
+        plain = type(block) is Block and type(attention) is Attention and attention.gate is None and not attention.attn_drop.p
+        if not plain:  # a released model with a block of another kind
+            return self(images_B3HW).cls
+        x = self.embed(images_B3HW)
+        for earlier in vit.blocks[:-1]:
+            x = earlier(x)
+        normed, (batch, tokens, _), heads = block.norm1(x), x.shape, attention.num_heads
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        inner = attention.attn_dim
+        q = F.linear(normed[:, :1], weight[:inner], None if bias is None else bias[:inner])
+        kv = F.linear(normed, weight[inner:], None if bias is None else bias[inner:])
+        q = attention.q_norm(q.view(batch, 1, heads, -1).transpose(1, 2))
+        k, v = kv.view(batch, tokens, 2, heads, -1).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, attention.k_norm(k), v).transpose(1, 2).flatten(2)
+        cls = x[:, :1] + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(attention.norm(seen)))))
+        cls = cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
+        return vit.norm(cls).squeeze(1)
 
     def split(self, x_BND: Tensor) -> Tokens:
         return split_tokens(x_BND, self.registers)
