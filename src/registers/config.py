@@ -154,7 +154,7 @@ class Settings:
     registers: tuple[int, ...]
     seeds: tuple[int, ...]
     device: Literal["auto", "cpu", "cuda", "mps"]
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
     mlflow_uri: str
     data_root: str
     data: Data
@@ -187,9 +187,7 @@ class Settings:
 
 # --- names of backbones -------------------------------------------------------------------------------------------------
 
-_ID = re.compile(
-    r"(?P<method>[a-z0-9]+?)(-(?P<size>[a-z]+))?-r(?P<registers>\d+)-s(?P<seed>\d+)(?P<noaa>-noaa)?(-at(?P<percent>\d{3}))?"
-)
+_ID = re.compile(r"(?P<method>[a-z0-9]+?)(-(?P<size>[a-z]+))?-r(?P<registers>\d+)-s(?P<seed>\d+)(?P<noaa>-noaa)?(-at(?P<percent>\d{3}))?")
 
 
 @dataclass(frozen=True)

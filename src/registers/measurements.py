@@ -3,10 +3,10 @@
 import csv
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Iterable
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+# make reproduce   set up and regenerate the whole paper at the scale that params.yaml names
+# make test        unit and science tests, and the complete pipeline at scale smoke
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint ui lock
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.installed ## make .venv and install the locked versions (nothing to do the second time)
+
+# Bytecode is compiled once here: without it every job spends seconds more on its imports.
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); ok or sys.exit(f"make: python3 is {v[0]}.{v[1]}; allowed are 3.11 to 3.13; choose one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/paper.html
+	$(BIN)/registers check
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "The regenerated paper: reports/paper.html   The runs behind it: make ui"
+
+test: setup ## unit and science tests and the complete pipeline at scale smoke
+	$(BIN)/python -m pytest
+
+lint: setup ## style of Python and Snakemake files
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+ui: setup ## the MLflow UI on 127.0.0.1
+	$(BIN)/registers ui
+
+lock: setup ## renew requirements.lock from requirements.in
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements.in -o requirements.lock

@@ -1,0 +1,105 @@
+"""What is made from what: paper/artifacts.yaml resolved against the settings. Read by the Snakefile and by cli.py alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from registers.config import BackboneId, ConfigError, Settings
+
+PAPER = Path(__file__).resolve().parents[2] / "paper"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One figure or table of the paper. inputs: argument name -> "STAGE/FAMILY", or "reference" for the paper's own numbers."""
+
+    id: str
+    module: str
+    title: str
+    section: str
+    caption: str
+    inputs: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        return "tables" if self.id.startswith("table") else "figures"
+
+    @property
+    def source(self) -> str:
+        """Path of the module that makes it, in the repository."""
+        return f"src/registers/{self.kind}/{self.module}.py"
+
+    @property
+    def outputs(self) -> list[str]:
+        endings = ("md", "csv", "txt") if self.kind == "tables" else ("png", "pdf", "csv", "txt")
+        return [f"reports/{self.kind}/{self.id}.{e}" for e in endings]
+
+
+def load() -> dict[str, Artifact]:
+    """All artifacts that are built, by id, in the paper's order."""
+    rows = yaml.safe_load((PAPER / "artifacts.yaml").read_text())
+    return {row["id"]: Artifact(**row) for row in rows}
+
+
+def available(settings: Settings) -> dict[str, Artifact]:
+    """The artifacts that these settings can make: those whose families are not empty (no OpenCLIP, no zero-shot)."""
+    return {a.id: a for a in load().values() if all(files(settings, source) for source in a.inputs.values())}
+
+
+def family(settings: Settings, name: str) -> list[BackboneId]:
+    """A named set of backbones.
+
+    main: every method, register count and seed; ends: without registers and with four (or the most there are);
+    ablation: DINOv2 with every count; sizes: DINOv2 without registers in all sizes of `size_study`; steps: DINOv2 without
+    registers along training; clip: OpenCLIP of `main`; plain: `main` without registers.
+    """
+    fewest, standard = min(settings.registers), 4 if 4 in settings.registers else max(settings.registers)
+    ends = sorted({fewest, standard})
+    main = [BackboneId(m, r, s) for m in settings.methods for r in settings.registers for s in settings.seeds]
+    subject = "dinov2" if "dinov2" in settings.methods else settings.methods[0]  # the paper's main focus, section 2
+    first = settings.seeds[0]
+    if name == "main":
+        return main
+    if name == "ends":
+        return [b for b in main if b.registers in ends]
+    if name == "plain":
+        return [b for b in main if b.registers == fewest]
+    if name == "ablation":
+        return [b for b in main if b.method == subject]
+    if name == "clip":
+        return [b for b in main if b.method == "openclip" and b.registers in ends]
+    if name == "sizes":
+        default = settings.recipes[subject].size
+        return [BackboneId(subject, fewest, first, size="" if size == default else size) for size in settings.size_study]
+    if name == "steps":
+        percents = sorted({round(100 * f) for f in settings.fractions} | {100})
+        return [BackboneId(subject, fewest, first, percent=p) for p in percents]
+    raise ConfigError(f'family = "{name}": allowed are main, ends, plain, ablation, clip, sizes, steps')
+
+
+def trained(settings: Settings) -> list[BackboneId]:
+    """Every backbone that is trained for the built artifacts, each once."""
+    wanted = [b.trained for a in load().values() for source in a.inputs.values() for b in _backbones(settings, source)]
+    return list(dict.fromkeys(wanted))
+
+
+def _backbones(settings: Settings, source: str) -> list[BackboneId]:
+    stage, _, name = source.partition("/")
+    return family(settings, name) if name and stage != "reference" else []
+
+
+def files(settings: Settings, source: str) -> list[str]:
+    """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file."""
+    stage, _, name = source.partition("/")
+    if stage == "reference":
+        return [str(PAPER / "reference.yaml")]
+    folder = settings.results / "measurements"
+    if not name or name == "none":
+        return [str(folder / f"{stage}.csv")]
+    return [str(folder / stage / f"{backbone}.csv") for backbone in family(settings, name)]
+
+
+def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
+    """All files behind an artifact by argument name."""
+    return {name: files(settings, source) for name, source in artifact.inputs.items()}

@@ -1,0 +1,300 @@
+"""The thin shell: one verb per rule. `registers --help` lists them; Snakemake calls them, and so may a person.
+
+Files are opened, devices chosen and runs recorded here; the science is in the modules, which are imported late so that a
+verb pays only for what it uses.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+
+from registers import artifacts, config, tracking
+from registers.config import BackboneId, ConfigError, Settings
+from registers.measurements import Measurement, code_version, write
+
+METHODS = {"deit3": "Deit3", "openclip": "OpenClip", "dinov2": "Dinov2", "dino": "Dino", "mae": "Mae"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        settings = config.load(_params(options.params))
+        if getattr(options, "threads", None):
+            import torch
+
+            torch.set_num_threads(options.threads)
+        options.verb(settings, options)
+    except (ConfigError, ValueError, RuntimeError, OSError) as error:
+        if os.environ.get("REGISTERS_TRACEBACK"):
+            raise
+        print(f"registers: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("registers: stopped; a training goes on from its last saved step when it is started again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _params(given: str | None) -> dict | str:
+    """Settings of this call: --params FILE, else what Snakemake passes on, else params.yaml here."""
+    if given:
+        return given
+    passed = os.environ.get("REGISTERS_PARAMS")
+    return json.loads(passed) if passed else "params.yaml"
+
+
+# --- verbs --------------------------------------------------------------------------------------------------------------
+
+
+def check(settings: Settings, options: argparse.Namespace) -> None:
+    """Check the settings and say in short what they ask for."""
+    config.check_paths(settings)
+    trained = artifacts.trained(settings)
+    print(f"scale {settings.scale}: {len(trained)} backbones to train, {len(artifacts.available(settings))} figures and tables")
+    for backbone in trained:
+        recipe = settings.recipes[backbone.method]
+        print(f"  {backbone!s:24} {recipe.steps} steps of {recipe.batch}, size {backbone.size or recipe.size}")
+
+
+def data(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw the embedded world or list a real data set, for one role."""
+    from registers.data import catalogue
+
+    config.check_paths(settings)
+    catalogue.prepare(settings, options.role)
+
+
+def download(settings: Settings, options: argparse.Namespace) -> None:
+    """Download a public data set, checked and unpacked below data.root."""
+    from registers.data.download import fetch
+
+    fetch(options.name, Path(settings.data_root).expanduser())
+
+
+def train(settings: Settings, options: argparse.Namespace) -> None:
+    """Train one backbone; a killed run goes on where it was."""
+    import torch
+
+    from registers.data.augment import evaluation
+    from registers.data.catalogue import open_dataset
+    from registers.train import train as run
+
+    backbone = BackboneId.parse(options.backbone)
+    if backbone.method not in settings.recipes:
+        raise ConfigError(f"recipes.{backbone.method} is missing in scale {settings.scale}")
+    recipe = getattr(import_module(f"registers.methods.{backbone.method}"), METHODS[backbone.method])
+    samples = open_dataset(settings, recipe.role, "train")
+    torch.manual_seed(backbone.seed)
+    method = recipe(settings, backbone, samples)
+    held_out = open_dataset(settings, "eval", "val")
+    look = evaluation(settings.image_size, *method.normalization)
+    probe = torch.stack([look(held_out[i].image) for i in range(min(16, len(held_out)))])
+    out = settings.results / "checkpoints" / str(backbone)
+    last = run(method, samples, settings, out, probe)
+    print(json.dumps({k: round(v, 5) for k, v in last.items()}))
+
+
+def tokens(settings: Settings, options: argparse.Namespace) -> None:
+    """One forward pass over the evaluation images: the token bank of one backbone."""
+    from registers.data.catalogue import open_dataset
+    from registers.tokens import TokenBank
+
+    backbone, facts, device = _load(settings, options.backbone)
+    mean, std = facts["normalization"]
+    TokenBank.write(
+        settings.results / "banks" / options.backbone,
+        backbone,
+        open_dataset(settings, "eval", "val"),
+        images=settings.bank.images,
+        sample=settings.bank.sample,
+        batch=settings.bank.batch,
+        size=settings.image_size,
+        mean=mean,
+        std=std,
+        device=device,
+    )
+
+
+def norms(settings: Settings, options: argparse.Namespace) -> None:
+    """Norm distributions, the cut-off and the share of outliers of one backbone."""
+    from registers.norms import norm_rows
+    from registers.tokens import TokenBank
+
+    bank = TokenBank(settings.results / "banks" / options.backbone)
+    rows = norm_rows(bank, fixed=settings.cutoff.get(BackboneId.parse(options.backbone).method))
+    _record(settings, "norms", options.backbone, rows, {})
+
+
+def linear(settings: Settings, options: argparse.Namespace) -> None:
+    """Linear classification on frozen features."""
+    from dataclasses import asdict
+
+    from registers.data.catalogue import open_dataset
+    from registers.evals.linear import linear as evaluate
+
+    backbone, facts, device = _load(settings, options.backbone)
+    train, val = open_dataset(settings, "eval", "train"), open_dataset(settings, "eval", "val")
+    mean, std = facts["normalization"]
+    rows = evaluate(backbone, train, val, settings.linear, size=settings.image_size, mean=mean, std=std, device=device)
+    _record(settings, "linear", options.backbone, rows, asdict(settings.linear))
+
+
+def zeroshot(settings: Settings, options: argparse.Namespace) -> None:
+    """Zero-shot classification with OpenCLIP's text tower."""
+    from registers.data.catalogue import open_dataset
+    from registers.evals.zeroshot import evaluate
+    from registers.models.checkpoint import load_extras
+
+    backbone, facts, device = _load(settings, options.backbone)
+    extras = load_extras(_checkpoint(settings, options.backbone))
+    val = open_dataset(settings, "eval", "val")
+    rows = evaluate(backbone, extras, facts, val, count=settings.linear.val_images, size=settings.image_size, device=device)
+    _record(settings, "zeroshot", options.backbone, rows, {})
+
+
+def cost(settings: Settings, options: argparse.Namespace) -> None:
+    """FLOPs and parameters against the number of registers (exact)."""
+    from registers.cost import cost_rows
+
+    _record(settings, "cost", "", cost_rows(settings), {})
+
+
+def interpolation(settings: Settings, options: argparse.Namespace) -> None:
+    """Gradients through the bicubic resize of position embeddings (exact)."""
+    from registers.interpolation import interpolation_rows
+
+    _record(settings, "interpolation", "", interpolation_rows(), {})
+
+
+def draw(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw one figure or write one table from its measurements."""
+    artifact = artifacts.load().get(options.artifact)
+    if artifact is None:
+        raise ConfigError(f"{options.artifact}: allowed are {', '.join(artifacts.load())}")
+    module = import_module(f"registers.{artifact.kind}.{artifact.module}")
+    inputs = {name: _read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()}
+    out = Path("reports") / artifact.kind / artifact.id
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = module.table(**inputs)
+    rows.to_csv(out.with_suffix(".csv"), index=False)
+    out.with_suffix(".txt").write_text(module.caption(**inputs) + "\n")
+    with tracking.run(settings.results, "draw", artifact.id, {"artifact": artifact.title}, {}) as record:
+        if artifact.kind == "figures":
+            from registers.figures import panels
+
+            panels.save(module.draw(**inputs), out)
+            record.artifact(out.with_suffix(".png"))
+        else:
+            from registers.report import markdown
+
+            out.with_suffix(".md").write_text(markdown(rows))
+        record.artifact(out.with_suffix(".csv"))
+
+
+def report(settings: Settings, options: argparse.Namespace) -> None:
+    """The regenerated paper: reports/paper.html, with claims.json and metrics.json."""
+    from registers.report import build
+
+    tracking.deliver(settings.results.parent, settings.mlflow_uri)
+    build(settings, _read)
+
+
+def deliver(settings: Settings, options: argparse.Namespace) -> None:
+    """Hand MLflow the numbers it has not yet (also those kept while a server was away)."""
+    done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
+    if done or waiting:
+        print(f"MLflow at {settings.mlflow_uri}: {done} runs delivered, {waiting} waiting")
+
+
+def ui(settings: Settings, options: argparse.Namespace) -> None:
+    """Open the MLflow UI on 127.0.0.1."""
+    deliver(settings, options)
+    print(f"MLflow UI: http://127.0.0.1:{options.port}  (Ctrl-C ends it)")
+    command = ["mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--host", "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+# --- what the verbs share -----------------------------------------------------------------------------------------------
+
+
+def _checkpoint(settings: Settings, name: str) -> Path:
+    backbone = BackboneId.parse(name)
+    file = "last" if backbone.percent == 100 else f"at{backbone.percent:03d}"
+    return settings.results / "checkpoints" / str(backbone.trained) / f"{file}.safetensors"
+
+
+def _load(settings: Settings, name: str):
+    """The backbone, the facts of its checkpoint and the device it was put on."""
+    from registers.models import checkpoint
+    from registers.models.device import choose_device
+
+    path = _checkpoint(settings, name)
+    device = choose_device(settings.device)
+    backbone = checkpoint.load(path, device)
+    backbone.name = name
+    return backbone, checkpoint.facts(path), device
+
+
+def _record(settings: Settings, question: str, name: str, rows: Iterable[Measurement], params: dict) -> None:
+    """Write rows to measurements/<question>[/<backbone>].csv and record them as a run."""
+    rows = list(rows)
+    path = settings.results / "measurements" / question / f"{name}.csv" if name else settings.results / "measurements" / f"{question}.csv"
+    tags = {"question": question}
+    if name:
+        backbone = BackboneId.parse(name)
+        tags |= dict(method=backbone.method, registers=backbone.registers, seed=backbone.seed, backbone=name)
+    with tracking.run(settings.results, question, name or "exact", tags, params) as record:
+        write(path, rows, run=record.key)
+        record.measurements(rows)
+        record.artifact(path)
+
+
+def _read(settings: Settings, files: list[str]):
+    """The content of one declared input: measurements, or the paper's own numbers. A backbone's default size gets its name."""
+    from registers import measurements
+
+    if files == artifacts.files(settings, "reference"):
+        from registers.reference import read
+
+        return read(files[0])
+    frame = measurements.read(files)
+    default = {m: r.size for m, r in settings.recipes.items()}
+    frame["size"] = [size or default.get(method, "") for size, method in zip(frame["size"], frame["method"])]
+    return frame
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="registers", description=__doc__.splitlines()[0])
+    parser.add_argument("--params", help="settings file (default: params.yaml)")
+    parser.add_argument("--version", action="version", version=f"registers {code_version()}")
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+
+    def verb(function, *positional: str, threads: bool = False) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(function.__name__, help=function.__doc__.splitlines()[0])
+        for name in positional:
+            sub.add_argument(name)
+        if threads:
+            sub.add_argument("--threads", type=int, help="CPU threads of this job")
+        sub.set_defaults(verb=function)
+        return sub
+
+    verb(check)
+    verb(data, "role", threads=True)
+    verb(download, "name")
+    for function in (train, tokens, norms, linear, zeroshot):
+        verb(function, "backbone", threads=True)
+    verb(cost)
+    verb(interpolation)
+    verb(draw, "artifact")
+    verb(report)
+    verb(deliver)
+    verb(ui).add_argument("--port", type=int, default=5000)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

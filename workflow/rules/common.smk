@@ -1,0 +1,62 @@
+# Settings, checked before any job starts, and the look-ups that the rules share.
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from registers import artifacts
+from registers.config import BackboneId, ConfigError, check_paths, data_path
+from registers.config import load as load_settings
+
+try:
+    SETTINGS = load_settings(dict(config))
+    if not workflow.dryrun:
+        check_paths(SETTINGS)
+except ConfigError as error:
+    sys.exit(f"params.yaml: {error}")
+
+RUN = SETTINGS.results.as_posix()
+ARTIFACTS = artifacts.available(SETTINGS)
+BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
+GPU = 1 if SETTINGS.device in ("cuda", "mps") or (SETTINGS.device == "auto" and Path("/dev/nvidia0").exists()) else 0
+
+# every job runs the `registers` command of this environment, with these very settings
+os.environ.update(
+    REGISTERS_PARAMS=json.dumps(dict(config)),
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+)
+
+
+wildcard_constraints:
+    backbone=rf"{BACKBONE}(-at\d\d\d)?",
+    trained=BACKBONE,
+    role="labels|text|images|eval",
+
+
+def checkpoint_of(wildcards):
+    """The first door: where a backbone's weights lie."""
+    backbone = BackboneId.parse(wildcards.backbone)
+    name = "last" if backbone.percent == 100 else f"at{backbone.percent:03d}"
+    return f"{RUN}/checkpoints/{backbone.trained}/{name}.safetensors"
+
+
+def training_data(wildcards):
+    """The manifest of the data set that a method is trained on."""
+    role = {"deit3": "labels", "openclip": "text"}.get(BackboneId.parse(wildcards.trained).method, "images")
+    return f"{RUN}/data/{role}.json"
+
+
+def recipe_of(wildcards):
+    """All settings that a training depends on: a change of any other one trains nothing again."""
+    backbone = BackboneId.parse(wildcards.trained)
+    recipe = SETTINGS.recipes[backbone.method]
+    size = SETTINGS.sizes[backbone.size or recipe.size]
+    return json.dumps([asdict(recipe), asdict(size), SETTINGS.image_size, SETTINGS.precision, SETTINGS.fractions])
+
+
+def effort(wildcards):
+    """Priority of a training: the long ones first, so that no core waits for one at the end."""
+    backbone = BackboneId.parse(wildcards.trained)
+    size = SETTINGS.sizes[backbone.size or SETTINGS.recipes[backbone.method].size]
+    return size.width**2 * size.depth * (3 if backbone.method.startswith("dino") else 1)

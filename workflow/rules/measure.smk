@@ -1,0 +1,78 @@
+# [token bank], [checkpoint] --> [measurements]: one question a rule, one csv a backbone.
+
+
+rule norms:
+    input:
+        f"{RUN}/banks/{{backbone}}",
+    output:
+        f"{RUN}/measurements/norms/{{backbone}}.csv",
+    params:
+        cutoff=SETTINGS.cutoff,
+    log:
+        f"{RUN}/logs/norms/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/norms/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    shell:
+        "registers norms {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+rule linear:
+    input:
+        weights=checkpoint_of,
+        data=f"{RUN}/data/eval.json",
+    output:
+        f"{RUN}/measurements/linear/{{backbone}}.csv",
+    params:
+        linear=asdict(SETTINGS.linear),
+    log:
+        f"{RUN}/logs/linear/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/linear/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    shell:
+        "registers linear {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+rule zeroshot:
+    input:
+        weights=checkpoint_of,
+        data=f"{RUN}/data/eval.json",
+    output:
+        f"{RUN}/measurements/zeroshot/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/zeroshot/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/zeroshot/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    shell:
+        "registers zeroshot {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+# exact answers that need no backbone
+
+
+rule exact:
+    output:
+        f"{RUN}/measurements/{{question}}.csv",
+    params:
+        sizes={name: asdict(size) for name, size in SETTINGS.sizes.items()},
+        image=SETTINGS.image_size,
+    log:
+        f"{RUN}/logs/{{question}}.log",
+    conda:
+        "../envs/registers.yaml"
+    wildcard_constraints:
+        question="cost|interpolation",
+    shell:
+        "registers {wildcards.question} > {log} 2>&1"

@@ -1,0 +1,25 @@
+# figures, tables, claims --> the regenerated paper, one self-contained page.
+
+
+rule report:
+    input:
+        drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
+        measurements=sorted({f for a in ARTIFACTS.values() for files in artifacts.inputs(SETTINGS, a).values() for f in files}),
+    output:
+        report("reports/paper.html", caption="../report/paper.rst"),
+        "reports/claims.json",
+        "reports/metrics.json",
+    log:
+        f"{RUN}/logs/report.log",
+    conda:
+        "../envs/registers.yaml"
+    shell:
+        "registers report > {log} 2>&1"
+
+
+onsuccess:
+    shell("registers deliver")
+
+
+onerror:
+    shell("registers deliver")

@@ -1,0 +1,22 @@
+# [checkpoint] --> [token bank]: one forward pass over the images; everything that looks at tokens reads the bank.
+
+
+rule tokens:
+    input:
+        weights=checkpoint_of,
+        data=f"{RUN}/data/eval.json",
+    output:
+        directory(f"{RUN}/banks/{{backbone}}"),
+    params:
+        bank=asdict(SETTINGS.bank),
+    log:
+        f"{RUN}/logs/tokens/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/tokens/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    shell:
+        "registers tokens {wildcards.backbone} --threads {threads} > {log} 2>&1"
