@@ -12,7 +12,7 @@ import numpy as np
 MIN_RATIO = 2.0  # second mode over median. Outliers: "roughly 10x higher" (section 2.1, ViT-g); parts of one picture: below 2x
 MAX_SHARE = 0.2  # outliers are a minority: 2.37 % of ViT-g's patches (section 2.1); up to 20 % leaves room for small models
 MAX_DEPTH = 0.5  # the valley is at most half as dense as the second mode
-MIN_Z_TOKENS = 5.0  # the second mode is denser than the valley by 5 standard errors: 25 tokens against an empty valley
+MIN_Z_TOKENS = 4.0  # the second mode is denser than the valley by 4 standard errors: 16 tokens against an empty valley
 MIN_Z_IMAGES = 2.0  # and by 2 standard errors when whole images are the units: one odd picture is no second mode
 MIN_TOKENS = 64  # fewer norms say nothing about modes
 BIN = 0.05  # of log-norm: 5 % of a norm
@@ -129,7 +129,7 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
     bins = (u / BIN).astype(np.int64)
     tokens = np.where(norms > median, bins, -1)
     counts = np.bincount(tokens[tokens >= 0].ravel(), minlength=bins.max() + 1 + max(WIDTHS)).astype(np.float64)
-    above = counts[::-1].cumsum()[::-1] / norms.size  # share of all tokens from a bin upwards
+    above = np.append(counts[::-1].cumsum()[::-1], 0) / norms.size  # share of all tokens from a bin upwards
     best = None
     for width in WIDTHS:
         band = np.convolve(counts, np.ones(width), "valid")  # band[i]: tokens in bins i .. i + width - 1

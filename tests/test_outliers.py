@@ -1,0 +1,135 @@
+"""Outliers: planted second modes are found, one-mode norms of any shape give "no second mode"."""
+
+import numpy as np
+import pytest
+import torch
+
+from registers.outliers import find_cutoff, high_norm_tail, statistics
+
+IMAGES, PATCHES = 128, 196
+
+
+def planted(ratio: float, share: float, seed: int = 0, sigma: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """Log-normal norms around 40, a share of them `ratio` times higher. Returns norms and the planted mask, both (B, P)."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((IMAGES, PATCHES)) < share
+    return 40 * np.exp(sigma * rng.standard_normal(mask.shape)) * np.where(mask, ratio, 1), mask
+
+
+ONE_MODE = {
+    "normal": lambda rng, n: np.abs(40 + 8 * rng.standard_normal(n)),
+    "log-normal": lambda rng, n: np.exp(0.5 * rng.standard_normal(n)),
+    "wide log-normal": lambda rng, n: np.exp(1.0 * rng.standard_normal(n)),
+    "gamma": lambda rng, n: rng.gamma(2, size=n),
+    "skewed": lambda rng, n: 10 + rng.exponential(20, size=n),
+    "Student t, 2 degrees": lambda rng, n: np.abs(rng.standard_t(2, size=n)),
+    "Cauchy": lambda rng, n: np.abs(rng.standard_cauchy(size=n)),
+    "uniform": lambda rng, n: rng.uniform(1, 5, size=n),
+    "overlapping": lambda rng, n: np.exp(np.where(rng.random(n) < 0.15, 0.7, 0) + 0.35 * rng.standard_normal(n)),
+    "two close modes": lambda rng, n: np.where(rng.random(n) < 0.15, 1.6, 1.0) * np.exp(0.03 * rng.standard_normal(n)),
+    "images differ": lambda rng, n: np.exp(0.4 * rng.standard_normal((n[0], 1)) + 0.1 * rng.standard_normal(n)),
+}
+
+
+def test_one_patch_in_each_image():
+    norms = torch.full((64, 196), 40.0) + torch.randn(64, 196, generator=torch.Generator().manual_seed(0))
+    norms[:, 7] = 400.0
+    cutoff = find_cutoff(norms)
+    assert cutoff.second_mode
+    assert cutoff.mask(norms).nonzero()[:, 1].unique().tolist() == [7]
+    assert cutoff.share == pytest.approx(1 / 196)
+
+
+@pytest.mark.parametrize("ratio, share", [(3, 0.005), (3, 0.05), (5, 0.002), (5, 0.02), (10, 0.002), (10, 0.0237), (10, 0.05), (10, 0.15)])
+def test_planted_outliers_are_found(ratio, share):
+    for seed in range(5):
+        norms, mask = planted(ratio, share, seed)
+        cutoff = find_cutoff(norms)
+        assert cutoff.second_mode, cutoff.reason
+        assert 40 < cutoff.value < 40 * ratio
+        assert (cutoff.mask(norms) & mask).sum() >= 0.98 * mask.sum()
+        assert (cutoff.mask(norms) & ~mask).sum() <= 0.02 * mask.sum()
+        assert cutoff.share == pytest.approx(mask.mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ONE_MODE)
+def test_one_mode_has_no_outliers(name):
+    """No false alarm in 200 draws per family, small banks and larger ones."""
+    rng = np.random.default_rng(1)
+    for trial in range(200):
+        norms = ONE_MODE[name](rng, [(16, 16), (32, 64), (64, 196)][trial % 3])
+        cutoff = find_cutoff(norms)
+        assert not cutoff.second_mode and cutoff.value is None, (trial, cutoff)
+        assert cutoff.share == 0 and not cutoff.mask(norms).any()
+        assert cutoff.reason.startswith("no second mode: ")
+
+
+def test_one_odd_image_is_no_second_mode():
+    norms, _ = planted(1, 0)
+    norms[5, :60] *= 8  # many tokens, but of one image
+    cutoff = find_cutoff(norms)
+    assert not cutoff.second_mode and "too few images (1 of" in cutoff.reason
+    assert find_cutoff(norms.ravel()).second_mode  # without images nothing speaks against them
+
+
+def test_majority_above_the_valley_is_not_a_mode_of_outliers():
+    norms, mask = planted(10, 0.4)
+    assert not find_cutoff(norms).second_mode
+    assert mask.mean() > 0.35
+
+
+def test_scale_does_not_matter():
+    norms, _ = planted(6, 0.01)
+    one, other = find_cutoff(norms), find_cutoff(norms * 1e-3)
+    assert other.value == pytest.approx(one.value * 1e-3, rel=1e-9)
+    assert one.share == other.share
+
+
+def test_torch_and_numpy_agree():
+    norms, _ = planted(6, 0.01)
+    assert find_cutoff(torch.from_numpy(norms).float()).value == pytest.approx(find_cutoff(norms).value, rel=0.06)
+    assert statistics(torch.from_numpy(norms)) == pytest.approx(statistics(norms), rel=1e-5)
+
+
+def test_hand_picked_cutoff():
+    norms, _ = planted(1, 0)
+    cutoff = find_cutoff(norms, fixed=50)
+    assert (cutoff.value, cutoff.method, cutoff.second_mode) == (50.0, "fixed", False)
+    assert cutoff.share == pytest.approx((norms > 50).mean())
+    with pytest.raises(ValueError, match="cutoff = -1"):
+        find_cutoff(norms, fixed=-1)
+
+
+def test_constant_norms_are_one_mode():
+    cutoff = find_cutoff(np.full((10, 10), 3.0))
+    assert not cutoff.second_mode and "largest norm is 1x the median" in cutoff.reason
+
+
+@pytest.mark.parametrize(
+    "norms, message",
+    [
+        (np.ones((3, 3)), "9 values; allowed are at least 64"),
+        (np.full((10, 10), np.nan), "100 of 100 are NaN or infinite"),
+        (-np.ones((10, 10)), "smallest -1"),
+        (np.zeros((10, 10)), "median 0"),
+    ],
+)
+def test_bad_norms_are_named(norms, message):
+    with pytest.raises(ValueError, match=message):
+        find_cutoff(norms)
+
+
+def test_high_norm_tail_is_a_quantile_under_its_own_name():
+    norms, _ = planted(1, 0)
+    tail = high_norm_tail(norms)
+    assert tail.share == pytest.approx(0.02, abs=1e-4)
+    assert tail.mask(norms).mean() == tail.share
+    assert not tail.second_mode and tail.method == "high-norm tail"
+
+
+def test_statistics_in_closed_form():
+    found = statistics(np.array([1.0, 1.0, 1.0, 5.0]))
+    # mean 2, deviations -1 -1 -1 3: variance 3, fourth moment (3 + 81) / 4 = 21
+    assert found == pytest.approx({"median": 1, "max": 5, "max_over_median": 5, "kurtosis": 21 / 9, "share_above_3x_median": 0.25})
+    with pytest.raises(ValueError, match="NaN"):
+        statistics(np.array([1.0, np.nan]))
