@@ -58,6 +58,7 @@ class Recipe:
 @dataclass(frozen=True)
 class Deit3(Recipe):
     recipe: Literal["in22k", "in1k"] = "in22k"
+    layer_scale: float = at_least(0, 1e-4)  # initial value, deit models_v2.py
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class OpenClip(Recipe):
     text_width: int = at_least(1, 512)
     text_depth: int = at_least(1, 12)
     text_heads: int = at_least(1, 8)
+    vocabulary: Literal["full", "corpus"] = "full"  # corpus: only tokens that can occur get an embedding (same training, less memory)
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,8 @@ def _data(chosen: Any, roles: dict[str, Any]) -> tuple[str, str, Data]:
     _only_known("data.use", use, set(names))
     root = str(chosen.get("root") or "data")
     changed = {k: v for k, v in use.items() if v != roles.get(k, "world")}
-    data_name = re.sub(r"[^A-Za-z0-9]+", "-", Path(str(next(iter(changed.values())))).name).strip("-").lower() if changed else ""
+    place = Path(str(next(iter(changed.values()), "")).partition(":")[2].removesuffix("/*.tar")) if changed else Path()
+    data_name = re.sub(r"[^A-Za-z0-9]+", "-", place.name).strip("-").lower() or ("world" if changed else "")
     return root, data_name, _typed(Data, {**roles, **use}, "data.use")
 
 
