@@ -1,0 +1,91 @@
+"""Which data set plays which role: from a setting's text ("world", "folder:PATH", "shards:PATTERN") to a Dataset."""
+
+import hashlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from registers.config import ConfigError, Data, Settings, data_path
+from registers.data import world
+from registers.data.facts import SPLITS
+from registers.data.folders import ImageFolder
+from registers.data.sample import Dataset
+from registers.data.shards import Shards
+from registers.data.world import World
+
+ROLES = tuple(role.name for role in fields(Data))  # labels, text, images, eval
+CHECKED = 256  # files per data set whose headers `prepare` reads
+
+
+def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
+    """The data set of a role ("labels", "text", "images", "eval") and split ("train", "val", "test").
+
+    Folders with one of val and test serve it for both; shards are a training corpus and have no other split. Raises
+    ConfigError naming the setting when role, split, place or content is not there.
+    """
+    if role not in ROLES:
+        raise ConfigError(f"role = {role!r}: allowed are {', '.join(ROLES)}")
+    if split not in SPLITS:
+        raise ConfigError(f"split = {split!r}: allowed are {', '.join(SPLITS)}")
+    spec = getattr(settings.data, role)
+    kind, _, place = spec.partition(":")
+    if kind == "world":
+        return World(world_folder(settings, split))
+    path = data_path(settings, place)
+    key = hashlib.sha256(f"{spec} {path.absolute()}".encode()).hexdigest()[:12]
+    index = settings.results / "data" / f"index-{key}-{split}"
+    if kind == "folder":
+        return ImageFolder(path, split, cache=index.with_suffix(".npz"))
+    if split != "train":
+        raise ConfigError(f'data.use.{role} = "{spec}": shards have no split {split}, only train')
+    return Shards(str(path), cache=index.with_suffix(".npz"))
+
+
+def world_folder(settings: Settings, split: str) -> Path:
+    return settings.results / "data" / f"world-{split}"
+
+
+def prepare(settings: Settings, progress: bool = True) -> Path:
+    """Make every data set of a run ready and write data/manifest.json: per role and split what it is. Returns its path.
+
+    Draws the world's splits where a role asks for it, lists folders and shards once (index files), reads the headers of some
+    files. What is complete is left alone, so a killed run goes on and a second call changes nothing.
+    """
+    place = settings.results / "data"
+    place.mkdir(parents=True, exist_ok=True)
+    if "world" in [getattr(settings.data, role) for role in ROLES]:
+        for split in SPLITS:
+            world.prepare(world_folder(settings, split), split, getattr(settings.world, split), settings.world.pixels, progress=progress)
+    manifest: dict[str, dict] = {}
+    described: dict[tuple[str, str], dict | None] = {}
+    for role in ROLES:
+        spec = getattr(settings.data, role)
+        for split in SPLITS:
+            if (spec, split) not in described:
+                described[spec, split] = _describe(settings, role, split)
+            if described[spec, split]:
+                manifest.setdefault(role, {})[split] = described[spec, split]
+    path = place / "manifest.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(partial, path)
+    return path
+
+
+def _describe(settings: Settings, role: str, split: str) -> dict | None:
+    """One entry of the manifest; None where a corpus of shards has no such split."""
+    spec = getattr(settings.data, role)
+    if spec.startswith("shards:") and split != "train":
+        return None
+    dataset = open_dataset(settings, role, split)
+    return {
+        "spec": spec,
+        "split": dataset.split,  # "test" where a folder's test images serve as its val
+        "samples": len(dataset),
+        "classes": list(dataset.classes),
+        "attributes": {name: list(values) for name, values in dataset.attributes.items()},
+        "fingerprint": dataset.fingerprint,
+        "checked": min(CHECKED, len(dataset)),
+        "unreadable": [] if spec == "world" else dataset.check(limit=CHECKED),
+    }
