@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from scipy import ndimage
 from torch import Tensor
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's and timm's IMAGENET_DEFAULT_MEAN, _STD
@@ -118,8 +119,10 @@ def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
 
 def adjust_hue(image: Image.Image, factor: float) -> Image.Image:
     """torchvision's adjust_hue on PIL images: turn the hue byte by 255 x factor, towards zero."""
-    turn, same = int(factor * 255), list(range(256))
-    return image.convert("HSV").point([(i + turn) % 256 for i in same] + same + same).convert("RGB")
+    turn = int(factor * 255) % 256
+    hue, saturation, value = image.convert("HSV").split()
+    turned = hue.tobytes().translate(bytes(range(turn, 256)) + bytes(range(turn)))
+    return Image.merge("HSV", (Image.frombytes("L", image.size, turned), saturation, value)).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -159,18 +162,8 @@ def gaussian_blur(image: Image.Image, sigma: float, kernel: int = 9) -> Image.Im
     taps /= taps.sum()
     x = np.asarray(image, np.float32)
     for axis in (1, 0):
-        length = x.shape[axis]
-        padded = np.concatenate([_flip_along(x, axis, 1, reach + 1), x, _flip_along(x, axis, length - 1 - reach, length - 1)], axis)
-        x = sum(tap * _part(padded, axis, i, i + length) for i, tap in enumerate(taps))
+        x = ndimage.correlate1d(x, taps, axis, mode="mirror")
     return Image.fromarray(np.rint(x).astype(np.uint8))
-
-
-def _part(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
-    return x[start:stop] if axis == 0 else x[:, start:stop]
-
-
-def _flip_along(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
-    return np.flip(_part(x, axis, start, stop), axis)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Get one with `registers.data.download.fetch("cifar10", root)`, or put links to I
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -76,7 +77,7 @@ class ImageFolder:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.folder}: index {index} of {len(self)}")
         index %= len(self)
-        for position in [*range(index, len(self)), *range(index)]:
+        for position in itertools.chain(range(index, len(self)), range(index)):
             try:
                 image = open_picture(self.path(position))
             except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ read once; a sample is then two or three positioned reads, so training can resum
 
 import glob
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -93,7 +94,7 @@ class Shards:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.pattern}: index {index} of {len(self)}")
         index %= len(self)
-        for position in [index, *(i % len(self) for i in range(index + 1, index + len(self)))] if not self.strict else [index]:
+        for position in itertools.chain(range(index, len(self)), range(index)):
             try:
                 image = self._image(position)
             except ValueError as error:

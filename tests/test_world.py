@@ -1,0 +1,234 @@
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registers.config import ConfigError
+from registers.data import facts, shapes, world
+from registers.data.facts import ATTRIBUTES, SPLITS, Draws
+from registers.data.world import World, prepare, scene
+
+SCENES = [scene(0, i, 64) for i in range(150)]
+
+
+def fingerprint(sample) -> str:
+    digest = hashlib.sha256(np.asarray(sample.image).tobytes())
+    for part in (sample.mask, sample.depth, sample.boxes):
+        digest.update(part.astype(part.dtype.newbyteorder("<")).tobytes())
+    digest.update(json.dumps([sample.attributes, sample.caption]).encode())
+    return digest.hexdigest()
+
+
+def test_same_bytes_on_every_machine():
+    """Recorded once on x86-64 Linux, numpy 2.4; only correctly rounded operations are used, so it must hold anywhere."""
+    digest = hashlib.sha256("".join(fingerprint(s) for s in SCENES[:40]).encode()).hexdigest()
+    assert digest == "6721bab320723b570998261b70a1db185e683e2551134dac00ca99282d7e7c24"
+    assert fingerprint(scene(0, 3, 64)) == fingerprint(SCENES[3])
+
+
+def test_same_bytes_without_the_vector_units():
+    """numpy picks its loops by processor: with all of them switched off the plain loops must give the same."""
+    from numpy._core import _multiarray_umath as core
+
+    extensions = [f for f in core.__cpu_dispatch__ if core.__cpu_features__.get(f)]
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_world; print(*map(test_world.fingerprint, test_world.SCENES[:40]))"
+    env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, here], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [fingerprint(s) for s in SCENES[:40]]
+
+
+def test_random_stream_is_that_of_philox():
+    """53 bits of each raw word, as numpy's own `random` takes them."""
+    draws = Draws(0, "train", 0)
+    expected = np.random.Generator(np.random.Philox(key=0)).random(4)
+    assert [draws.uniform(0, 1) for _ in range(4)] == expected.tolist()
+
+
+def test_splits_seeds_and_indices_never_share_a_scene():
+    seen = {fingerprint(scene(seed, i, 16, split)) for seed in (0, 1) for split in SPLITS for i in range(20)}
+    assert len(seen) == 2 * 3 * 20
+
+
+def test_background_is_the_majority_and_smooth():
+    shares = [np.mean(s.mask == 0) for s in SCENES]
+    assert min(shares) > 0.5
+    for s in SCENES:
+        ground = s.depth[s.mask == 0]
+        assert ground.min() >= 7 and ground.max() <= 10
+        both = (s.mask[:, 1:] == 0) & (s.mask[:, :-1] == 0)
+        assert np.abs(np.diff(s.depth, axis=1))[both].max() < 0.5
+
+
+def test_things_stand_before_the_background():
+    for s in SCENES:
+        assert s.depth[s.mask > 0].max() <= 6 < 7 <= s.depth[s.mask == 0].min()
+
+
+def test_boxes_are_the_visible_extents():
+    """Every pixel of a thing lies in a box, every box is tight: its four border lines touch a thing of some class."""
+    for s in SCENES:
+        covered = np.zeros(s.mask.shape, bool)
+        for x0, y0, x1, y1 in s.boxes.astype(int):
+            part = s.mask[y0:y1, x0:x1]
+            assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
+            covered[y0:y1, x0:x1] = True
+        assert covered[s.mask > 0].all()
+        assert len(s.boxes) == s.attributes["count"] + 1
+
+
+def test_single_thing_has_the_box_of_its_mask():
+    singles = [s for s in SCENES if s.attributes["count"] == 0]
+    assert len(singles) > 10
+    for s in singles:
+        rows, columns = np.nonzero(s.mask)
+        assert s.boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+        assert set(np.unique(s.mask)) == {0, s.label + 1}
+
+
+def test_occlusion_follows_depth():
+    """Where main and second overlap, the nearer one owns the pixels."""
+    checked = 0
+    for index in range(150):
+        plan = facts.plan(Draws(0, "train", index))
+        if not plan.touching or len(plan.things) != 2:
+            continue
+        both = facts._silhouette(plan.things[0]) & facts._silhouette(plan.things[1])
+        drawn = scene(0, index, facts.GRID)
+        front = min(plan.things, key=lambda thing: thing.depth)
+        assert (drawn.mask[both] == front.kind + 1).all()
+        assert ("in front of" in drawn.caption) == (front is plan.things[0])
+        checked += 1
+    assert checked > 10
+
+
+def test_main_thing_lies_in_its_quadrant_and_size_grows():
+    heights = {0: [], 1: [], 2: []}
+    for index in range(150):
+        plan = facts.plan(Draws(0, "train", index))
+        main, labels = plan.things[0], facts.labels(plan)
+        name = ATTRIBUTES["quadrant"][labels["quadrant"]]
+        assert (main.y < 0.5) == name.startswith("upper") and (main.x < 0.5) == name.endswith("left")
+        heights[labels["size"]].append(main.radius)
+    assert max(heights[0]) < min(heights[1]) and max(heights[1]) < min(heights[2])
+
+
+def test_facts_do_not_depend_on_the_number_of_pixels():
+    for index in range(20):
+        small, large = scene(0, index, 32), scene(0, index, 96)
+        assert small.attributes == large.attributes and small.caption == large.caption
+        if len(small.boxes) == len(large.boxes):
+            assert np.abs(small.boxes * 3 - large.boxes).max() <= 6
+        mean = np.asarray(large.image, float).reshape(32, 3, 32, 3, 3).mean((1, 3))
+        assert np.abs(mean - np.asarray(small.image, float)).mean() < 3
+
+
+def test_light_brightens_the_lit_side_and_throws_the_shadow_away_from_it():
+    """A single thing on a plain ground: the ground left of it is darker when the light comes from the right."""
+    gaps = {0: [], 1: []}
+    for index in range(600):
+        s = scene(1, index, 32)
+        if s.attributes["count"] == 0 and ATTRIBUTES["background"][s.attributes["background"]] == "plain":
+            grey = np.asarray(s.image.convert("L"), float)
+            x0, y0, x1, y1 = s.boxes[0].astype(int)
+            middle = slice((y0 + y1) // 2 - 2, (y0 + y1) // 2 + 2)
+            gaps[s.attributes["light"] % 2].append(grey[middle, x0 - 1].mean() - grey[middle, min(x1, 31)].mean())
+    assert np.mean(gaps[1]) < -2 and np.mean(gaps[0]) > 2  # lit from the right, from the left
+
+
+def test_fourteen_label_sets_all_values_occur():
+    assert len(ATTRIBUTES) == 14 and len(ATTRIBUTES["class"]) == 10 and len(ATTRIBUTES["fine"]) == 40
+    labels = [facts.labels(facts.plan(Draws(2, "val", i))) for i in range(500)]
+    for name, values in ATTRIBUTES.items():
+        seen = {label[name] for label in labels}
+        assert seen == set(range(len(values))), name
+    for label in labels:
+        assert label["fine"] // 4 == label["class"] and label["fine"] % 4 == label["texture"]
+        assert (label["second"] == 0) == (label["count"] == 0) == (label["order"] == 0)
+
+
+def test_captions_tell_the_facts():
+    for s in SCENES:
+        for name in ("class", "colour", "texture", "background_colour"):
+            assert ATTRIBUTES[name][s.attributes[name]] in s.caption
+        assert (" a " in f" {s.caption} ") or (" an " in f" {s.caption} ")
+        assert " a orange" not in s.caption
+        if s.attributes["second"]:
+            assert ATTRIBUTES["second"][s.attributes["second"]] in s.caption
+    assert len({s.caption for s in SCENES}) > 130
+
+
+@pytest.mark.parametrize("name", list(shapes.SHAPES))
+def test_shapes_are_distances(name):
+    """A distance changes by at most the way gone, is negative in the middle parts and positive beyond the window's rim."""
+    u, v = np.meshgrid(np.linspace(-1.6, 1.6, 161), np.linspace(-1.6, 1.6, 161))
+    d = shapes.SHAPES[name](u, v)
+    step = 0.02
+    assert np.abs(np.diff(d, axis=0)).max() <= step * 1.0001 and np.abs(np.diff(d, axis=1)).max() <= step * 1.0001
+    assert (d < 0).any() and (d[np.sqrt(u * u + v * v) > 1.25] > 0).all()
+    assert 0.8 < (d < 0).mean() * 3.2**2 < 3.2  # areas of the same order
+
+
+def test_star_has_five_tips_seventy_two_degrees_apart():
+    angles = np.arange(5) * 2 * np.pi / 5
+    tips = shapes.star(1.05 * np.sin(angles), -1.05 * np.cos(angles))
+    notches = shapes.star(0.6 * np.sin(angles + np.pi / 5), -0.6 * np.cos(angles + np.pi / 5))
+    assert (tips < 0).all() and (notches > 0).all()
+
+
+@pytest.mark.parametrize("name", list(shapes.TEXTURES))
+def test_textures_use_both_tones(name):
+    u, v = np.meshgrid(np.linspace(-1, 1, 201), np.linspace(-1, 1, 201))
+    table = np.random.default_rng(0).random((8, 8)).astype(np.float32)
+    tone = shapes.TEXTURES[name](u, v, 0.02, table)
+    assert tone.min() >= 0 and tone.max() <= 1 and 0.2 < tone.mean() < 0.8 and tone.std() > 0.15
+
+
+def test_prepared_split_reads_back_exactly(tmp_path):
+    folder = prepare(tmp_path / "world-val", "val", 6, 32, progress=False)
+    split = pickle.loads(pickle.dumps(World(folder)))
+    assert len(split) == 6 and split.classes == facts.KINDS and split.attributes == ATTRIBUTES
+    for i in range(6):
+        assert fingerprint(split[i]) == fingerprint(scene(0, i, 32, "val"))
+    split[0]
+    assert len(pickle.dumps(split)) < 20_000  # the arrays stay on disk
+    with pytest.raises(IndexError):
+        split[6]
+
+
+def test_prepare_is_idempotent_and_redraws_on_other_settings(tmp_path):
+    folder = prepare(tmp_path / "w", "train", 4, 16, progress=False)
+    first, stamp = World(folder).fingerprint, (folder / "image.npy").stat().st_mtime_ns
+    prepare(folder, "train", 4, 16, progress=False)
+    assert (folder / "image.npy").stat().st_mtime_ns == stamp
+    assert World(prepare(tmp_path / "v", "train", 4, 16, progress=False)).fingerprint == first
+    assert World(prepare(folder, "train", 4, 16, seed=1, progress=False)).fingerprint != first
+
+
+def test_a_killed_prepare_leaves_no_split_and_is_repaired(tmp_path, monkeypatch):
+    def killed(seed, index, *rest):
+        if index == 2:
+            raise KeyboardInterrupt
+        return scene(seed, index, *rest)
+
+    monkeypatch.setattr(world, "scene", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "w", "train", 4, 16, progress=False)
+    with pytest.raises(ConfigError, match="no prepared split"):
+        World(tmp_path / "w")
+    monkeypatch.undo()
+    assert len(World(prepare(tmp_path / "w", "train", 4, 16, progress=False))) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["w"]
+
+
+def test_wrong_split_or_index_is_one_clear_line():
+    with pytest.raises(ConfigError, match="split = 'dev': allowed are train, val, test"):
+        scene(0, 0, 16, "dev")
+    with pytest.raises(ConfigError, match="index = -1"):
+        scene(0, -1, 16)
