@@ -91,7 +91,7 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     torch.manual_seed(backbone.seed)
     method = recipe(settings, backbone, samples)
     held_out = open_dataset(settings, "eval", "val")
-    look = evaluation(settings.image_size, *method.normalization)
+    look = evaluation(settings.image_size, normalization=method.normalization)
     probe = torch.stack([look(held_out[i].image) for i in range(min(16, len(held_out)))])
     out = settings.results / "checkpoints" / str(backbone)
     last = run(method, samples, settings, out, probe)

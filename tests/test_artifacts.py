@@ -1,0 +1,54 @@
+"""artifacts.yaml, the modules and the rules agree; families name what the figures need."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from registers import artifacts, config
+
+SETTINGS = config.load({"scale": "laptop"})
+BUILT = artifacts.load()
+PACKAGE = Path(__file__).parents[1] / "src" / "registers"
+
+
+def test_every_module_is_declared_and_every_declared_module_exists():
+    modules = {p.stem for kind in ("figures", "tables") for p in (PACKAGE / kind).glob("*.py")} - {"__init__", "panels"}
+    assert modules == {a.module for a in BUILT.values()}
+
+
+@pytest.mark.parametrize("artifact", BUILT.values(), ids=BUILT)
+def test_declared_inputs_are_the_arguments(artifact):
+    """An input without a parameter, or a parameter without an input, is a mistake at once."""
+    module = import_module(f"registers.{artifact.kind}.{artifact.module}")
+    assert artifact.module.startswith(artifact.id)
+    for function in ["table", "caption"] + (["draw"] if artifact.kind == "figures" else []):
+        assert set(inspect.signature(getattr(module, function)).parameters) == set(artifact.inputs), function
+
+
+@pytest.mark.parametrize("artifact", BUILT.values(), ids=BUILT)
+def test_inputs_resolve_to_files(artifact):
+    for files in artifacts.inputs(SETTINGS, artifact).values():
+        assert files and len(set(files)) == len(files)
+
+
+def test_families():
+    main = artifacts.family(SETTINGS, "main")
+    assert len(main) == 3 * 6 and set(artifacts.family(SETTINGS, "ends")) <= set(main)
+    assert {b.registers for b in artifacts.family(SETTINGS, "ends")} == {0, 4}
+    assert [b.registers for b in artifacts.family(SETTINGS, "ablation")] == [0, 1, 2, 4, 8, 16]
+    assert len(artifacts.family(SETTINGS, "sizes")) == len(SETTINGS.size_study)
+    assert str(artifacts.family(SETTINGS, "steps")[0]) == "dinov2-r0-s0-at000"
+    assert "dinov2-r0-s0" in map(str, artifacts.family(SETTINGS, "sizes")), "the default size is not trained twice"
+
+
+def test_each_backbone_is_trained_once():
+    trained = artifacts.trained(SETTINGS)
+    assert len(trained) == len(set(trained)) >= 18 + 5
+
+
+def test_fewer_methods_leave_out_what_they_cannot_make():
+    settings = config.load({"scale": "laptop", "methods": ["dinov2"]})
+    assert all(b.method == "dinov2" for b in artifacts.trained(settings))
+    assert not artifacts.family(settings, "clip")

@@ -1,0 +1,85 @@
+"""Who may import whom: read from the imports themselves, late ones included."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "registers"
+TREE = {path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", "."): path for path in SOURCE.rglob("*.py") if path.stem != "__init__"}
+
+FLOOR_0 = {"config", "measurements", "tracking", "artifacts", "reference"}
+FLOOR_1 = {"data", "models", "losses", "outliers"}
+MAKE, LOOK = {"methods", "train"}, {"tokens"}
+FLOOR_3 = {"maps", "probes", "evals", "interpolation", "cost", "norms"}
+FLOOR_4 = {"figures", "tables"}
+FLOOR_5 = {"report", "claims"}
+ALLOWED = (
+    dict.fromkeys(FLOOR_0, FLOOR_0)
+    | dict.fromkeys(FLOOR_1, FLOOR_1 | FLOOR_0)
+    | dict.fromkeys(MAKE, MAKE | FLOOR_1 | FLOOR_0)
+    | dict.fromkeys(LOOK, LOOK | FLOOR_1 | FLOOR_0)
+    | dict.fromkeys(FLOOR_3, FLOOR_3 | LOOK | FLOOR_1 | FLOOR_0)
+    | dict.fromkeys(FLOOR_4, FLOOR_4 | FLOOR_0)
+    | dict.fromkeys(FLOOR_5, FLOOR_5 | FLOOR_0)
+)
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the floor"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(path: Path) -> set[str]:
+    """First part below `registers` of everything imported from this project."""
+    return {name.split(".")[1] for name in imported(path) if name.startswith("registers.")}
+
+
+@pytest.mark.parametrize("module", sorted(TREE))
+def test_imports_point_downwards(module):
+    floor = module.split(".")[0]
+    if floor == "cli":
+        return
+    assert floor in ALLOWED, f"{module} stands on no floor: add it to the table in this test"
+    assert ours(TREE[module]) <= ALLOWED[floor]
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(TREE) if m.split(".")[0] in FLOOR_4 | FLOOR_5 | FLOOR_0])
+def test_nothing_that_draws_or_reports_imports_torch(module):
+    assert not {name.split(".")[0] for name in imported(TREE[module])} & {"torch", "timm", "torchvision", "lightly", "open_clip"}
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(TREE) if m.startswith("methods.") and m != "methods.method"])
+def test_a_method_imports_no_other_method(module):
+    others = {n for n in imported(TREE[module]) if n.startswith("registers.methods.")}
+    assert all(name.startswith("registers.methods.method") for name in others)
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(TREE) if m.split(".")[0] in FLOOR_4])
+def test_a_figure_opens_no_file(module):
+    calls = {n.func.id for n in ast.walk(ast.parse(TREE[module].read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert "open" not in calls
+    names = {n.attr for n in ast.walk(ast.parse(TREE[module].read_text())) if isinstance(n, ast.Attribute)}
+    assert not {name for name in names if name.startswith("read_")} and not names & {"read_text", "open", "load"}
+
+
+def test_packages_are_empty_at_the_door():
+    assert all(path.read_text() == "" for path in SOURCE.rglob("__init__.py"))
+
+
+def test_only_tracking_knows_mlflow():
+    assert {m for m, path in TREE.items() if any(n.split(".")[0] == "mlflow" for n in imported(path))} == {"tracking"}
+
+
+def test_only_split_tokens_slices_a_sequence():
+    """The token order has one owner: nobody else takes prefix tokens off by hand."""
+    import re
+
+    by_hand = re.compile(r"\[:, 1 ?(\+|:)")
+    assert {m for m, path in TREE.items() if by_hand.search(path.read_text())} <= {"models.backbone"}

@@ -1,0 +1,106 @@
+"""The whole pipeline at scale smoke, in a folder of its own: it runs, has nothing to do afterwards, and reruns only what changed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registers import artifacts, config
+
+ROOT = Path(__file__).parents[1]
+SMOKE = {"scale": "smoke"}
+
+
+def snakemake(folder, *arguments, settings=None, ok=True):
+    """Run Snakemake in `folder` on this checkout's Snakefile; returns what it printed."""
+    chosen = {**SMOKE, **(settings or {})}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
+    command += [*arguments, "--config", *(f"{key}={json.dumps(value)}" for key, value in chosen.items())]
+    environment = {k: v for k, v in os.environ.items() if k not in ("REGISTERS_PARAMS", "MLFLOW_TRACKING_URI")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def planned(output):
+    """Jobs of a dry run by rule, from Snakemake's own table."""
+    table = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
+    return {rule: int(n) for rule, n in table.items() if rule != "total"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    snakemake(folder)
+    return folder
+
+
+def test_every_artifact_is_made_and_the_report_lists_exactly_them(finished):
+    built = artifacts.available(config.load(SMOKE))
+    assert built
+    page = (finished / "reports/paper.html").read_text()
+    for artifact in built.values():
+        assert all((finished / path).stat().st_size > 0 for path in artifact.outputs)
+        assert f'id="{artifact.id}"' in page
+    assert set(re.findall(r'<section[^>]* id="((?:fig|table)\d+)"', page)) == set(built)
+
+
+def test_the_report_is_self_contained(finished):
+    page = (finished / "reports/paper.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!127\.0\.0\.1)[^"]*\.(?:js|css|png|woff2?)"', page)
+    assert 'src="data:image/png;base64,' in page and "<script src" not in page
+
+
+def test_afterwards_there_is_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished, "--dry-run")
+
+
+def test_one_figure_is_drawn_alone(finished):
+    (finished / "reports/figures/fig07.png").unlink()
+    assert planned(snakemake(finished, "--dry-run", "reports/figures/fig07.png")) == {"figure": 1}
+
+
+def test_another_length_of_dinov2_leaves_the_other_methods_alone(finished):
+    output = snakemake(finished, "--dry-run", settings={"overrides": {"recipes.dinov2.steps": 7}})
+    assert set(re.findall(r"wildcards: trained=(\w+)-", output)) == {"dinov2"}
+
+
+def test_another_cutoff_trains_nothing_again(finished):
+    jobs = planned(snakemake(finished, "--dry-run", settings={"overrides": {"cutoff": {"dinov2": 150.0}}}))
+    assert "norms" in jobs and "train" not in jobs and "tokens" not in jobs
+
+
+def test_every_job_was_recorded_in_mlflow(finished):
+    from registers import tracking
+
+    spools = sorted((finished / "results").glob("**/tracking/*/*.jsonl"))
+    keys = [json.loads(s.read_text().splitlines()[0])["tags"]["key"] for s in spools]
+    found = tracking.find_runs(f"sqlite:///{finished}/mlflow.db", keys)
+    assert set(found) == set(keys) and any("/train/dinov2-r0-s0" in key for key in keys)
+
+
+def test_a_dry_run_of_the_paper_builds_the_whole_graph(tmp_path):
+    jobs = planned(snakemake(tmp_path, "--dry-run", "--quiet", "rules", settings={"scale": "paper"}))
+    settings = config.load({"scale": "paper"})
+    assert jobs["train"] == len(artifacts.trained(settings)) >= 18 + 5
+    assert jobs["figure"] + jobs["table"] == len(artifacts.load())
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"registers": [-1]}, ["registers", "-1", "allowed"]),
+        ({"methods": ["dinv2"]}, ["methods", "dinv2", "allowed"]),
+        ({"colour": "red"}, ["colour", "unknown key", "allowed"]),
+        ({"data": {"use": "folder:nowhere"}}, ["data.use", "folder:nowhere", "no such folder"]),
+    ],
+)
+def test_a_wrong_setting_stops_before_any_job(tmp_path, settings, words):
+    output = snakemake(tmp_path, settings=settings, ok=False)
+    (line,) = [line for line in output.splitlines() if all(word in line for word in words)]
+    assert line.startswith("params.yaml:") and "Traceback" not in output
+    assert not (tmp_path / "results").exists()
