@@ -1,0 +1,121 @@
+"""Zero-shot classification with a trained CLIP (Table 2 b; open_clip's zero_shot.py and zero_shot_metadata.py)."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from registers.data.augment import evaluation
+from registers.data.sample import Dataset
+from registers.measurements import Measurement
+from registers.models.backbone import Backbone
+from registers.models.text import TextTower, unpack
+
+CONFIDENCE_Z = 1.959964  # 95 %
+
+
+def templates() -> tuple[Callable[[str], str], ...]:
+    """The 80 prompts of OpenAI's CLIP for ImageNet."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return OPENAI_IMAGENET_TEMPLATES
+
+
+def classifier(text: TextTower, classes: Sequence[str], prompts: Sequence[Callable[[str], str]] | None = None) -> Tensor:
+    """Weights (E, C): for each class the mean over prompts of unit text embeddings, made a unit vector again."""
+    prompts = templates() if prompts is None else prompts
+    columns = []
+    for name in classes:
+        embeddings = F.normalize(text.encode([prompt(name) for prompt in prompts]), dim=-1)
+        columns.append(F.normalize(embeddings.mean(dim=0), dim=0))
+    return torch.stack(columns, dim=1)
+
+
+def hits(image_BE: Tensor, labels_B: Tensor, weights_EC: Tensor, most: int) -> Tensor:
+    """Whether the label is among the 1, 2, ..., `most` classes of highest logit 100 cos: (B, most) bool."""
+    logits_BC = 100 * F.normalize(image_BE, dim=-1) @ weights_EC
+    order = logits_BC.topk(most, dim=1).indices
+    return (order == labels_B[:, None]).cumsum(dim=1).bool()
+
+
+@torch.no_grad()
+def zero_shot(
+    backbone: Backbone,
+    projection: Tensor,
+    text: TextTower,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    classes: Sequence[str],
+    prompts: Sequence[Callable[[str], str]] | None = None,
+    data: str = "",
+) -> list[Measurement]:
+    """Top-1 and top-5 accuracy in [0, 1] with Wilson's 95 % interval; top-5 only where there are more than five classes.
+
+    projection: (D, E). batches: normalised images (B, 3, H, W) and labels (B,). prompts: OpenAI's 80 unless given. Raises
+    ValueError where there is no image.
+    """
+    weights = classifier(text, classes, prompts)
+    tops = [k for k in (1, 5) if k == 1 or k < len(classes)]
+    right, n = dict.fromkeys(tops, 0), 0
+    for images, labels in batches:
+        labels = labels.to(projection.device)
+        found = hits(backbone.summary(images.to(projection.device)) @ projection, labels, weights, max(tops))
+        for k in tops:
+            right[k] += int(found[:, k - 1].sum())
+        n += len(labels)
+    if not n:
+        raise ValueError(f"zero-shot on {data or 'no data'}: 0 images; at least one is needed")
+    rows = []
+    for k in tops:
+        low, high = wilson(right[k], n)
+        rows.append(
+            Measurement(
+                question="zeroshot",
+                metric=f"top{k}",
+                backbone=backbone.name,
+                value=right[k] / n,
+                data=data,
+                token="cls",
+                low=low,
+                high=high,
+                n=n,
+                chance=k / len(classes),
+            )
+        )
+    return rows
+
+
+def evaluate(
+    backbone: Backbone,
+    extras: dict[str, Tensor],
+    facts: dict,
+    dataset: Dataset,
+    count: int,
+    size: int,
+    device: torch.device | str = "cpu",
+    data: str = "",
+) -> list[Measurement]:
+    """`zero_shot` of a checkpoint on the first `count` images of a labelled data set.
+
+    extras, facts: what the checkpoint holds beside the backbone, and its json. Images are resized to `size` (shorter side,
+    bicubic), centre-cropped, and normalised as in training. Raises ValueError where the checkpoint has no text tower.
+    """
+    projection, text = unpack(extras, facts)
+    pixels = evaluation(size, normalization=facts["normalization"])
+
+    def batches(batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        n = min(count, len(dataset))
+        for first in range(0, n, batch):
+            samples = [dataset[i] for i in range(first, min(first + batch, n))]
+            yield torch.stack([pixels(s.image) for s in samples]), torch.tensor([s.label for s in samples])
+
+    return zero_shot(backbone, projection.to(device), text.to(device), batches(), dataset.classes, data=data)
+
+
+def wilson(right: int, n: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:
+    """Wilson's score interval of a share of n independent trials (Wilson 1927, equation of Brown, Cai, DasGupta 2001)."""
+    p, shrink = right / n, 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

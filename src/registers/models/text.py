@@ -1,0 +1,111 @@
+"""The text tower of CLIP: open_clip's transformer and tokenizer, and how a trained pair of towers is loaded again."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from registers.models import checkpoint
+from registers.models.backbone import Backbone
+
+VOCABULARY = 49408  # open_clip/tokenizer.py, SimpleTokenizer: 2 x 256 bytes, 48,894 merges, start and end of text
+
+
+class TextTower(nn.Module):
+    """open_clip's TextTransformer (causal, pooled at the end-of-text token) with its byte-pair tokenizer.
+
+    embed: E, the width shared with the images. context: most tokens of a text, start and end included; longer ones are cut.
+    vocabulary: the token ids that have an embedding, `None` for all 49,408. With fewer, all other ids share the row of the
+    padding token. Rows of absent tokens never get a gradient, so training is the same with and without them (AdamW treats
+    each row on its own); they are just not stored, nor decayed.
+    """
+
+    def __init__(self, embed: int, context: int, width: int, depth: int, heads: int, vocabulary: Iterable[int] | None = None) -> None:
+        super().__init__()
+        from open_clip.transformer import TextTransformer
+
+        self.context = context
+        self.config = dict(embed=embed, context=context, width=width, depth=depth, heads=heads)
+        kept = torch.arange(VOCABULARY) if vocabulary is None else torch.tensor(sorted({0, VOCABULARY - 2, VOCABULARY - 1, *vocabulary}))
+        row = torch.zeros(VOCABULARY, dtype=torch.long)
+        row[kept] = torch.arange(len(kept))  # keeps the order: end of text stays the highest, which is how open_clip finds it
+        self.compact = vocabulary is not None
+        self.register_buffer("vocabulary", kept if self.compact else None)
+        self.register_buffer("row", row if self.compact else None, persistent=False)
+        self.transformer = TextTransformer(context, len(kept), width, heads, depth, output_dim=embed)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Text embeddings (B, E), not normalised, from the tokenizer's ids.
+
+        Equals open_clip's forward: attention is causal and only the end of text is read, so what stands behind the longest
+        text of the batch, and the final norm of all other tokens, is left out.
+        """
+        tower, end = self.transformer, tokens_BT.argmax(dim=1)
+        length = int(end.max()) + 1
+        tokens = tokens_BT[:, :length]
+        x = tower.token_embedding(self.row[tokens] if self.compact else tokens) + tower.positional_embedding[:length]
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        return tower.ln_final(x[torch.arange(len(x), device=x.device), end]) @ tower.text_projection
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (n, context), padded with 0; a text seen before is not tokenized again."""
+        return torch.stack([_tokens(text, self.context) for text in texts])
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], batch: int = 256) -> Tensor:
+        """Embeddings (n, E) of any number of texts, not normalised, on the tower's device."""
+        device = self.transformer.text_projection.device
+        parts = [self(self.tokenize(texts[i : i + batch]).to(device)) for i in range(0, len(texts), batch)]
+        return torch.cat(parts)
+
+
+@cache
+def tokenizer():
+    """open_clip's SimpleTokenizer, read once per process."""
+    from open_clip import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
+@lru_cache(maxsize=65536)
+def _tokens(text: str, context: int) -> Tensor:
+    return tokenizer()([text], context_length=context)[0]
+
+
+def token_ids(texts: Iterable[str], context: int) -> set[int]:
+    """All token ids that occur in the texts, as the tower sees them (cut to context)."""
+    return {i for text in set(texts) for i in _tokens(text, context).tolist()}
+
+
+class Pair(NamedTuple):
+    """A trained CLIP. projection: (D, E), from the final [CLS] to the shared space."""
+
+    backbone: Backbone
+    projection: Tensor
+    text: TextTower
+
+
+def pack(projection: Tensor, text: TextTower) -> tuple[dict[str, Tensor], dict]:
+    """What a checkpoint holds of a CLIP besides its backbone: tensors, and facts for the json."""
+    return {"projection": projection, **{f"text.{k}": v for k, v in text.state_dict().items()}}, {"text": text.config}
+
+
+def unpack(tensors: dict[str, Tensor], facts: dict) -> tuple[Tensor, TextTower]:
+    """The inverse of `pack`: projection (D, E) and text tower, in evaluation mode. Raises ValueError if there is no text tower."""
+    if "text" not in facts:
+        raise ValueError(f"checkpoint = {facts.get('id', '?')}: it has no text tower; allowed are backbones trained by openclip")
+    state = {k.removeprefix("text."): v for k, v in tensors.items() if k.startswith("text.")}
+    kept = state.get("vocabulary")
+    text = TextTower(**facts["text"], vocabulary=None if kept is None else kept.tolist())
+    text.load_state_dict(state)
+    return tensors["projection"], text.eval().requires_grad_(False)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Pair:
+    """Both towers of an OpenCLIP checkpoint (path of its .safetensors). Raises ConfigError or ValueError if there is none."""
+    facts = checkpoint.facts(path)
+    projection, text = unpack(checkpoint.load_extras(path) if "text" in facts else {}, facts)
+    return Pair(checkpoint.load(path, device), projection.to(device), text.to(device))

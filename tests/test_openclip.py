@@ -1,0 +1,220 @@
+"""OpenCLIP's recipe and text tower against open_clip itself, and zero-shot classification with planted answers."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from open_clip import OPENAI_IMAGENET_TEMPLATES, build_zero_shot_classifier
+from open_clip.loss import ClipLoss
+from open_clip_train.scheduler import cosine_lr
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from registers.config import BackboneId, load
+from registers.data.sample import Sample
+from registers.evals import zeroshot
+from registers.methods.method import Progress
+from registers.methods.openclip import OpenClip, learning_rate, occurring_tokens
+from registers.models import checkpoint
+from registers.models import text as text_module
+from registers.models.text import TextTower, pack, tokenizer, unpack
+
+torch.set_num_threads(1)
+
+
+class Colours:
+    """Plain images of three colours with captions that name them."""
+
+    classes = ("red", "green", "blue")
+    attributes, fingerprint = {}, "colours"
+
+    def __len__(self) -> int:
+        return 96
+
+    def __getitem__(self, index: int) -> Sample:
+        label = index % 3
+        pixels = np.random.default_rng(index).integers(0, 90, (16, 16, 3))
+        pixels[..., label] += 150
+        wording = ("a photo of a {}.", "something {}", "here is a {} square")[index // 3 % 3]
+        return Sample(Image.fromarray(pixels.astype(np.uint8)), str(index), label, wording.format(self.classes[label]))
+
+
+def method(registers: int = 1, **recipe) -> OpenClip:
+    small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2}
+    text = {"embed": 16, "context": 16, "text_width": 16, "text_depth": 1, "text_heads": 2, "vocabulary": "corpus", **recipe}
+    settings = load({"scale": "smoke", "overrides": {**small, **{f"recipes.openclip.{k}": v for k, v in text.items()}}})
+    torch.manual_seed(0)
+    return OpenClip(settings, BackboneId("openclip", registers, 0), Colours())
+
+
+def batch_of(clip: OpenClip, indices) -> dict[str, torch.Tensor]:
+    examples = [clip.augment(Colours()[i]) for i in indices]
+    return {k: torch.stack([e[k] for e in examples]) for k in examples[0]}
+
+
+def train(clip: OpenClip, steps: int, batch: int = 24) -> None:
+    optimizer = clip.optimizer()
+    for step in range(steps):
+        random.seed(step), torch.manual_seed(step)
+        clip.schedule(optimizer, Progress(step, steps))
+        optimizer.zero_grad()
+        clip(batch_of(clip, [(batch * step + i) % 96 for i in range(batch)]), Progress(step, steps))["loss"].backward()
+        optimizer.step()
+        clip.after_step(Progress(step, steps))
+
+
+def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
+    clip = method(lr=3e-3, warmup=5)
+    train(clip, 60)
+    tensors, facts = clip.eval().extras()
+    path = tmp_path / "last.safetensors"
+    checkpoint.save(path, clip.backbone, {**facts, "normalization": clip.normalization}, tensors)
+
+    pair = text_module.load(path)
+    texts = ["a photo of a red.", "here is a blue square"]
+    assert torch.allclose(pair.text.encode(texts), clip.text.encode(texts), atol=1e-5)
+    about = checkpoint.facts(path)
+    rows = zeroshot.evaluate(pair.backbone, checkpoint.load_extras(path), about, Colours(), count=96, size=16, data="colours")
+    assert [r.metric for r in rows] == ["top1"]  # three classes: top-5 would be 1 by definition
+    top1 = rows[0]
+    assert top1.value > 0.9 and top1.n == 96 and top1.chance == pytest.approx(1 / 3)
+    assert top1.low < top1.value <= top1.high
+    assert top1.backbone == "openclip-r1-s0"
+
+
+def test_text_tower_equals_open_clips_forward():
+    tower = TextTower(embed=16, context=20, width=32, depth=2, heads=2).eval()
+    texts = ["a photo of a cat", "two", "the quick brown fox jumps over the lazy dog and runs on and on and on and on"]
+    tokens = tower.tokenize(texts)
+    assert torch.equal(tokens, tokenizer()(texts, context_length=20))  # the last one is cut, with its end of text
+    assert torch.allclose(tower(tokens), tower.transformer(tokens), atol=1e-6)
+    assert torch.allclose(tower(tokens[:2]), tower.transformer(tokens[:2]), atol=1e-6)  # shorter batch, fewer positions
+
+
+def test_a_corpus_vocabulary_trains_to_the_same_towers_as_the_full_one():
+    full, compact = method(vocabulary="full"), method(vocabulary="corpus")
+    state = full.state_dict()
+    kept = compact.text.vocabulary
+    state["text.transformer.token_embedding.weight"] = state["text.transformer.token_embedding.weight"][kept]
+    compact.load_state_dict({**state, "text.vocabulary": kept})
+    assert len(kept) < 500
+    train(full, 4)
+    train(compact, 4)
+    prompts = [template(c) for template in OPENAI_IMAGENET_TEMPLATES[:5] for c in Colours.classes]
+    assert torch.allclose(full.text.encode(prompts), compact.text.encode(prompts), atol=1e-5)
+    weight = full.text.transformer.token_embedding.weight[kept]
+    assert torch.allclose(weight, compact.text.transformer.token_embedding.weight, atol=1e-6)
+
+
+def test_corpus_vocabulary_holds_captions_and_prompts():
+    kept = occurring_tokens(Colours(), 16)
+    for text in ["here is a green square", *(template("blue") for template in OPENAI_IMAGENET_TEMPLATES)]:
+        assert set(tokenizer().encode(text)[:14]) <= kept
+
+
+def test_loss_equals_open_clips():
+    clip = method().eval()
+    batch = batch_of(clip, range(12))
+    ours = clip(batch, Progress(0, 10))
+    image = F.normalize(clip.backbone(batch["image"]).cls @ clip.projection, dim=-1)
+    text = F.normalize(clip.text(batch["tokens"]), dim=-1)
+    assert torch.allclose(ours["loss"], ClipLoss()(image, text, clip.logit_scale.exp()), atol=1e-5)
+    assert ours["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_logit_scale_is_clamped_to_open_clips_range():
+    clip = method()
+    for value, kept in ((9.0, math.log(100)), (-1.0, 0.0), (3.0, 3.0)):
+        with torch.no_grad():
+            clip.logit_scale.fill_(value)
+        clip.after_step(Progress(0, 10))
+        assert clip.logit_scale.item() == pytest.approx(kept, rel=1e-6)
+
+
+def test_optimizer_groups():
+    clip = method(registers=2)
+    optimizer = clip.optimizer()
+    decayed, kept = optimizer.param_groups
+    names = {id(p): n for n, p in clip.named_parameters()}
+    spared = {names[id(p)] for p in kept["params"]}
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.2, 0.0)
+    assert optimizer.defaults["betas"] == (0.9, 0.98) and optimizer.defaults["eps"] == 1e-6
+    prefix = {f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "reg_token")}
+    assert prefix | {"logit_scale", "text.transformer.positional_embedding"} <= spared
+    assert {"projection", "text.transformer.token_embedding.weight", "text.transformer.text_projection"} <= {
+        names[id(p)] for p in decayed["params"]
+    }
+    assert len(spared) + len(decayed["params"]) == len(names)
+
+
+def test_learning_rate_equals_open_clips_schedule():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    official = cosine_lr(optimizer, base_lr=5e-4, warmup_length=10, steps=50)
+    for step in range(50):
+        official(step)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(learning_rate(step, 50, 10, 5e-4), rel=1e-9)
+
+
+def test_image_tower_is_clips():
+    vit = method().backbone.vit
+    assert isinstance(vit.norm_pre, nn.LayerNorm) and vit.patch_embed.proj.bias is None
+
+
+# --- zero-shot ----------------------------------------------------------------------------------------------------------
+
+
+def test_classifier_equals_open_clips():
+    tower = TextTower(embed=16, context=20, width=32, depth=1, heads=2).eval()
+
+    class OpenClipsView(nn.Module):
+        def encode_text(self, tokens, normalize):
+            return F.normalize(tower.transformer(tokens), dim=-1) if normalize else tower.transformer(tokens)
+
+    classes = ["tench", "great white shark", "toilet paper"]
+    prompts = OPENAI_IMAGENET_TEMPLATES[::8]
+    official = build_zero_shot_classifier(OpenClipsView(), lambda t: tokenizer()(t, context_length=20), classes, prompts)
+    assert torch.allclose(zeroshot.classifier(tower, classes, prompts), official, atol=1e-6)
+    assert len(zeroshot.templates()) == 80
+
+
+def test_planted_embeddings_give_the_planted_ranks():
+    weights = torch.eye(8)  # eight classes along the axes
+    image = torch.zeros(4, 8)
+    image[0, 3] = 2.0  # right at once
+    image[1] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.0, 0.0, 0.0])  # class 4 is the fifth
+    image[2] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.0, 0.0])  # class 5 is the sixth
+    image[3, 7] = 1.0
+    found = zeroshot.hits(image, torch.tensor([3, 4, 5, 7]), weights, 5)
+    assert found[:, 0].tolist() == [True, False, False, True]
+    assert found[:, 4].tolist() == [True, True, False, True]
+    assert (found[:, 1:] >= found[:, :-1]).all()  # a hit among k is one among k + 1
+
+
+def test_wilson_interval():
+    from scipy.stats import binomtest
+
+    for right, n in ((0, 10), (7, 20), (50, 50), (512, 1024)):
+        expected = binomtest(right, n).proportion_ci(0.95, "wilson")
+        assert zeroshot.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_what_cannot_be_evaluated_is_named(tmp_path):
+    clip = method().eval()
+    with pytest.raises(ValueError, match="no caption"):
+        clip.augment(Sample(Image.new("RGB", (16, 16)), "x"))
+    with pytest.raises(ValueError, match="checkpoint = dinov2-r0-s0: it has no text tower"):
+        unpack({}, {"id": "dinov2-r0-s0"})
+    with pytest.raises(ValueError, match="0 images"):
+        zeroshot.zero_shot(clip.backbone, clip.projection, clip.text, [], Colours.classes, OPENAI_IMAGENET_TEMPLATES[:1])
+
+
+def test_packed_towers_are_plain_tensors(tmp_path):
+    clip = method()
+    tensors, facts = pack(clip.projection, clip.text)
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, tmp_path / "x.safetensors")
+    _, again = unpack({k: v.detach() for k, v in tensors.items()}, facts)
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), clip.text.state_dict().values()))
