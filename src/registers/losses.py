@@ -57,3 +57,61 @@ def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor) -> Tensor:
     logits_BB = scale.float() * image_BE.float() @ text_BE.float().T
     target = torch.arange(len(logits_BB), device=logits_BB.device)
     return (F.cross_entropy(logits_BB, target) + F.cross_entropy(logits_BB.T, target)) / 2
+
+
+# --- self-distillation --------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sinkhorn_knopp(logits_BK: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Teacher probabilities (B, K) in which every prototype gets the same total weight (dinov2/loss/dino_clstoken_loss.py).
+
+    exp(logits / temperature), then `iterations` times: each prototype's column scaled to 1/K, each row to 1/B, of the global
+    batch (all sums run over all processes, whose B may differ); rows finally sum to 1. The heads' logits are cosines, so the
+    exponential is safe.
+    """
+    q_BK = torch.exp(logits_BK.float() / temperature)
+    images = all_reduce_sum_(torch.tensor(float(len(q_BK)), device=q_BK.device))
+    q_BK /= all_reduce_sum_(q_BK.sum())
+    for _ in range(iterations):
+        q_BK /= all_reduce_sum_(q_BK.sum(dim=0)) * q_BK.shape[1]
+        q_BK /= q_BK.sum(dim=1, keepdim=True) * images
+    return q_BK * images
+
+
+def dino_loss(student_VBK: Tensor, targets_TBK: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of the student's views with the teacher's probabilities, mean over all pairs of different views.
+
+    student_VBK: logits of V views of B images, the first T of them the teacher's views. targets_TBK: probabilities. DINO eq. 3
+    (dino/main_dino.py, DINOLoss); in DINOv2 the sum of dino_local_crops_loss and dino_global_crops_loss (ssl_meta_arch.py).
+    """
+    log_p_VBK = F.log_softmax(student_VBK.float() / temperature, dim=-1)
+    views, teachers = len(log_p_VBK), len(targets_TBK)
+    pairs = teachers * (views - 1)
+    if pairs < 1:
+        raise ValueError(f"views = {views}, of the teacher {teachers}: allowed are at least two views, one of them the teacher's")
+    others_TBK = log_p_VBK.sum(dim=0) - log_p_VBK[:teachers]
+    return -(targets_TBK * others_TBK).sum() / (pairs * log_p_VBK.shape[1])
+
+
+def ibot_loss(student_MK: Tensor, targets_MK: Tensor, mask_BP: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy on masked patches: mean within an image, then sum over images / B (dinov2/loss/ibot_patch_loss.py).
+
+    student_MK, targets_MK: logits and probabilities of the M patches where mask_BP is True, in its order. B counts all
+    images, also those without a mask, as in the official code.
+    """
+    counts_B = mask_BP.sum(dim=1)
+    weights_M = torch.repeat_interleave(1 / counts_B.clamp(min=1), counts_B, output_size=len(student_MK))
+    entropy_M = -(targets_MK * F.log_softmax(student_MK.float() / temperature, dim=-1)).sum(dim=-1)
+    return (entropy_M * weights_M).sum() / len(mask_BP)
+
+
+def koleo(x_BD: Tensor, eps: float = 1e-8) -> Tensor:
+    """Kozachenko-Leonenko: minus the mean log distance to the nearest neighbour on the sphere (dinov2/loss/koleo_loss.py)."""
+    if len(x_BD) < 2:
+        raise ValueError(f"KoLeo over {len(x_BD)} images: allowed are at least 2")
+    with torch.autocast(x_BD.device.type, enabled=False):
+        x_BD = F.normalize(x_BD.float(), dim=-1, eps=eps)
+        with torch.no_grad():
+            nearest_B = (x_BD @ x_BD.T).fill_diagonal_(-2).argmax(dim=1)
+        return -torch.log(F.pairwise_distance(x_BD, x_BD[nearest_B], eps=eps) + eps).mean()

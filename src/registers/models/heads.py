@@ -1,0 +1,36 @@
+"""Projection heads of self-distillation."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DinoHead(nn.Module):
+    """Three-layer MLP, L2 norm, then a linear layer whose rows have a norm of their own (dinov2/layers/dino_head.py).
+
+    (..., width) -> (..., prototypes): cosines with the prototypes, times `norm` per prototype. The norms start at 1 and are
+    trained in DINOv2; DINO holds them there (dino/main_dino.py, --norm_last_layer).
+    """
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, train_norm: bool = True) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
+        for layer in self.mlp[::2]:
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.last_layer = Prototypes(bottleneck, prototypes, train_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))
+
+
+class Prototypes(nn.Module):
+    """Weight normalisation (torch.nn.utils.weight_norm) of a linear layer without bias: weight = norm x direction / |direction|."""
+
+    def __init__(self, features: int, prototypes: int, train_norm: bool) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(nn.Linear(features, prototypes, bias=False).weight.detach().clone())  # official: Linear's init
+        self.length = nn.Parameter(torch.ones(prototypes), requires_grad=train_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, F.normalize(self.direction, dim=-1) * self.length[:, None])
