@@ -81,6 +81,8 @@ class Dinov2(Recipe):
     ibot_bottleneck: int = at_least(1, 256)
     local_crops: int = at_least(0, 8)
     local_size: int = at_least(1, 98)
+    layer_scale: float = at_least(0, 1e-5)  # initial value, vitl14.yaml; a run of a few hundred steps needs a larger one
+    momentum: float = at_least(0, 0.994)  # of the teacher at the start, rising to 1; a short run needs a smaller one
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Dino(Recipe):
     bottleneck: int = at_least(1, 256)
     local_crops: int = at_least(0, 8)
     local_size: int = at_least(1, 96)
+    momentum: float = at_least(0, 0.996)  # of the teacher at the start, rising to 1; a short run needs a smaller one
 
 
 @dataclass(frozen=True)
