@@ -28,7 +28,7 @@ def fingerprint(sample) -> str:
 def test_same_bytes_on_every_machine():
     """Recorded once on x86-64 Linux, numpy 2.4; only correctly rounded operations are used, so it must hold anywhere."""
     digest = hashlib.sha256("".join(fingerprint(s) for s in SCENES[:40]).encode()).hexdigest()
-    assert digest == "6721bab320723b570998261b70a1db185e683e2551134dac00ca99282d7e7c24"
+    assert digest == "ff6d4541ed292061a5caa9ef1599deb726f292fccb19d93377ab33f8a6e5d097"
     assert fingerprint(scene(0, 3, 64)) == fingerprint(SCENES[3])
 
 
@@ -124,7 +124,7 @@ def test_facts_do_not_depend_on_the_number_of_pixels():
         small, large = scene(0, index, 32), scene(0, index, 96)
         assert small.attributes == large.attributes and small.caption == large.caption
         if len(small.boxes) == len(large.boxes):
-            assert np.abs(small.boxes * 3 - large.boxes).max() <= 6
+            assert np.abs(small.boxes * 3 - large.boxes).max() <= 12  # a thin tip may be gone
         mean = np.asarray(large.image, float).reshape(32, 3, 32, 3, 3).mean((1, 3))
         assert np.abs(mean - np.asarray(small.image, float)).mean() < 3
 
@@ -144,7 +144,7 @@ def test_light_brightens_the_lit_side_and_throws_the_shadow_away_from_it():
 
 def test_fourteen_label_sets_all_values_occur():
     assert len(ATTRIBUTES) == 14 and len(ATTRIBUTES["class"]) == 10 and len(ATTRIBUTES["fine"]) == 40
-    labels = [facts.labels(facts.plan(Draws(2, "val", i))) for i in range(500)]
+    labels = [facts.labels(facts.plan(Draws(2, "val", i))) for i in range(1500)]
     for name, values in ATTRIBUTES.items():
         seen = {label[name] for label in labels}
         assert seen == set(range(len(values))), name
@@ -232,3 +232,12 @@ def test_wrong_split_or_index_is_one_clear_line():
         scene(0, 0, 16, "dev")
     with pytest.raises(ConfigError, match="index = -1"):
         scene(0, -1, 16)
+
+
+def test_a_kind_usually_wears_its_own_colour_and_texture():
+    """Three times in four its own, else any of all (which may be its own again)."""
+    labels = [facts.labels(facts.plan(Draws(3, "train", i))) for i in range(600)]
+    colour = np.mean([label["colour"] == facts.HOME_COLOUR[label["class"]] for label in labels])
+    texture = np.mean([label["texture"] == facts.HOME_TEXTURE[label["class"]] for label in labels])
+    assert colour == pytest.approx(0.75 + 0.25 / 8, abs=0.06) and texture == pytest.approx(0.75 + 0.25 / 4, abs=0.06)
+    assert len(set(zip(facts.HOME_COLOUR, facts.HOME_TEXTURE))) == len(facts.KINDS)

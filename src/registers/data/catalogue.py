@@ -66,6 +66,9 @@ def prepare(settings: Settings, progress: bool = True) -> Path:
                 described[spec, split] = _describe(settings, role, split)
             if described[spec, split]:
                 manifest.setdefault(role, {})[split] = described[spec, split]
+        if role == "eval" and not {"train", "val"} <= set(manifest.get(role, {})):
+            missing = "val" if "train" in manifest.get(role, {}) else "train"
+            raise ConfigError(f'data.use.eval = "{spec}": it has no {missing} split; evaluation needs train and val')
     path = place / "manifest.json"
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(manifest, indent=1) + "\n")
@@ -74,9 +77,12 @@ def prepare(settings: Settings, progress: bool = True) -> Path:
 
 
 def _describe(settings: Settings, role: str, split: str) -> dict | None:
-    """One entry of the manifest; None where a corpus of shards has no such split."""
+    """One entry of the manifest; None where a corpus of shards, or a folder for training only, has no such split."""
     spec = getattr(settings.data, role)
-    if spec.startswith("shards:") and split != "train":
+    kind, _, place = spec.partition(":")
+    if split != "train" and (
+        kind == "shards" or (kind == "folder" and not any((data_path(settings, place) / s).is_dir() for s in ("val", "test")))
+    ):
         return None
     dataset = open_dataset(settings, role, split)
     return {

@@ -17,11 +17,9 @@ from tqdm import tqdm
 from registers.config import ConfigError
 from registers.data import facts
 from registers.data.captions import describe
-from registers.data.facts import ATTRIBUTES, BACKGROUNDS, FAR, GROUND_FAR, GROUND_NEAR, GROUNDS, KINDS, NEAR, Draws, Plan, Thing
+from registers.data.facts import ATTRIBUTES, BACKGROUNDS, FAR, GROUND_FAR, GROUND_NEAR, GROUNDS, KINDS, NEAR, VERSION, Draws, Plan, Thing
 from registers.data.sample import Sample
 from registers.data.shapes import HALF_SQRT2, TEXTURES
-
-VERSION = 1  # raise it whenever a scene changes: prepared splits are drawn anew
 
 
 def _ground(plan: Plan, pixels: int) -> np.ndarray:

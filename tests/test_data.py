@@ -1,0 +1,327 @@
+"""Readers: image folders, WebDataset shards, and the catalogue of roles."""
+
+import dataclasses
+import json
+import logging
+import os
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from registers import config
+from registers.config import ConfigError, Data
+from registers.data import catalogue, folders, shards, world
+from registers.data.captions import from_class, templates
+from registers.data.folders import ImageFolder
+from registers.data.pictures import decode, open_picture
+from registers.data.shards import Shards, expand
+from registers.data.world import World, scene
+
+RED = (200, 10, 30)
+
+
+def folder_of(root: Path, **classes: int) -> Path:
+    """root/{train,test}/CLASS/*.png with so many images each, pixel value = number of the file."""
+    for split in ("train", "test"):
+        for name, count in classes.items():
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 6), (i, i, i)).save(root / split / name / f"{i:03d}.png")
+    return root
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_picture_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (8, 8), RED)
+    kinds = {
+        "grey.png": (Image.new("L", (8, 8), 77), (77, 77, 77)),
+        "bits.png": (Image.new("1", (8, 8), 1), (255, 255, 255)),
+        "palette.png": (red.convert("P", palette=Image.Palette.ADAPTIVE), RED),
+        "alpha.png": (red.convert("RGBA"), RED),
+        "grey-alpha.png": (Image.new("LA", (8, 8), (77, 255)), (77, 77, 77)),
+        "deep.png": (Image.fromarray(np.full((8, 8), 77 * 257, np.uint16)), (77, 77, 77)),
+        "cmyk.jpg": (red.convert("CMYK"), RED),
+        "plain.JPEG": (red, RED),
+        "plain.webp": (red, RED),
+    }
+    for name, (image, expected) in kinds.items():
+        image.save(tmp_path / name, **({"quality": 100} if name.startswith(("cmyk", "plain")) else {}))
+        opened = open_picture(tmp_path / name)
+        assert opened.mode == "RGB" and opened.size == (8, 8), name
+        assert np.abs(np.asarray(opened, int) - expected).max() <= 4, name
+
+
+def test_transparent_palette_opens_without_a_warning(tmp_path, recwarn):
+    Image.new("P", (8, 8), 3).save(tmp_path / "x.png", transparency=bytes([0, 10, 255, 7]))
+    assert open_picture(tmp_path / "x.png").mode == "RGB" and not recwarn.list
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_unreadable_picture_is_one_line_with_its_name(tmp_path, damage):
+    whole = tmp_path / "x.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
+    data = {"truncated": whole.read_bytes()[:1500], "empty": b"", "text": b"hello"}[damage]
+    with pytest.raises(ValueError, match=r"some/photo.jpg: not a readable image") as error:
+        decode(data, "some/photo.jpg")
+    assert "\n" not in str(error.value)
+
+
+# --- folders -----------------------------------------------------------------------------------------------------------
+
+
+def test_folder_is_sorted_labelled_and_captioned(tmp_path):
+    root = folder_of(tmp_path, zebra=2, great_white_shark=3)
+    (root / "train" / "zebra" / "notes.txt").write_text("no image")
+    (root / "train" / "zebra" / ".hidden.png").write_text("no image")
+    data = pickle.loads(pickle.dumps(ImageFolder(root, "train")))
+    assert data.classes == ("great white shark", "zebra") and len(data) == 5
+    assert [data[i].label for i in range(5)] == [0, 0, 0, 1, 1]
+    assert [np.asarray(data[i].image)[0, 0, 0] for i in range(5)] == [0, 1, 2, 0, 1]
+    assert data[4].name == "train/zebra/001.png" and data[-1].name == data[4].name
+    assert "great white shark" in data[2].caption and data[2].caption == data[2].caption
+    with pytest.raises(IndexError):
+        data[5]
+
+
+def test_templates_are_clips_and_all_are_used():
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    said = {from_class("cat", i) for i in range(80)}
+    assert said == {template("cat") for template in OPENAI_IMAGENET_TEMPLATES} and len(templates()) == 80
+    assert from_class("cat", 3) != from_class("cat", 4) and from_class("cat", 3) == from_class("cat", 83)
+
+
+def test_wordnet_ids_become_names(tmp_path):
+    assert folders.class_names(["n01440764_tench", "n01443537", "n02", "black_grouse"], tmp_path) == (
+        "tench",
+        "n01443537",
+        "n02",
+        "black grouse",
+    )
+    (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n")
+    assert folders.class_names(["n01440764", "n01443537"], tmp_path) == ("tench", "goldfish")
+
+
+def test_val_and_test_stand_in_for_each_other(tmp_path):
+    root = folder_of(tmp_path, cat=1)
+    assert ImageFolder(root, "val").split == "test" and ImageFolder(root, "test").split == "test"
+    (root / "test").rename(root / "val")
+    assert ImageFolder(root, "test").split == "val"
+
+
+def test_missing_things_are_one_clear_line(tmp_path):
+    def message(split: str = "train") -> str:
+        with pytest.raises(ConfigError) as error:
+            ImageFolder(tmp_path / "set", split)
+        assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+        return str(error.value)
+
+    assert "no such folder" in message()
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    assert "no class folders" in message()
+    assert "no val/ (nor test/)" in message("val")
+    (tmp_path / "set" / "train" / "cat").mkdir()
+    assert "no images" in message()
+
+
+def test_bad_file_is_replaced_noted_and_logged_once(tmp_path, caplog):
+    root = folder_of(tmp_path, cat=3, dog=1)
+    (root / "train" / "cat" / "001.png").write_bytes(b"broken")
+    data = ImageFolder(root, "train")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert data[1].name == "train/cat/002.png"
+    assert data.bad == ["train/cat/001.png"] and len(caplog.records) == 1 and "cat/001.png: not a readable image" in caplog.text
+    with pytest.raises(ValueError, match=r"cat/001\.png: not a readable image"):
+        ImageFolder(root, "train", strict=True)[1]
+    (root / "train" / "dog" / "000.png").write_bytes(b"broken")
+    assert ImageFolder(root, "train")[3].name == "train/cat/000.png"  # from the last to the first
+    for name in ("000", "002"):
+        (root / "train" / "cat" / f"{name}.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="none of its 4 images can be read"):
+        data[0]
+
+
+def test_check_lists_unreadable_files(tmp_path):
+    root = folder_of(tmp_path, cat=4)
+    (root / "train" / "cat" / "000.png").write_bytes(b"broken")
+    noise = root / "train" / "cat" / "002.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(noise)
+    noise.write_bytes(noise.read_bytes()[:5000])  # the header is whole
+    data = ImageFolder(root, "train")
+    assert data.check() == ["train/cat/000.png"]
+    assert data.check(thorough=True) == ["train/cat/000.png", "train/cat/002.png"]
+    assert data.check(limit=1) == ["train/cat/000.png"] and data.bad == []
+
+
+def test_fingerprint_follows_names_and_sizes(tmp_path):
+    root = folder_of(tmp_path / "a", cat=2)
+    first = ImageFolder(root, "train").fingerprint
+    assert ImageFolder(folder_of(tmp_path / "b", cat=2), "train").fingerprint == first
+    with open(root / "train" / "cat" / "000.png", "ab") as file:
+        file.write(b"!")
+    second = ImageFolder(root, "train").fingerprint
+    (root / "train" / "cat" / "000.png").rename(root / "train" / "cat" / "00.png")
+    assert len({first, second, ImageFolder(root, "train").fingerprint}) == 3
+
+
+def test_cached_listing_is_used_and_renewed(tmp_path, monkeypatch):
+    root, cache = folder_of(tmp_path / "set", cat=2, dog=1), tmp_path / "index.npz"
+    fresh = ImageFolder(root, "train", cache)
+    scans, scandir = [], os.scandir
+    monkeypatch.setattr(folders.os, "scandir", lambda path: scans.append(str(path)) or scandir(path))
+    again = ImageFolder(root, "train", cache)
+    assert scans == [str(root / "train")]  # no class folder was read
+    assert [again.path(i) for i in range(3)] == [fresh.path(i) for i in range(3)] and again.fingerprint == fresh.fingerprint
+    Image.new("RGB", (4, 4)).save(root / "train" / "dog" / "new.png")
+    assert len(ImageFolder(root, "train", cache)) == 4
+    cache.write_bytes(b"damaged")
+    assert len(ImageFolder(root, "train", cache)) == 4
+
+
+# --- shards ------------------------------------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, texts: str = "txt", count: int = 7, labels: bool = True) -> list[dict]:
+    """Two shards by the webdataset library, with scenes as images; returns what they hold, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    truth = []
+    for shard, indices in enumerate((range(0, 4), range(4, count))):
+        with webdataset.TarWriter(str(folder / f"part-{shard:05d}.tar")) as sink:
+            for i in indices:
+                sample = scene(0, i, 24)
+                text = {"txt": sample.caption, "json": {"caption": sample.caption, "url": "x"}}[texts]
+                sink.write({"__key__": f"{i:06d}", "png": sample.image, texts: text, **({"cls": sample.label} if labels else {})})
+                truth.append({"image": np.asarray(sample.image), "caption": sample.caption, "label": sample.label if labels else None})
+    return truth
+
+
+@pytest.mark.parametrize("texts, labels", [("txt", True), ("json", False)])
+def test_shards_of_the_webdataset_library(tmp_path, texts, labels):
+    truth = write_shards(tmp_path / "s", texts, labels=labels)
+    data = Shards(str(tmp_path / "s" / "part-{00000..00001}.tar"), cache=tmp_path / "index.npz")
+    data[0]
+    data = pickle.loads(pickle.dumps(data))
+    assert len(data) == 7
+    for i in (6, 0, 3, 4, 5, 1, 2):  # random access
+        sample = data[i]
+        assert (np.asarray(sample.image) == truth[i]["image"]).all()
+        assert sample.caption == truth[i]["caption"] and sample.label == truth[i]["label"]
+    theirs = webdataset.WebDataset(str(tmp_path / "s" / "part-{00000..00001}.tar"), shardshuffle=False).decode("rgb8").to_tuple("png")
+    for i, (image,) in enumerate(theirs):
+        assert (np.asarray(data[i].image) == image).all()
+
+
+def test_shard_index_is_cached_and_renewed(tmp_path, monkeypatch):
+    write_shards(tmp_path / "s")
+    pattern, cache = str(tmp_path / "s" / "*.tar"), tmp_path / "index.npz"
+    first = Shards(pattern, cache)
+    opened, samples = [], shards._samples
+    monkeypatch.setattr(shards, "_samples", lambda path: opened.append(path) or samples(path))
+    again = Shards(pattern, cache)
+    assert not opened and again.fingerprint == first.fingerprint and again[5].caption == first[5].caption
+    assert again.classes == first.classes
+    write_shards(tmp_path / "s", count=9)
+    assert len(Shards(pattern, cache)) == 9 and len(opened) == 2
+
+
+def test_shard_errors_are_one_clear_line(tmp_path):
+    with pytest.raises(ConfigError, match="no file matches"):
+        Shards(str(tmp_path / "*.tar"))
+    (tmp_path / "a.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(ConfigError, match=r"a\.tar: not a readable tar file"):
+        Shards(str(tmp_path / "a.tar"))
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        tar.add(__file__, "code.py")
+    with pytest.raises(ConfigError, match="no images in its 1 files"):
+        Shards(str(tmp_path / "b.tar"))
+
+
+def test_bad_image_in_a_shard_is_replaced_and_noted(tmp_path):
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
+        for i in range(3):
+            image = b"broken" if i == 1 else scene(0, i, 16).image
+            sink.write({"__key__": str(i), **({"jpg": image} if i == 1 else {"png": image}), "txt": f"text {i}"})
+    data = Shards(str(tmp_path / "a.tar"))
+    assert [data[i].caption for i in range(3)] == ["text 0", "text 2", "text 2"]
+    assert len(data.bad) == 1 and data.check() == data.bad
+    with pytest.raises(ValueError, match=r"a\.tar at \d+: not a readable image"):
+        Shards(str(tmp_path / "a.tar"), strict=True)[1]
+
+
+def test_braces_expand_as_in_webdataset(tmp_path):
+    for name in ("a-00", "a-01", "a-02", "b-01"):
+        (tmp_path / f"{name}.tar").touch()
+    names = [p.stem for p in expand(str(tmp_path / "{a,b}-{00..01}.tar"))]
+    assert names == ["a-00", "a-01", "b-01"]
+    assert [p.stem for p in expand(str(tmp_path / "a-*.tar"))] == ["a-00", "a-01", "a-02"]
+
+
+# --- catalogue ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    root = Path(__file__).parents[1]
+    made = config.load(root / "params.yaml", scale="smoke")
+    monkeypatch.chdir(tmp_path)
+    return dataclasses.replace(made, world=config.World(pixels=16, train=5, val=3, test=2))
+
+
+def test_prepare_draws_the_world_once_and_writes_a_manifest(settings, monkeypatch):
+    path = catalogue.prepare(settings, progress=False)
+    assert path == settings.results / "data" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert set(manifest) == {"labels", "text", "images", "eval"}
+    for entry in manifest.values():
+        assert {split: entry[split]["samples"] for split in entry} == {"train": 5, "val": 3, "test": 2}
+    train = catalogue.open_dataset(settings, "labels", "train")
+    assert isinstance(train, World) and manifest["labels"]["train"]["fingerprint"] == train.fingerprint
+    before = path.read_bytes()
+    monkeypatch.setattr(world, "scene", None)  # a second call draws nothing
+    assert catalogue.prepare(settings, progress=False).read_bytes() == before
+
+
+def test_folders_and_shards_play_roles(settings, tmp_path):
+    folder_of(tmp_path / "photos", cat=3, dog=2)
+    (tmp_path / "photos" / "train" / "cat" / "001.png").write_bytes(b"broken")
+    truth = write_shards(tmp_path / "pairs")
+    data = Data(labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world")
+    settings = dataclasses.replace(settings, data_root=str(tmp_path), data=data)
+    manifest = json.loads(catalogue.prepare(settings, progress=False).read_text())
+    assert manifest["labels"]["train"]["unreadable"] == ["train/cat/001.png"]
+    assert manifest["labels"]["val"]["split"] == "test" and manifest["labels"]["train"]["classes"] == ["cat", "dog"]
+    assert set(manifest["text"]) == {"train"} and manifest["text"]["train"]["samples"] == len(truth)
+    assert manifest["eval"]["train"]["spec"] == "world"
+    text = catalogue.open_dataset(settings, "text", "train")
+    assert [text[i].caption for i in range(7)] == [t["caption"] for t in truth]
+    with pytest.raises(ConfigError, match=r"data.use.text.*shards have no split val"):
+        catalogue.open_dataset(settings, "text", "val")
+    assert len(list((settings.results / "data").glob("index-*.npz"))) == 3 + 1
+
+
+def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
+    folder_of(tmp_path / "photos", cat=3)
+    shutil.rmtree(tmp_path / "photos" / "test")
+    settings = dataclasses.replace(settings, data_root=str(tmp_path), data=Data(labels="folder:photos"))
+    assert set(json.loads(catalogue.prepare(settings, progress=False).read_text())["labels"]) == {"train"}
+    settings = dataclasses.replace(settings, data=Data(eval="folder:photos"))
+    with pytest.raises(ConfigError, match=r'data.use.eval = "folder:photos": it has no val split'):
+        catalogue.prepare(settings, progress=False)
+
+
+def test_catalogue_errors_are_one_clear_line(settings):
+    with pytest.raises(ConfigError, match=r"world = .*world-val: no prepared split"):
+        catalogue.open_dataset(settings, "eval", "val")
+    with pytest.raises(ConfigError, match="role = 'label': allowed are labels, text, images, eval"):
+        catalogue.open_dataset(settings, "label", "train")
+    with pytest.raises(ConfigError, match="split = 'dev': allowed are train, val, test"):
+        catalogue.open_dataset(settings, "labels", "dev")
