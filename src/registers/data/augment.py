@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -245,23 +246,7 @@ def evaluation(size: int, resize: int | None = None, normalization: tuple[tuple[
     resize = resize or size
     if resize < size:
         raise ValueError(f"resize = {resize}: allowed are numbers from size {size}")
-    return Augment((_ResizeShort(resize), _CentreCrop(size)), normalization)
-
-
-@dataclass(frozen=True)
-class _ResizeShort:
-    size: int
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return resize_short(image, self.size)
-
-
-@dataclass(frozen=True)
-class _CentreCrop:
-    size: int
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return centre_crop(image, self.size)
+    return Augment((partial(resize_short, size=resize), partial(centre_crop, size=size)), normalization)
 
 
 # Probabilities of blur on the first global, the second global and the local crops. dinov2/data/transforms.py hands 1 - p to
