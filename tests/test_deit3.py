@@ -54,7 +54,7 @@ def seed(value: int) -> None:
 
 
 def test_it_learns_stripes_with_the_whole_recipe():
-    steps, deit = 120, method(lr=0.03, steps=120, warmup=10, batch=32)
+    steps, deit = 240, method(lr=0.03, steps=240, warmup=10, batch=32)
     optimizer = deit.optimizer()
     first_scale = deit.backbone.vit.blocks[0].ls1.gamma.detach().clone()
     for step in range(steps):
