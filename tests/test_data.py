@@ -276,18 +276,21 @@ def settings(tmp_path, monkeypatch):
     return dataclasses.replace(made, world=config.World(pixels=16, train=5, val=3, test=2))
 
 
+def manifest_of(settings, role):
+    return json.loads(catalogue.prepare(settings, role, progress=False).read_text())
+
+
 def test_prepare_draws_the_world_once_and_writes_a_manifest(settings, monkeypatch):
-    path = catalogue.prepare(settings, progress=False)
-    assert path == settings.results / "data" / "manifest.json"
+    path = catalogue.prepare(settings, "labels", progress=False)
+    assert path == settings.results / "data" / "labels.json"
     manifest = json.loads(path.read_text())
-    assert set(manifest) == {"labels", "text", "images", "eval"}
-    for entry in manifest.values():
-        assert {split: entry[split]["samples"] for split in entry} == {"train": 5, "val": 3, "test": 2}
+    assert {split: about["samples"] for split, about in manifest.items()} == {"train": 5, "val": 3, "test": 2}
     train = catalogue.open_dataset(settings, "labels", "train")
-    assert isinstance(train, World) and manifest["labels"]["train"]["fingerprint"] == train.fingerprint
+    assert isinstance(train, World) and manifest["train"]["fingerprint"] == train.fingerprint
     before = path.read_bytes()
     monkeypatch.setattr(world, "scene", None)  # a second call draws nothing
-    assert catalogue.prepare(settings, progress=False).read_bytes() == before
+    assert catalogue.prepare(settings, "labels", progress=False).read_bytes() == before
+    assert manifest_of(settings, "eval") == manifest
 
 
 def test_folders_and_shards_play_roles(settings, tmp_path):
@@ -296,11 +299,12 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
     truth = write_shards(tmp_path / "pairs")
     data = Data(labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world")
     settings = dataclasses.replace(settings, data_root=str(tmp_path), data=data)
-    manifest = json.loads(catalogue.prepare(settings, progress=False).read_text())
-    assert manifest["labels"]["train"]["unreadable"] == ["train/cat/001.png"]
-    assert manifest["labels"]["val"]["split"] == "test" and manifest["labels"]["train"]["classes"] == ["cat", "dog"]
-    assert set(manifest["text"]) == {"train"} and manifest["text"]["train"]["samples"] == len(truth)
-    assert manifest["eval"]["train"]["spec"] == "world"
+    labels = manifest_of(settings, "labels")
+    assert labels["train"]["unreadable"] == ["train/cat/001.png"]
+    assert labels["val"]["split"] == "test" and labels["train"]["classes"] == ["cat", "dog"]
+    pairs = manifest_of(settings, "text")
+    assert set(pairs) == {"train"} and pairs["train"]["samples"] == len(truth)
+    assert manifest_of(settings, "eval")["train"]["spec"] == "world"
     text = catalogue.open_dataset(settings, "text", "train")
     assert [text[i].caption for i in range(7)] == [t["caption"] for t in truth]
     with pytest.raises(ConfigError, match=r"data.use.text.*shards have no split val"):
@@ -312,10 +316,10 @@ def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=3)
     shutil.rmtree(tmp_path / "photos" / "test")
     settings = dataclasses.replace(settings, data_root=str(tmp_path), data=Data(labels="folder:photos"))
-    assert set(json.loads(catalogue.prepare(settings, progress=False).read_text())["labels"]) == {"train"}
+    assert set(manifest_of(settings, "labels")) == {"train"}
     settings = dataclasses.replace(settings, data=Data(eval="folder:photos"))
     with pytest.raises(ConfigError, match=r'data.use.eval = "folder:photos": it has no val split'):
-        catalogue.prepare(settings, progress=False)
+        catalogue.prepare(settings, "eval", progress=False)
 
 
 def test_catalogue_errors_are_one_clear_line(settings):

@@ -60,8 +60,15 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
         print(f"  {backbone!s:24} {recipe.steps} steps of {recipe.batch}, size {backbone.size or recipe.size}")
 
 
+def world(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw one split of the embedded world."""
+    from registers.data.catalogue import draw_world
+
+    draw_world(settings, options.split)
+
+
 def data(settings: Settings, options: argparse.Namespace) -> None:
-    """Draw the embedded world or list a real data set, for one role."""
+    """List the data set that plays a role (labels, text, images, eval) and write its manifest."""
     from registers.data import catalogue
 
     config.check_paths(settings)
@@ -283,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     verb(check)
+    verb(world, "split")
     verb(data, "role", threads=True)
     verb(download, "name")
     for function in (train, tokens, norms, linear, zeroshot):

@@ -46,32 +46,26 @@ def world_folder(settings: Settings, split: str) -> Path:
     return settings.results / "data" / f"world-{split}"
 
 
-def prepare(settings: Settings, progress: bool = True) -> Path:
-    """Make every data set of a run ready and write data/manifest.json: per role and split what it is. Returns its path.
+def draw_world(settings: Settings, split: str, progress: bool = True) -> Path:
+    """Draw one split of the embedded world, unless it is there already. Returns its folder."""
+    return world.prepare(world_folder(settings, split), split, getattr(settings.world, split), settings.world.pixels, progress=progress)
 
-    Draws the world's splits where a role asks for it, lists folders and shards once (index files), reads the headers of some
-    files. What is complete is left alone, so a killed run goes on and a second call changes nothing.
+
+def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
+    """Make the data set of a role ready and write its manifest, data/<role>.json: what each split is. Returns the manifest's path.
+
+    Draws the world's splits where the role asks for it, lists folders and shards once (index files), reads the headers of some
+    files. What is complete is left alone, so a killed run goes on and a second call changes nothing. One manifest a role, so
+    that another data set for evaluation trains nothing again.
     """
-    place = settings.results / "data"
-    place.mkdir(parents=True, exist_ok=True)
-    if "world" in [getattr(settings.data, role) for role in ROLES]:
+    if getattr(settings.data, role, None) == "world":
         for split in SPLITS:
-            world.prepare(world_folder(settings, split), split, getattr(settings.world, split), settings.world.pixels, progress=progress)
-    manifest: dict[str, dict] = {}
-    described: dict[tuple[str, str], dict | None] = {}
-    for role in ROLES:
-        spec = getattr(settings.data, role)
-        for split in SPLITS:
-            if (spec, split) not in described:
-                described[spec, split] = _describe(settings, role, split)
-            if described[spec, split]:
-                manifest.setdefault(role, {})[split] = described[spec, split]
-        if role == "eval" and not {"train", "val"} <= set(manifest.get(role, {})):
-            missing = "val" if "train" in manifest.get(role, {}) else "train"
-            raise ConfigError(f'data.use.eval = "{spec}": it has no {missing} split; evaluation needs train and val')
-    path = place / "manifest.json"
+            draw_world(settings, split, progress)
+    described = {split: _describe(settings, role, split) for split in SPLITS}
+    path = settings.results / "data" / f"{role}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(manifest, indent=1) + "\n")
+    partial.write_text(json.dumps({split: about for split, about in described.items() if about}, indent=1) + "\n")
     os.replace(partial, path)
     return path
 
