@@ -97,9 +97,8 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     samples = open_dataset(settings, recipe.role, "train")
     torch.manual_seed(backbone.seed)
     method = recipe(settings, backbone, samples)
-    held_out = open_dataset(settings, "eval", "val")
     look = evaluation(settings.image_size, normalization=method.normalization)
-    probe = torch.stack([look(held_out[i].image) for i in range(min(16, len(held_out)))])
+    probe = torch.stack([look(samples[i].image) for i in range(min(16, len(samples)))])  # for the norms in the log
     out = settings.results / "checkpoints" / str(backbone)
     last = run(method, samples, settings, out, probe)
     print(json.dumps({k: round(v, 5) for k, v in last.items()}))
@@ -116,6 +115,7 @@ def tokens(settings: Settings, options: argparse.Namespace) -> None:
         settings.results / "banks" / options.backbone,
         backbone,
         open_dataset(settings, "eval", "val"),
+        data=data_label(settings),
         images=settings.bank.images,
         sample=settings.bank.sample,
         batch=settings.bank.batch,
@@ -146,7 +146,9 @@ def linear(settings: Settings, options: argparse.Namespace) -> None:
     backbone, facts, device = _load(settings, options.backbone)
     train, val = open_dataset(settings, "eval", "train"), open_dataset(settings, "eval", "val")
     mean, std = facts["normalization"]
-    rows = evaluate(backbone, train, val, settings.linear, size=settings.image_size, mean=mean, std=std, device=device)
+    rows = evaluate(
+        backbone, train, val, settings.linear, size=settings.image_size, mean=mean, std=std, device=device, data=data_label(settings)
+    )
     _record(settings, "linear", options.backbone, rows, asdict(settings.linear))
 
 
@@ -159,7 +161,9 @@ def zeroshot(settings: Settings, options: argparse.Namespace) -> None:
     backbone, facts, device = _load(settings, options.backbone)
     extras = load_extras(_checkpoint(settings, options.backbone))
     val = open_dataset(settings, "eval", "val")
-    rows = evaluate(backbone, extras, facts, val, count=settings.linear.val_images, size=settings.image_size, device=device)
+    rows = evaluate(
+        backbone, extras, facts, val, count=settings.linear.val_images, size=settings.image_size, device=device, data=data_label(settings)
+    )
     _record(settings, "zeroshot", options.backbone, rows, {})
 
 
@@ -232,6 +236,11 @@ def _checkpoint(settings: Settings, name: str) -> Path:
     backbone = BackboneId.parse(name)
     file = "last" if backbone.percent == 100 else f"at{backbone.percent:03d}"
     return settings.results / "checkpoints" / str(backbone.trained) / f"{file}.safetensors"
+
+
+def data_label(settings: Settings) -> str:
+    """How measurements name the evaluation set: "world" or the folder's name."""
+    return Path(settings.data.eval.partition(":")[2]).name or settings.data.eval
 
 
 def _load(settings: Settings, name: str):

@@ -61,11 +61,14 @@ def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
     if getattr(settings.data, role, None) == "world":
         for split in SPLITS:
             draw_world(settings, split, progress)
-    described = {split: _describe(settings, role, split) for split in SPLITS}
+    described = {split: about for split in SPLITS if (about := _describe(settings, role, split))}
+    for split in ("train", "val") if role == "eval" else ():
+        if split not in described:
+            raise ConfigError(f'data.use.eval = "{settings.data.eval}": it has no {split} split; evaluation needs train and val')
     path = settings.results / "data" / f"{role}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({split: about for split, about in described.items() if about}, indent=1) + "\n")
+    partial.write_text(json.dumps(described, indent=1) + "\n")
     os.replace(partial, path)
     return path
 
