@@ -87,8 +87,10 @@ class TokenBank:
     the central patch to the patches, mean over heads and all images (Fig. 16). index.json: what was looked at; index.csv: name,
     label and attributes of each image.
 
-    Half precision: arrays of the sample are float16 unless asked otherwise. It was measured on a ViT-S/16 at 224 pixels with
-    planted outliers (benchmarks/token_bank.py --half), see `write`.
+    Half precision: the sample's arrays are float16 unless asked otherwise. Measured with benchmarks/token_bank.py --half on a ViT-S/16
+    at 224 pixels with planted outliers of 10 times the median norm: rows of attention recomputed from float16 q and k move by 4e-4 on
+    average and 4e-3 at most (total variation; logits up to 54, mean entropy 0.6 nats), by 1.5e-2 at most where rows are almost
+    one-hot (logits up to 214). bfloat16 moves them 8 times as far. Norms, from which outliers are told, stay float32.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -297,6 +299,4 @@ class _Array:
 
     def close(self) -> None:
         assert self.rows == self.shape[0], (self.path, self.rows, self.shape)
-        self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.close()
