@@ -12,7 +12,7 @@ Departures, and why:
   embeddings, but main.py asks it only for timm optimizers: its own AdamW path decays the positions. Registers are treated as [CLS].
 - `vocabulary: corpus` keeps embeddings of tokens that can occur only (captions, and prompts of the classes). The same training: a row
   without a gradient is only decayed, and never read.
-- bf16 or fp32, whatever precision is set; paper's corpus, batch and length are unknown (protocols, 3.3), ours come from the scale.
+- bf16 or fp32, whatever `precision` says. The paper does not state its batch, length or corpus size: ours come from the scale.
 """
 
 import math
