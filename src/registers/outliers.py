@@ -144,8 +144,8 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
             best = (float(z[i, j]), int(i), int(j), width)
     z, low, high, width = best
     if z < MIN_Z_TOKENS:
-        seen = f"z = {z:.2g}" if np.isfinite(z) else "none"
-        return none(f"above the median the density of log-norm falls without a significant valley ({seen}, needed {MIN_Z_TOKENS:.2g})")
+        valley = f"significant valley (z = {z:.2g}, needed {MIN_Z_TOKENS:.2g})" if np.isfinite(z) else "valley"
+        return none(f"above the median the density of log-norm falls without a {valley}")
 
     images = norms.shape[0] if norms.ndim > 1 else norms.size
     tokens = tokens.reshape(images, -1)
