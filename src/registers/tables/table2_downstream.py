@@ -37,7 +37,9 @@ def caption(linear: pd.DataFrame, zeroshot: pd.DataFrame, reference: pd.DataFram
             apart = after["low"] > before["high"] or before["low"] > after["high"]
             kind = "zero-shot " if part == "b" else ""
             said.append(f"{change:+.1f} points {kind}for {before['model']} ({'beyond' if apart else 'within'} the intervals)")
-    return f"With registers top-1 changes by {panels.listing(said)}." if said else "Only one register count was run, so nothing is compared."
+    return (
+        f"With registers top-1 changes by {panels.listing(said)}." if said else "Only one register count was run, so nothing is compared."
+    )
 
 
 def _percent(found: pd.DataFrame) -> dict[str, float | int | str | None]:
