@@ -21,14 +21,15 @@ def similarity(embeddings_BPD: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     h, w = grid
     if h * w != patches or patches < 2:
         raise ValueError(f"grid = {h} x {w}: allowed are grids of {patches} patches, at least 2")
-    x = _unit(embeddings_BPD).reshape(batch, h, w, width)
-    total, count = np.zeros((batch, h, w)), np.zeros((h, w))
-    down, across = (x[:, 1:] * x[:, :-1]).sum(-1), (x[:, :, 1:] * x[:, :, :-1]).sum(-1)  # (B, h - 1, w), (B, h, w - 1)
-    for pair, one, other in ((down, np.s_[1:, :], np.s_[:-1, :]), (across, np.s_[:, 1:], np.s_[:, :-1])):
-        for side in (one, other):
-            total[:, *side] += pair
-            count[side] += 1
-    return (total / count).reshape(batch, patches)
+    x = _unit(embeddings_BPD).reshape(batch, h, w, width).transpose(1, 2, 0, 3)  # (h, w, B, D)
+    total, count = np.zeros((h, w, batch)), np.zeros((h, w, 1))
+    for axis in (0, 1):  # each pair of neighbours, down and across, counts for both
+        patch, sums, counts = (np.moveaxis(values, axis, 0) for values in (x, total, count))  # views
+        cosine = (patch[1:] * patch[:-1]).sum(-1)
+        for side in (slice(1, None), slice(None, -1)):
+            sums[side] += cosine
+            counts[side] += 1
+    return (total / count).reshape(patches, batch).T
 
 
 def densities(embeddings_BPD: np.ndarray, grid: tuple[int, int], kinds: list[Kind], *, backbone: str) -> list[Measurement]:

@@ -65,7 +65,7 @@ def logistic_path(
     y: np.ndarray,
     strengths: np.ndarray = STRENGTHS,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-7,
     iterations: int = 1000,
     basis: Basis | None = None,
 ) -> Logistic:
@@ -79,7 +79,8 @@ def logistic_path(
     diagonal. Three things make a path cheaper than its points: each strength starts from the line (in log C) through the last
     two solutions; curvature pairs are carried along, since another C changes them by a known multiple; and a line search costs
     no product with the data, as logits are linear in the step.
-    Each point ends when half its Newton decrement, the expected gain, falls below tolerance / 2 times the objective.
+    Each point ends when half its Newton decrement, the expected gain, falls below tolerance / 2 times the objective. At the
+    default, coefficients are within 0.5 % (of the largest) of the exact solution and predictions agree to 0.2 points (tests).
 
     Raises ValueError: fewer than two classes, lengths that differ, strengths not positive, x as in `reduce`.
     """
@@ -147,7 +148,7 @@ class _Softmax:
                 best = (v, logits, p, value)
         return best
 
-    def solve(self, c: float, tolerance: float, iterations: int, memory: int = 10) -> tuple[np.ndarray, int]:
+    def solve(self, c: float, tolerance: float, iterations: int, memory: int = 7) -> tuple[np.ndarray, int]:
         penalty = self.scales / c
         v, logits, p, value = self.start(c, penalty)
         pairs = [self._pair(s, y, penalty) for s, y in self.pairs]
@@ -201,7 +202,7 @@ def logistic_best(
 ) -> Logistic:
     """The logistic regression of DINOv2's evaluation: C chosen on a seeded 10 % of the training data, then fitted on all of it.
 
-    x (n, D), y (n,). Of equally good strengths the smallest C is taken. Source: dinov2/eval/log_regression.py.
+    x (n, D), y (n,). Of equally good strengths the smallest C is taken; the choice is made on a path of tolerance 1e-6. Source: dinov2/eval/log_regression.py.
     basis: `reduce(x)` of all rows, where x serves several label sets. Raises ValueError as `logistic_path`.
     """
     y = np.asarray(y)
@@ -210,7 +211,7 @@ def logistic_best(
     out, kept = order[:held], order[held:]
     strengths = np.sort(np.asarray(strengths, dtype=np.float64))
     if len(strengths) > 1 and len(np.unique(y[kept])) > 1:
-        right = (logistic_path(x[kept], y[kept], strengths).predict(x[out]) == y[out]).sum(1)
+        right = (logistic_path(x[kept], y[kept], strengths, tolerance=1e-6).predict(x[out]) == y[out]).sum(1)
         strengths = strengths[[right.argmax()]]
     return logistic_path(x, y, strengths[:1], basis=basis)
 

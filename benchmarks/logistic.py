@@ -1,0 +1,110 @@
+"""How much faster is one path than 45 fits? Prints a table and, with --save, writes benchmarks/results/logistic.csv.
+
+python benchmarks/logistic.py [--quick] [--save]
+
+Both fit the same 45 regressions (DINOv2's protocol) on the same data with one BLAS thread, scikit-learn twice: at the protocol's
+tolerance (max_iter 1000, tol 1e-12, dinov2/eval/log_regression.py) and at its own default (tol 1e-4, which stops early where C
+is large). "points" is the largest difference in test accuracy at any strength, "gap" the largest excess of either objective over
+the better one. Data: Gaussian classes whose channels' scales fall as k^-1/2, like the spectrum of token features; not standardised.
+"""
+
+import argparse
+import csv
+import platform
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from registers.measurements import code_version
+from registers.probes.solvers import STRENGTHS, logistic_path
+
+SIZES = ((256, 64, 5), (256, 64, 40), (256, 384, 10), (512, 192, 10), (1000, 384, 10), (1000, 1024, 20), (2000, 384, 40))  # n, D, C
+LARGE = (6000, 192, 20)
+
+
+def features(n: int, width: int, classes: int, held: int = 500, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    scale = np.arange(1, width + 1) ** -0.5
+    centres = rng.normal(size=(classes, width)) * scale * 0.5
+    y = np.concatenate([np.arange(classes), rng.integers(0, classes, n + held - classes)])
+    x = (centres[y] + rng.normal(size=(n + held, width)) * scale) @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+    x /= x.std(0).mean()
+    return x[:n], y[:n], x[n:], y[n:]
+
+
+def scikit(x, y, tolerance: float):
+    """Seconds, and the 45 fitted models."""
+    start = time.perf_counter()
+    models = [LogisticRegression(C=c, max_iter=1000, tol=tolerance).fit(x, y) for c in STRENGTHS]
+    return time.perf_counter() - start, models
+
+
+def objective(x, y, w, b, c) -> float:
+    logits = x @ w.T + b
+    highest = logits.max(1)
+    entropy = np.log(np.exp(logits - highest[:, None]).sum(1)) + highest - logits[np.arange(len(y)), y]
+    return c * entropy.sum() + 0.5 * (w**2).sum()
+
+
+def compare(n: int, width: int, classes: int) -> dict:
+    x, y, xt, yt = features(n, width, classes)
+    start = time.perf_counter()
+    path = logistic_path(x, y)
+    ours = time.perf_counter() - start
+    strict, models = scikit(x, y, 1e-12)
+    default, _ = scikit(x, y, 1e-4)
+    mine = (path.predict(xt) == yt).mean(1)
+    points = max(abs(100 * (a - m.score(xt, yt))) for a, m in zip(mine, models))
+    gap = {"path": 0.0, "sklearn": 0.0}
+    for i, (c, m) in enumerate(zip(STRENGTHS, models)):
+        both = {
+            "path": objective(x, y, path.coefficients[i], path.intercepts[i], c),
+            "sklearn": objective(x, y, m.coef_, m.intercept_, c),
+        }
+        gap = {k: max(gap[k], v / min(both.values()) - 1) for k, v in both.items()}
+    return {
+        "n": n,
+        "D": width,
+        "C": classes,
+        "path_s": round(ours, 3),
+        "sklearn_s": round(strict, 2),
+        "ratio": round(strict / ours, 1),
+        "sklearn_default_s": round(default, 2),
+        "ratio_default": round(default / ours, 1),
+        "points": round(points, 2),
+        "gap_path": f"{gap['path']:.0e}",
+        "gap_sklearn": f"{gap['sklearn']:.0e}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three sizes, seconds")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/logistic.csv")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    rows = []
+    with threadpool_limits(1):
+        for size in SIZES[:3] if options.quick else (*SIZES, LARGE):
+            rows.append(compare(*size))
+            if len(rows) == 1:
+                print(*(f"{name:>17}" for name in rows[0]))
+            print(*(f"{value:>17}" for value in rows[-1].values()), flush=True)
+    if options.save:
+        place = Path(__file__).parent / "results" / "logistic.csv"
+        place.parent.mkdir(exist_ok=True)
+        facts = {"date": date.today().isoformat(), "device": f"{platform.machine()}, 1 thread", "commit": code_version()}
+        with open(place, "w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], *facts])
+            writer.writeheader()
+            writer.writerows(row | facts for row in rows)
+
+
+if __name__ == "__main__":
+    main()
