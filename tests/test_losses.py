@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from registers.losses import contrastive, dino_loss, gather, ibot_loss, koleo, sinkhorn_knopp
 
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
 torch.manual_seed(0)
 
 

@@ -13,6 +13,7 @@ Departures, and why:
 """
 
 import torch
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,8 +48,8 @@ class Mae(Method):
         self.embed = nn.Linear(vit.embed_dim, r.decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, r.decoder_width))
         self.decoder = nn.Sequential(
-            *(Block(r.decoder_width, r.decoder_heads, qkv_bias=True, norm_layer=_norm) for _ in range(r.decoder_depth)),
-            _norm(r.decoder_width),
+            *(Block(r.decoder_width, r.decoder_heads, qkv_bias=True) for _ in range(r.decoder_depth)),
+            LayerNorm(r.decoder_width),
         )
         self.predict = nn.Linear(r.decoder_width, 3 * r.patch**2)
         self.apply(_initialise)
@@ -112,10 +113,6 @@ def sincos(grid: tuple[int, int], width: int) -> Tensor:
 
 def _take(x_BPD: Tensor, index_BK: Tensor) -> Tensor:
     return torch.gather(x_BPD, 1, index_BK[..., None].expand(-1, -1, x_BPD.shape[-1]))
-
-
-def _norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)
 
 
 def _initialise(module: nn.Module) -> None:
