@@ -1,11 +1,14 @@
 """DINOv2: masks and registers keep out of each other's way, the loss is the official sum, schedules and groups are official."""
 
 import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightly.models.modules import MaskedVisionTransformerTIMM
 from PIL import Image
 from torch.nn import functional as F
 
@@ -89,6 +92,8 @@ def test_one_of_the_two_global_crops_is_masked_at_a_ratio_of_a_tenth_to_a_half()
 
 @pytest.mark.parametrize("registers", [0, 1, 4])
 def test_masks_and_registers_do_not_interfere(registers):
+    from lightly.models.modules import MaskedVisionTransformerTIMM  # slow; the processes below need none of it
+
     method = recipe(registers=registers).eval()
     student = method.student
     torch.nn.init.normal_(method.mask_token)
@@ -265,3 +270,42 @@ def test_each_sub_module_is_clipped_for_itself():
 def test_a_batch_of_one_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"recipes.dinov2.batch = 1: allowed are numbers from 2"):
         recipe(batch=1)
+
+
+PROCESS = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from test_dinov2 import batch, recipe
+from registers.methods.method import Progress
+rank, port = int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+method, progress = recipe(size="tiny"), Progress(1, 6)
+whole = batch(method)
+wrapped = torch.nn.parallel.DistributedDataParallel(method, find_unused_parameters=True)
+losses = wrapped({k: v[[rank, 3 - rank]] for k, v in whole.items()}, progress)
+losses["loss"].backward()
+mean = losses["loss"].detach()
+dist.all_reduce(mean)
+dist.destroy_process_group()
+if rank == 0:
+    single = recipe(size="tiny")
+    expected = single(whole, progress)["loss"]
+    expected.backward()
+    torch.testing.assert_close(mean / 2, expected.detach(), rtol=1e-5, atol=1e-5)
+    for (name, a), b in zip(method.named_parameters(), single.parameters()):
+        if b.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(b.grad.abs().max()) + 1e-7, msg=name)
+    print("equal")
+"""
+
+
+def test_two_processes_have_the_loss_and_gradients_of_one():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    here = str(Path(__file__).parent)
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, here, rank, port], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in "01"
+    ]
+    answers = [rank.communicate(timeout=120) for rank in ranks]
+    assert answers[0][0].strip() == b"equal", answers[0][1].decode()
