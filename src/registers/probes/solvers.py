@@ -202,8 +202,9 @@ def logistic_best(
 ) -> Logistic:
     """The logistic regression of DINOv2's evaluation: C chosen on a seeded 10 % of the training data, then fitted on all of it.
 
-    x (n, D), y (n,). Of equally good strengths the smallest C is taken; the choice is made on a path of tolerance 1e-6. Source: dinov2/eval/log_regression.py.
-    basis: `reduce(x)` of all rows, where x serves several label sets. Raises ValueError as `logistic_path`.
+    x (n, D), y (n,). Of equally good strengths the smallest C is taken; the choice is made on a path of tolerance 1e-6.
+    basis: `reduce(x)` of all rows, where x serves several label sets. Source: dinov2/eval/log_regression.py.
+    Raises ValueError as `logistic_path`.
     """
     y = np.asarray(y)
     order = np.random.default_rng(seed).permutation(len(y))
