@@ -1,0 +1,124 @@
+"""LOST against a plain procedure, patch for patch, and against facts that need none."""
+
+import numpy as np
+import pytest
+import torch
+from plain_lost import plain_lost
+
+from registers.evals.lost import Lost, from_gram, gram, lost, to_pixels
+
+
+def same(found: Lost, features: np.ndarray, grid: tuple[int, int], k: int, bias: float) -> None:
+    plain = plain_lost(features, grid, k, bias)
+    assert found.degree.tolist() == plain.degree
+    assert found.seed == plain.seed
+    assert set(np.flatnonzero(found.similars)) == plain.similars
+    assert set(np.flatnonzero(found.mask)) == plain.mask
+    assert set(np.flatnonzero(found.component)) == plain.component
+    assert tuple(found.box) == plain.box
+    assert bool(found.fallback) == (plain.seed not in plain.mask)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 9), (7, 1), (5, 8), (14, 14)])
+@pytest.mark.parametrize("bias", [0.0, 3.0, -3.0])
+def test_equals_the_plain_procedure_on_random_features(grid, bias):
+    rng = np.random.default_rng(hash((grid, bias)) % 2**32)
+    features = rng.standard_normal((6, grid[0] * grid[1], 12)).astype(np.float32)
+    features[3:] += 0.4 * rng.standard_normal((3, 1, 12)).astype(np.float32)  # a common direction, as real features have
+    features = (features * 64).round() / 64  # sums of products are then exact in float32, in any order
+    found = lost(torch.from_numpy(features), grid, bias=bias)
+    for index in range(len(features)):
+        same(found[index], features[index], grid, 100, bias)
+
+
+@pytest.mark.parametrize("k", [1, 3, 100])
+def test_ties_go_to_the_first_patch(k):
+    rng = np.random.default_rng(k)
+    features = rng.integers(-1, 2, (40, 30, 3)).astype(np.float32)  # few values: nearly every degree is a tie
+    found = lost(torch.from_numpy(features), (5, 6), k=k)
+    assert sum((d == d.min()).sum() > 1 for d in found.degree) > 10, "the case must contain ties for the seed"
+    for index in range(len(features)):
+        same(found[index], features[index], (5, 6), k, 0.0)
+
+
+def test_biases_that_break_the_seed_fall_back_to_it():
+    rng = np.random.default_rng(0)
+    features = rng.integers(-2, 3, (50, 24, 2)).astype(np.float32)
+    found = lost(torch.from_numpy(features), (4, 6), bias=-5.0)
+    assert 0 < found.fallback.sum() < 50
+    for index in range(len(features)):
+        same(found[index], features[index], (4, 6), 100, -5.0)
+    alone = found[found.fallback.nonzero()[0][0]]
+    assert alone.component.sum() == 1 and alone.component[alone.seed]
+
+
+def test_a_planted_object_is_found():
+    """Object patches resemble each other and nothing else; the background resembles itself: the box is the object's."""
+    features = torch.zeros(1, 8 * 10, 4)
+    inside = torch.zeros(8, 10, dtype=torch.bool)
+    inside[2:5, 3:9] = True
+    features[0, inside.flatten(), 0] = 1
+    features[0, ~inside.flatten(), 1] = 1
+    found = lost(features, (8, 10))
+    assert found.box.tolist() == [[3, 2, 9, 5]]
+    assert found.degree[0, inside.flatten().numpy()].tolist() == [17] * 18
+    assert found.score.argmax() == found.seed[0] == 23  # first of equals
+
+
+def test_a_single_patch_and_a_single_patch_box():
+    assert lost(torch.ones(1, 5), (1, 1)).box.tolist() == [0, 0, 1, 1]
+    assert lost(torch.zeros(4, 5), (2, 2)).fallback  # nothing is similar to anything, not even to itself
+    features = torch.zeros(9, 3)
+    features[:, 0] = 1
+    features[4] = torch.tensor([-1.0, 1.0, 0.0])  # similar to none
+    found = lost(features, (3, 3))
+    assert found.box.tolist() == [1, 1, 2, 2] and not found.fallback
+
+
+def test_chunks_and_batches_do_not_change_a_result():
+    features = torch.randn(7, 20, 6, generator=torch.Generator().manual_seed(0))
+    whole, parts = lost(features, (4, 5)), lost(features, (4, 5), chunk=20 * 20 * 2)
+    for index in range(7):
+        one = lost(features[index], (4, 5))
+        for found in (whole[index], parts[index]):
+            assert found.box.tolist() == one.box.tolist() and found.component.tolist() == one.component.tolist()
+
+
+def test_normalisations_are_what_they_say():
+    features = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).float()
+    x = features.numpy().astype(np.float64)
+    y = x - x.mean(axis=1, keepdims=True)
+    for name, z in (
+        ("none", x),
+        ("l2", x / np.linalg.norm(x, axis=-1, keepdims=True)),
+        ("centre+l2", y / np.linalg.norm(y, axis=-1, keepdims=True)),
+    ):
+        assert np.allclose(gram(features, name).numpy(), z @ z.transpose(0, 2, 1), atol=1e-5)
+    with pytest.raises(ValueError, match="normalisation = 'l1': allowed are none, l2"):
+        gram(features, "l1")
+
+
+def test_a_bias_shifts_every_entry():
+    a = gram(torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(2)))
+    before = a.clone()
+    assert from_gram(a, (3, 4), bias=1e6).degree.tolist() == [[11] * 12]
+    assert from_gram(a, (3, 4), bias=-1e6).degree.tolist() == [[0] * 12]
+    assert torch.equal(a, before)
+
+
+def test_boxes_in_pixels_end_at_the_unpadded_image():
+    boxes = to_pixels(np.array([[0, 0, 3, 2], [2, 1, 3, 2]]), 16, np.array([[40, 30], [48, 32]]))
+    assert boxes.tolist() == [[0, 0, 40, 30], [32, 16, 48, 32]]
+
+
+@pytest.mark.parametrize(
+    ("features", "grid", "k", "message"),
+    [
+        (torch.zeros(5, 3), (2, 3), 100, "allowed are"),
+        (torch.zeros(6, 3), (2, 3), 0, "k = 0"),
+        (torch.full((6, 3), torch.nan), (2, 3), 100, "NaN"),
+    ],
+)
+def test_bad_input_is_one_clear_line(features, grid, k, message):
+    with pytest.raises(ValueError, match=message):
+        lost(features, grid, k=k)
