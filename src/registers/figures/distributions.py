@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import FixedLocator
 
 from registers.figures import panels
 
-HEADROOM = 0.2  # of a panel's height, for the verdict in words
+HEADROOM = 0.25  # of a panel's height, for the verdict in words
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ def quantiles(rows: pd.DataFrame, token: str = "patch") -> pd.DataFrame:
 def bars(ax: Axes, bins: pd.DataFrame, colour, cutoff: float = np.nan, floor: float | None = None, **kwargs) -> None:
     """A histogram on a log axis of norms and a log axis of shares; bins above the cut-off in the colour of cut-offs."""
     floor = bins.loc[bins["share"] > 0, "share"].min() / 2 if floor is None else floor
-    width = bins["high"] - bins["low"]
-    above = bins["low"] >= cutoff if np.isfinite(cutoff) else np.zeros(len(bins), bool)
-    shown = np.maximum(bins["share"], floor)
-    face = [panels.CUTOFF if a else colour for a in above]
-    ax.bar(bins["low"], shown - floor, width, bottom=floor, align="edge", color=face, linewidth=0, **kwargs)
+    edges = np.append(bins["low"], bins["high"].iloc[-1])
+    shown = np.maximum(bins["share"].to_numpy(), floor)
+    above = (bins["low"] >= cutoff).to_numpy() if np.isfinite(cutoff) else np.zeros(len(bins), bool)
+    ax.stairs(np.where(above, floor, shown), edges, baseline=floor, fill=True, color=colour, **kwargs)
+    if above.any():
+        ax.stairs(np.where(above, shown, floor), edges, baseline=floor, fill=True, color=panels.CUTOFF)
     if np.isfinite(cutoff):
         ax.axvline(cutoff, color=panels.CUTOFF, linestyle=(0, (4, 2)), linewidth=0.9, ymax=1 - HEADROOM)
     ax.set_xscale("log")
@@ -96,13 +98,14 @@ def bars(ax: Axes, bins: pd.DataFrame, colour, cutoff: float = np.nan, floor: fl
     ax.grid(False, axis="x")
 
 
-def headroom(ax: Axes) -> None:
-    """Room for words above what is drawn, on a log axis; a share's axis is labelled up to 1."""
+def headroom(ax: Axes, shares: bool = False) -> None:
+    """Room for words above what is drawn, on a log axis. shares: the axis shows shares, so ticks end at 1."""
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** (HEADROOM / (1 - HEADROOM)))
-    if ax.get_ylabel().endswith("share of tokens") or ax.get_ylabel().startswith("share"):
-        ax.set_yticks([10.0**p for p in range(int(np.floor(np.log10(low))), 1)], minor=False)
-        ax.set_ylim(low, high * (high / low) ** (HEADROOM / (1 - HEADROOM)))
+    top = high * (high / low) ** (HEADROOM / (1 - HEADROOM))
+    if shares:
+        ax.set_yticks([10.0**p for p in range(int(np.ceil(np.log10(low))), 1)])
+        ax.yaxis.set_minor_locator(FixedLocator([s * 10.0**p for p in range(-8, 0) for s in range(2, 10)]))
+    ax.set_ylim(low, top)
 
 
 def columns(ax: Axes, histograms: dict[float, pd.DataFrame], colormap, half: float = 0.5) -> None:
@@ -111,9 +114,9 @@ def columns(ax: Axes, histograms: dict[float, pd.DataFrame], colormap, half: flo
     most = max(h["share"].max() for h in histograms.values())
     scale = LogNorm(min(least, most / 10) / 2, most)
     for x, bins in histograms.items():
-        seen = bins[bins["share"] > 0]
-        face = colormap(scale(seen["share"].to_numpy()))
-        ax.bar(np.full(len(seen), x), seen["high"] - seen["low"], 2 * half, bottom=seen["low"], color=face, linewidth=0)
+        edges = np.append(bins["low"], bins["high"].iloc[-1])
+        seen = np.ma.masked_equal(bins["share"].to_numpy(), 0)[:, None]
+        ax.pcolormesh([x - half, x + half], edges, seen, cmap=colormap, norm=scale, linewidth=0)
     ax.set_yscale("log")
     ax.grid(False, axis="x")
 

@@ -31,7 +31,7 @@ def draw(norms: pd.DataFrame) -> Figure:
         panels.note(ax, found.words, colour=panels.CUTOFF if found.second_mode else panels.GREY)
         ax.set(title=f"{panels.name(method)}, {panels.registers_label(registers)}", xlabel="L2 norm of patch tokens at the output")
     axes[0, 0].set_ylabel("share of tokens")
-    distributions.headroom(axes[0, 0])
+    distributions.headroom(axes[0, 0], shares=True)
     return figure
 
 

@@ -38,7 +38,7 @@ def draw(norms: pd.DataFrame) -> Figure:
         panels.logarithmic(ax.xaxis)
     figure.supxlabel("L2 norm of patch tokens at the output (black line: median)", fontsize=8)
     axes[0, 0].set_ylim(floor, max(h["share"].max() for h in histograms.values()) * 1.3)
-    distributions.headroom(axes[0, 0])
+    distributions.headroom(axes[0, 0], shares=True)
     return figure
 
 
@@ -56,8 +56,8 @@ def caption(norms: pd.DataFrame) -> str:
     shares = [f"{panels.name(m)} ({panels.percent(shown[m, 0].share, 2)})" for m in affected]
     before = f"Without registers, {panels.listing(shares)} {'has' if len(affected) == 1 else 'have'} high-norm outliers"
     before = before if affected else "Without registers no model has a second mode of norms"
-    after = f"with {most}, {panels.listing(panels.name(m) for m in still)} still {'does' if len(still) == 1 else 'do'}"
-    return f"{before}; {after if still else f'with {most} registers no model has'}."
+    after = f"{panels.listing(panels.name(m) for m in still)} {'does' if len(still) == 1 else 'do'}" if still else "no model does"
+    return f"{before}; with {panels.registers_label(most)} {after}."
 
 
 def _panels(norms: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:

@@ -35,7 +35,7 @@ def draw(norms: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("share of this kind of token")
     least = min(h["share"][h["share"] > 0].min() for _, rows in models for h in [distributions.histogram(rows)])
     axes[0, 0].set_ylim(least / 2, 1.1)
-    distributions.headroom(axes[0, 0])
+    distributions.headroom(axes[0, 0], shares=True)
     panels.logarithmic(axes[0, 0].xaxis)
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles)))

@@ -1,0 +1,204 @@
+"""Figures and tables draw what was planted, say so in one sentence, agree with the numbers, and need no torch."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import numpy as np
+import planted
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from registers import artifacts, reference
+from registers.figures import distributions, panels
+
+ARTIFACTS = artifacts.load()
+METHODS = {"deit3": 40, "openclip": 12, "dinov2": 25}  # method: planted median norm
+SIZES = ("tiny", "small", "base", "large", "huge", "giant")
+SHARE = 0.024
+
+
+def module(artifact):
+    return import_module(f"registers.{ARTIFACTS[artifact].kind}.{ARTIFACTS[artifact].module}")
+
+
+@pytest.fixture(scope="module", params=[SHARE, 0.0], ids=["second mode", "one mode"])
+def inputs(request, tmp_path_factory):
+    """Inputs of every artifact by its id; outliers are planted in models without registers, late and large, or nowhere."""
+    share = request.param
+
+    def frame(*rows):
+        return planted.frame(tmp_path_factory.mktemp("rows"), *rows)
+
+    ends = [
+        planted.norms(f"{m}-r{r}-s0", median, share if r == 0 else 0, registers=r, layers=3)
+        for m, median in METHODS.items()
+        for r in (0, 4)
+    ]
+    steps = [
+        planted.norms(f"dinov2-r0-s0-at{p:03d}" if p < 100 else "dinov2-r0-s0", 5 + p / 5, share if p > 30 else 0) for p in (0, 25, 50, 100)
+    ]
+    sizes = [planted.norms(f"dinov2-{s}-r0-s0", 10 + i, share if i > 2 else 0, layers=2) for i, s in enumerate(SIZES)]
+    linear = [planted.accuracy("linear", f"{m}-r{r}-s0", 0.5 + r / 100) for m in METHODS for r in (0, 4)]
+    ablation = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 100) for r in (0, 1, 2, 4, 8, 16)]
+    zeroshot = [planted.accuracy("zeroshot", f"openclip-r{r}-s0", 0.4 - r / 1000) for r in (0, 4)]
+    printed = reference.read(artifacts.PAPER / "reference.yaml")
+    return share, {
+        "fig03": {"norms": frame(*ends)},
+        "fig04": {"steps": frame(*steps), "sizes": frame(*sizes)},
+        "fig06": {},
+        "fig07": {"norms": frame(*ends)},
+        "fig08": {"linear": frame(*ablation)},
+        "fig11": {"interpolation": frame(planted.interpolation())},
+        "fig12": {"cost": frame(planted.cost())},
+        "fig15": {"norms": frame(*ends)},
+        "table2": {"linear": frame(*linear), "zeroshot": frame(*zeroshot), "reference": printed},
+    }
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_every_artifact_takes_its_declared_inputs_and_says_one_sentence(inputs, artifact):
+    given = inputs[1][artifact]
+    assert set(given) == set(ARTIFACTS[artifact].inputs)
+    made = module(artifact)
+    wanted = {"table", "caption"} | ({"draw"} if artifact.startswith("fig") else set())
+    assert {n for n, f in vars(made).items() if callable(f) and not n.startswith("_") and f.__module__ == made.__name__} == wanted
+    caption = made.caption(**given)
+    assert caption.endswith(".") and "\n" not in caption and "nan" not in caption and ". " not in caption
+    assert len(made.table(**given))
+
+
+@pytest.mark.parametrize("artifact", [a for a in ARTIFACTS if a.startswith("fig")])
+def test_every_figure_is_drawn_inside_its_paper(inputs, artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(panels, "DPI", 60)  # saves time
+    figure = module(artifact).draw(**inputs[1][artifact])
+    panels.save(figure, tmp_path / artifact)
+    assert (tmp_path / f"{artifact}.png").read_bytes().startswith(b"\x89PNG")
+    pdf = (tmp_path / f"{artifact}.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # TrueType, embedded
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    page = figure.bbox
+    for ax in figure.axes:
+        box = ax.get_tightbbox(renderer)
+        assert box.x0 >= page.x0 - 1 and box.x1 <= page.x1 + 1 and box.y0 >= page.y0 - 1 and box.y1 <= page.y1 + 1
+
+
+def test_histograms_hold_every_token(inputs):
+    share, given = inputs
+    rows = module("fig07").table(**given["fig07"])
+    for (method, registers), one in rows.groupby(["method", "registers"]):
+        assert one["count"].sum() == 50 * 64 and one["share"].sum() == pytest.approx(1)
+        assert np.allclose(one["high"].to_numpy()[:-1], one["low"].to_numpy()[1:])  # no gap between bins, empty ones included
+        middle = np.average((one["low"] * one["high"]) ** 0.5, weights=one["share"] * (one["high"] < 3 * METHODS[method]))
+        assert middle == pytest.approx(METHODS[method], rel=0.06)  # one bin is 6 % wide
+        above = one.loc[one["low"] >= 4 * METHODS[method] * 0.95, "share"].sum()
+        assert above == pytest.approx(share if registers == 0 else 0, abs=1e-3)
+
+
+def test_verdicts_are_the_planted_ones(inputs):
+    share, given = inputs
+    fig04 = module("fig04").table(**given["fig04"])
+    late = fig04[fig04["panel"] == "b"].set_index("at")["second_mode"]
+    assert late.to_dict() == {p: bool(share) and p > 30 for p in (0, 25, 50, 100)}
+    sizes = fig04[fig04["panel"] == "c"].set_index("at")["second_mode"]
+    assert sizes.to_dict() == {s: bool(share) and i > 2 for i, s in enumerate(SIZES)}
+    medians = fig04[fig04["panel"] == "a"].set_index("at")["q50"]
+    assert (
+        medians.index.tolist() == [1, 2, 3, 4] and medians[4] == pytest.approx(25, rel=0.05) and medians[2] == pytest.approx(12.5, rel=0.05)
+    )
+    fig03 = module("fig03").table(**given["fig03"])
+    assert set(fig03["backbone"]) == {"dinov2-r0-s0"}
+    if share:
+        assert fig03["share_above"].unique().tolist() == [SHARE] and fig03["cutoff"].unique().tolist() == [100]
+    else:
+        assert fig03["share_above"].isna().all() and fig03["cutoff"].isna().all()
+
+
+def test_captions_follow_the_numbers(inputs):
+    share, given = inputs
+    captions = {a: module(a).caption(**given[a]) for a in ARTIFACTS}
+    if share:
+        assert "2.40 % of the tokens (1.92 % to 2.88 %) lie above the cut-off 100" in captions["fig03"]
+        assert "after 50 % and 100 % of training" in captions["fig04"] and "large, huge and giant" in captions["fig04"]
+        assert "DeiT-III (2.40 %), OpenCLIP (2.40 %) and DINOv2 (2.40 %)" in captions["fig07"]
+        assert captions["fig07"].endswith("with 4 registers no model does.")
+    else:
+        for artifact in ("fig03", "fig04", "fig07"):
+            assert "no second mode" in captions[artifact].lower() and "outlier" not in captions[artifact]
+    assert "reg3 6." in captions["fig15"]  # planted: register r has 3 + r times the norm of a patch
+    assert "16 is best, beyond the intervals" in captions["fig08"]
+
+
+def test_registers_that_do_not_help_are_said_not_to(tmp_path):
+    norms = [planted.norms(f"dinov2-r{r}-s0", outliers=o, layers=2) for r, o in ((0, 0.02), (4, 0.03))]
+    assert module("fig07").caption(norms=planted.frame(tmp_path, *norms)).endswith("with 4 registers DINOv2 does.")
+    linear = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 - r / 100) for r in (0, 1, 4)]
+    assert "no count of registers improves on none" in module("fig08").caption(linear=planted.frame(tmp_path, linear))
+    within = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 1000) for r in (0, 4)]
+    assert "4 is best, within the intervals" in module("fig08").caption(linear=planted.frame(tmp_path, within))
+
+
+def test_a_hand_picked_cutoff_does_not_make_outliers(tmp_path):
+    rows = planted.norms("dinov2-r0-s0", layers=2)
+    rows = [r for r in rows if r.metric not in ("cutoff", "share")]
+    for metric, value in (("cutoff", 30.0), ("share", 0.01)):
+        rows.append(planted.Measurement("outliers", metric, "dinov2-r0-s0", value, low=value, high=value, n=50, token="patch", layer=2))
+    caption = module("fig03").caption(norms=planted.frame(tmp_path, rows))
+    assert "no second mode" in caption and "outlier" not in caption
+    assert "1.00 % above the chosen 30.0" in distributions.verdict(planted.frame(tmp_path, rows)).words
+
+
+def test_fig08_and_table2_are_in_per_cent_with_intervals(inputs):
+    _, given = inputs
+    rows = module("fig08").table(**given["fig08"]).set_index("registers")
+    assert rows["value"].round(6).to_dict() == {0: 50, 1: 51, 2: 52, 4: 54, 8: 58, 16: 66}
+    assert np.allclose(rows["high"] - rows["value"], 2) and (rows["chance"] == 10).all()
+    rows = module("table2").table(**given["table2"]).set_index(["part", "model"])
+    assert len(rows) == 6 + 2
+    assert rows.loc[("a", "DINOv2+reg"), ["ours", "low", "high", "paper", "n"]].tolist() == [54, 52, 56, 84.8, 1000]
+    assert rows.loc[("b", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
+    caption = module("table2").caption(**given["table2"])
+    assert "+4.0 points for DINOv2 (within the intervals)" in caption and "-0.4 points zero-shot for OpenCLIP (within" in caption
+
+
+def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
+    given = dict(
+        inputs[1]["table2"], linear=planted.frame(tmp_path, [planted.accuracy("linear", n, 0.5) for n in ("deit3-r0-s0", "dinov2-r4-s0")])
+    )
+    rows = module("table2").table(**given).set_index(["part", "model"])
+    assert np.isnan(rows.loc[("a", "DeiT-III+reg"), "ours"]) and rows.loc[("a", "DeiT-III+reg"), "note"] == "not trained in this run"
+
+
+def test_fig12_and_fig11_are_exact(inputs):
+    _, given = inputs
+    rows = module("fig12").table(**given["fig12"]).set_index(["model", "registers"])
+    assert rows.loc[("ViT-L/14@224", 4), "flops"] == pytest.approx(1.6) and rows.loc[("base/4@32", 16), "flops"] == pytest.approx(19.2)
+    assert rows.loc[("ViT-L/14@224", 16), "parameters"] == pytest.approx(0.0064)
+    assert "1.60 % (ViT-L/14@224)" in module("fig12").caption(**given["fig12"])
+    rows = module("fig11").table(**given["fig11"])
+    one = rows[(rows["mode"] == "size") & (rows["row"] == 0) & (rows["column"] == 1)]["gradient"]
+    assert one.item() == pytest.approx(0, abs=1e-12)  # planted: 0.8 x 0 off the stripes
+    assert "from 0.00 to 0.64 in stripes" in module("fig11").caption(**given["fig11"])
+
+
+def test_fig06_agrees_with_where_tokens_go():
+    rows = module("fig06").table().set_index("token")
+    assert not rows.loc["register", "used_at_output"] and not rows.loc["register", "position_added"]
+    assert rows["enters_blocks"].all() and rows.loc[["cls", "patch"], "used_at_output"].all()
+
+
+def test_figures_and_report_need_no_torch():
+    names = [f"registers.{a.kind}.{a.module}" for a in ARTIFACTS.values()] + ["registers.report", "registers.claims"]
+    code = f"import sys; [__import__(n) for n in {names}]; print(sorted({{'torch', 'timm', 'mlflow', 'torchvision'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_papers_numbers_are_complete():
+    printed = reference.read(artifacts.PAPER / "reference.yaml")
+    counts = printed.groupby(["artifact", "part"]).size()
+    assert counts[("table1", "")] == 42 == counts[("table6", "")] and counts[("table2", "a")] == 18 and counts[("table3", "")] == 18
+    assert counts[("table4", "")] == 8 and counts[("table5", "")] == 4 and counts[("fig05", "b")] == 6
+    one, six = (printed[printed["artifact"] == t].set_index(["row", "column"])["value"] for t in ("table1", "table6"))
+    assert one.sort_index().equals(six.sort_index())  # Table 6 is Table 1 in detail
+    assert printed[printed["artifact"] == "table6"]["deviation"].notna().sum() == 28
+    assert set(printed.loc[printed["value"].isna(), "note"]) == {"N/A"}
