@@ -151,6 +151,59 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Discovery:
+    """Object discovery with LOST: images looked at, and the grid over which facet, layer, normalisation and bias are tuned."""
+
+    images: int = at_least(1, 100000)
+    tune_images: int = at_least(1, 500)
+    batch: int = at_least(1, 8)  # images of one grid that pass the backbone together
+    k: int = at_least(1, 100)
+    layers: tuple[int, ...] = (-1, -2, -3, -4)  # counted from the end; the published one is -1
+    biases: tuple[float, ...] = (-0.6, -0.4, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1)  # in units of the mean squared norm of the features
+    pictures: int = at_least(0, 4)  # images whose steps are kept for Figs. 13 and 14
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What the linear heads of segmentation and depth share. lr is for this batch and length.
+
+    augment=False: frozen features of the training images are computed once and the head is trained on them (declared in the rows).
+    """
+
+    train_images: int = at_least(1, 100000)
+    val_images: int = at_least(1, 100000)
+    iterations: int = at_least(1, 40000)
+    batch: int = at_least(1, 16)
+    lr: float = at_least(0, 1e-3)
+    weight_decay: float = at_least(0, 1e-4)
+    warmup: int = at_least(0, 1500)
+    augment: bool = True
+
+
+@dataclass(frozen=True)
+class Segmentation(Dense):
+    """Linear segmentation; the defaults are ADE20k's (dinov2 and Denoising-ViT, linear configs): short side, crop and stride in pixels."""
+
+    size: int = at_least(1, 512)
+    crop: int = at_least(1, 512)
+    stride: int = at_least(1, 341)
+
+
+@dataclass(frozen=True)
+class Depth(Dense):
+    """Linear depth; the defaults are NYUd's (dinov2's depth configs). max_depth in the data's unit; size: short side, 0 = as it is."""
+
+    iterations: int = at_least(1, 38400)
+    lr: float = at_least(0, 1e-4)
+    weight_decay: float = at_least(0, 0.01)
+    warmup: int = at_least(0, 12800)
+    size: int = at_least(0, 0)
+    max_depth: float = at_least(0, 10.0)
+    log_mean_only: int = at_least(0, 100)  # first iterations with the loss's mean term alone (SigLoss warm_up)
+    crop: Literal["none", "eigen"] = "eigen"  # pixels that count: all, or Eigen's crop of 480 x 640
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a run depends on. Made by `load`, passed around whole, never changed."""
 
@@ -171,6 +224,9 @@ class Settings:
     world: World = World()
     bank: Bank = Bank()
     linear: Linear = Linear()
+    discovery: Discovery = Discovery()
+    segmentation: Segmentation = Segmentation()
+    depth: Depth = Depth()
     cutoff: dict[str, float] = field(default_factory=dict)  # a hand-picked norm cut-off per method (paper: 150 for ViT-g)
     threads: int = 1  # per job; snakemake runs cores / threads jobs at a time
     workers: int = 0  # loader processes per training job
