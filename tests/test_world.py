@@ -28,7 +28,7 @@ def fingerprint(sample) -> str:
 def test_same_bytes_on_every_machine():
     """Recorded once on x86-64 Linux, numpy 2.4; only correctly rounded operations are used, so it must hold anywhere."""
     digest = hashlib.sha256("".join(fingerprint(s) for s in SCENES[:40]).encode()).hexdigest()
-    assert digest == "ff6d4541ed292061a5caa9ef1599deb726f292fccb19d93377ab33f8a6e5d097"
+    assert digest == "1f3e811ae0d85cb77f8a96aff1b36ba230c4f65b121a282140dbb2f5f942019b"
     assert fingerprint(scene(0, 3, 64)) == fingerprint(SCENES[3])
 
 
@@ -235,9 +235,9 @@ def test_wrong_split_or_index_is_one_clear_line():
 
 
 def test_a_kind_usually_wears_its_own_colour_and_texture():
-    """Three times in four its own, else any of all (which may be its own again)."""
+    """Colour seven times in eight its own, texture three times in four, else any of all (which may be its own again)."""
     labels = [facts.labels(facts.plan(Draws(3, "train", i))) for i in range(600)]
     colour = np.mean([label["colour"] == facts.HOME_COLOUR[label["class"]] for label in labels])
     texture = np.mean([label["texture"] == facts.HOME_TEXTURE[label["class"]] for label in labels])
-    assert colour == pytest.approx(0.75 + 0.25 / 8, abs=0.06) and texture == pytest.approx(0.75 + 0.25 / 4, abs=0.06)
+    assert colour == pytest.approx(7 / 8 + 1 / 8 / 8, abs=0.06) and texture == pytest.approx(0.75 + 0.25 / 4, abs=0.06)
     assert len(set(zip(facts.HOME_COLOUR, facts.HOME_TEXTURE))) == len(facts.KINDS)

@@ -86,7 +86,7 @@ def trained(settings: Settings) -> list[BackboneId]:
 
 def _backbones(settings: Settings, source: str) -> list[BackboneId]:
     stage, _, name = source.partition("/")
-    return family(settings, name) if name and stage != "reference" else []
+    return family(settings, name) if name not in ("", "none") else []
 
 
 def files(settings: Settings, source: str) -> list[str]:
