@@ -84,7 +84,7 @@ class Mae(Method):
         holes = self.mask_token.to(shown.dtype).expand(len(shown), self.patches - self.kept, -1)
         x = torch.cat([shown, holes], dim=1) + self.position[order_BP].to(shown.dtype)
         x = self.decoder(torch.cat([self.embed(cls_BD)[:, None], x], dim=1))
-        return self.predict(x[:, 1 + self.kept :])
+        return self.predict(x[:, self.kept - self.patches :])  # the last P - K tokens
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(decay_groups(self, WEIGHT_DECAY, ()), lr=self.recipe.lr, betas=BETAS, fused=True)
