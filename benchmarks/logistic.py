@@ -28,7 +28,7 @@ SIZES = ((256, 64, 5), (256, 64, 40), (256, 384, 10), (512, 192, 10), (1000, 384
 LARGE = (6000, 192, 20)
 
 
-def features(n: int, width: int, classes: int, held: int = 500, seed: int = 0):
+def features(n: int, width: int, classes: int, held: int = 2000, seed: int = 0):
     rng = np.random.default_rng(seed)
     scale = np.arange(1, width + 1) ** -0.5
     centres = rng.normal(size=(classes, width)) * scale * 0.5
