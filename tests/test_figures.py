@@ -119,9 +119,9 @@ def test_captions_follow_the_numbers(inputs):
     captions = {a: module(a).caption(**given[a]) for a in ARTIFACTS}
     if share:
         assert "2.40 % of the tokens (1.92 % to 2.88 %) lie above the cut-off 100" in captions["fig03"]
-        assert "after 50 % and 100 % of training" in captions["fig04"] and "large, huge and giant" in captions["fig04"]
-        assert "DeiT-III (2.40 %), OpenCLIP (2.40 %) and DINOv2 (2.40 %)" in captions["fig07"]
-        assert captions["fig07"].endswith("with 4 registers no model does.")
+        assert "2 of 4 (50 % and 100 %) checkpoints" in captions["fig04"] and "3 of 6 (large, huge and giant)" in captions["fig04"]
+        assert "Without registers DeiT-III (2.40 %), OpenCLIP (2.40 %) and DINOv2 (2.40 %) have" in captions["fig07"]
+        assert captions["fig07"].endswith("with 4 registers no model has high-norm outliers.")
     else:
         for artifact in ("fig03", "fig04", "fig07"):
             assert "no second mode" in captions[artifact].lower() and "outlier" not in captions[artifact]
@@ -131,11 +131,27 @@ def test_captions_follow_the_numbers(inputs):
 
 def test_registers_that_do_not_help_are_said_not_to(tmp_path):
     norms = [planted.norms(f"dinov2-r{r}-s0", outliers=o, layers=2) for r, o in ((0, 0.02), (4, 0.03))]
-    assert module("fig07").caption(norms=planted.frame(tmp_path, *norms)).endswith("with 4 registers DINOv2 does.")
+    assert (
+        module("fig07").caption(norms=planted.frame(tmp_path, *norms)).endswith("with 4 registers DINOv2 (3.00 %) has high-norm outliers.")
+    )
     linear = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 - r / 100) for r in (0, 1, 4)]
-    assert "no count of registers improves on none" in module("fig08").caption(linear=planted.frame(tmp_path, linear))
+    assert "no higher count improves on 0" in module("fig08").caption(linear=planted.frame(tmp_path, linear))
     within = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 1000) for r in (0, 4)]
     assert "4 is best, within the intervals" in module("fig08").caption(linear=planted.frame(tmp_path, within))
+
+
+@pytest.mark.parametrize("method, counts", [("deit3", (0,)), ("dinov2", (4,)), ("openclip", (1, 4))])
+def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, counts):
+    norms = [planted.norms(f"{method}-r{r}-s{s}", registers=r, layers=2) for r in counts for s in (0, 1)]
+    linear = [planted.accuracy("linear", f"{method}-r{r}-s{s}", 0.5) for r in counts for s in (0, 1)]
+    norms, linear = planted.frame(tmp_path, *norms), planted.frame(tmp_path, linear)
+    first = norms[norms["registers"] == counts[0]]
+    given = {"fig03": {"norms": first}, "fig04": {"steps": first, "sizes": first}, "fig07": {"norms": norms}, "fig15": {"norms": norms}}
+    for artifact, frames in {**given, "fig08": {"linear": linear}}.items():
+        caption = module(artifact).caption(**frames)
+        assert module(artifact).draw(**frames).axes and "nan" not in caption
+        assert panels.name(method) in caption or "any of these" in caption
+        assert "without registers" not in caption.replace("with or without registers", "") or 0 in counts
 
 
 def test_a_hand_picked_cutoff_does_not_make_outliers(tmp_path):

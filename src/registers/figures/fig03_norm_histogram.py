@@ -38,23 +38,25 @@ def draw(norms: pd.DataFrame) -> Figure:
 def caption(norms: pd.DataFrame) -> str:
     said = []
     for _, rows in _models(norms):
-        method, found = panels.name(rows["method"].iloc[0]), distributions.verdict(rows)
+        found = distributions.verdict(rows)
+        model = f"{panels.name(rows['method'].iloc[0])} {panels.registers_label(int(rows['registers'].iloc[0]))}"
         if found.second_mode:
             interval = f"{panels.percent(found.low, 2)} to {panels.percent(found.high, 2)}"
             said.append(
-                f"the patch norms of {method} without registers have a second mode: {panels.percent(found.share, 2)} of the tokens "
+                f"the patch norms of {model} have a second mode: {panels.percent(found.share, 2)} of the tokens "
                 f"({interval}) lie above the cut-off {panels.number(found.cutoff)}"
             )
         else:
             largest = panels.number(found.max_over_median, 2)
-            said.append(f"the patch norms of {method} without registers have no second mode (largest {largest} times the median)")
+            said.append(f"the patch norms of {model} have no second mode (largest {largest} times the median)")
     return f"Over {distributions.verdict(_models(norms)[0][1]).images} images, {panels.listing(said)}."
 
 
 def _models(norms: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The models shown, left to right: DINO if it is there, and DINOv2 (or else the first method)."""
+    """The models shown, left to right: DINO if it is there, and DINOv2 (or else the first method); fewest registers, first seed."""
+    norms = norms[norms["registers"] == norms["registers"].min()]
     methods = panels.in_order(norms["method"])
     subject = "dinov2" if "dinov2" in methods else methods[0]
     shown = [m for m in ("dino", subject) if m in methods]
-    frames = [panels.first_seed(norms[(norms["method"] == m) & (norms["registers"] == 0)]) for m in dict.fromkeys(shown)]
+    frames = [panels.first_seed(norms[norms["method"] == m]) for m in dict.fromkeys(shown)]
     return [(f["backbone"].iloc[0], f) for f in frames]

@@ -73,20 +73,26 @@ def caption(steps: pd.DataFrame, sizes: pd.DataFrame) -> str:
     found = {p: distributions.verdict(rows) for p, rows in along}
     late = [f"{p} %" for p, v in found.items() if v.second_mode]
     big = [s for s, rows in by_size if distributions.verdict(rows).second_mode]
-    name = panels.name(along[-1][1]["method"].iloc[0])
+    last = along[-1][1]
+    model = f"{panels.name(last['method'].iloc[0])} {panels.registers_label(int(last['registers'].iloc[0]))}"
     growth = distributions.quantiles(along[-1][1])
     spread = growth["q100"] / growth["q50"]
     largest = {s: distributions.verdict(rows).max_over_median for s, rows in by_size}
     layers = f"the largest patch norm is farthest from the median in layer {spread.idxmax()} of {len(spread)} ({spread.max():.1f} times)"
     if late or big:
         return (
-            f"In {name} without registers a second mode of norms is there after {panels.listing(late)} of training (of "
-            f"{len(along)} checkpoints) and at the sizes {panels.listing(big)} (of {len(by_size)}); {layers}."
+            f"In {model} a second mode of norms is there in {_count(late, along)} checkpoints along training and in "
+            f"{_count(big, by_size)} sizes; {layers}."
         )
     return (
-        f"In {name} without registers no second mode of norms appears in any of {len(along)} checkpoints along training or "
+        f"In {model} no second mode of norms appears in any of {len(along)} checkpoints along training or "
         f"{len(by_size)} sizes (largest norm at most {max(largest.values()):.1f} times the median); {layers}."
     )
+
+
+def _count(found: list[str], models: list[tuple]) -> str:
+    """ "3 of 5 (50 %, 75 % and 100 %)" """
+    return f"{len(found)} of {len(models)}" + (f" ({panels.listing(found)})" if found else "")
 
 
 def _models(ax: Axes, method: str, models: list[tuple]) -> None:

@@ -44,20 +44,25 @@ def draw(norms: pd.DataFrame) -> Figure:
 
 def caption(norms: pd.DataFrame) -> str:
     shown = {key: distributions.verdict(rows) for key, rows in _panels(norms).items()}
-    methods, most = list(dict.fromkeys(m for m, _ in shown)), max(r for _, r in shown)
-    affected = [m for m in methods if (m, 0) in shown and shown[m, 0].second_mode]
-    still = [m for m in methods if most and (m, most) in shown and shown[m, most].second_mode]
-    if not affected and not still:
+    methods, counts = list(dict.fromkeys(m for m, _ in shown)), sorted({r for _, r in shown})
+    if not any(v.second_mode for v in shown.values()):
         ratios = [v.max_over_median for v in shown.values()]
         return (
             f"No second mode of norms in any of these {len(shown)} models, with or without registers: the largest patch norm is "
-            f"{min(ratios):.1f} to {max(ratios):.1f} times the median, so there is nothing for registers to remove here."
+            f"{min(ratios):.2f} to {max(ratios):.2f} times the median, so there is nothing for registers to remove here."
         )
-    shares = [f"{panels.name(m)} ({panels.percent(shown[m, 0].share, 2)})" for m in affected]
-    before = f"Without registers, {panels.listing(shares)} {'has' if len(affected) == 1 else 'have'} high-norm outliers"
-    before = before if affected else "Without registers no model has a second mode of norms"
-    after = f"{panels.listing(panels.name(m) for m in still)} {'does' if len(still) == 1 else 'do'}" if still else "no model does"
-    return f"{before}; with {panels.registers_label(most)} {after}."
+    said = []
+    for count in counts:
+        high = [
+            f"{panels.name(m)} ({panels.percent(shown[m, count].share, 2)})"
+            for m in methods
+            if (m, count) in shown and shown[m, count].second_mode
+        ]
+        said.append(
+            f"{panels.having(count)} {panels.listing(high) if high else 'no model'} {'have' if len(high) > 1 else 'has'} high-norm outliers"
+        )
+    text = "; ".join(said)
+    return text[0].upper() + text[1:] + "."
 
 
 def _panels(norms: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:

@@ -47,7 +47,7 @@ def caption(linear: pd.DataFrame) -> str:
     values = panels.listing(f"{v:.1f} % ({r})" for r, v in by_count["value"].items())
     apart = by_count.loc[best, "low"] > by_count.loc[first, "high"]
     if best == first:
-        finding = "no count of registers improves on none"
+        finding = f"no higher count improves on {first}"
     else:
-        finding = f"{best} is best, {'beyond' if apart else 'within'} the intervals around the model with {'none' if first == 0 else first}"
+        finding = f"{best} is best, {'beyond' if apart else 'within'} the intervals of the model with {first}"
     return f"Linear classification on {name} by number of registers, {values}: {finding} (n = {int(rows['n'].min())} images)."

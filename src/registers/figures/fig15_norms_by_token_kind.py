@@ -43,14 +43,17 @@ def draw(norms: pd.DataFrame) -> Figure:
 
 
 def caption(norms: pd.DataFrame) -> str:
-    registers, rows = _models(norms)[-1]
+    models = _models(norms)
+    found = [(panels.having(r), distributions.verdict(rows).second_mode) for r, rows in models]
+    said = [f"{having} {'a' if there else 'no'} second mode" for having, there in found]
+    registers, rows = models[-1]
     middle = {k: distributions.quantiles(rows, k)["q50"].iloc[-1] for k in _kinds(rows)}
     patch = middle.pop("patch")
     ratios = [f"{_label(k)} {v / patch:.2f}" for k, v in middle.items()]
-    verdicts = {r: distributions.verdict(f) for r, f in _models(norms)}
-    modes = [f"{panels.registers_label(r)}: {'a second mode' if v.second_mode else 'none'}" for r, v in verdicts.items()]
-    what = panels.registers_label(registers)
-    return f"Second mode among patch norms {', '.join(modes)}; {what}, median norms over that of patches are {panels.listing(ratios)}."
+    return (
+        f"Patch norms of {panels.name(rows['method'].iloc[0])} have {panels.listing(said)}; {panels.having(registers)} the median norms of "
+        f"the other tokens, over that of patches, are {panels.listing(ratios)}."
+    )
 
 
 def _models(norms: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:

@@ -102,6 +102,11 @@ def registers_label(count: int) -> str:
     return "without registers" if count == 0 else f"{count} register{'s' if count > 1 else ''}"
 
 
+def having(count: int) -> str:
+    """In a sentence: without registers, with 1 register, with 4 registers."""
+    return registers_label(count) if count == 0 else f"with {registers_label(count)}"
+
+
 def letter(ax: Axes, label: str, title: str) -> None:
     """Panel title with its letter: (a) Norms along layers."""
     ax.set_title(f"({label}) {title}", loc="left")
