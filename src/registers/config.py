@@ -3,6 +3,7 @@
 Every mistake is a `ConfigError` with one line that names the key, its value and what is allowed.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -178,6 +179,7 @@ class Dense:
     weight_decay: float = at_least(0, 1e-4)
     warmup: int = at_least(0, 1500)
     augment: bool = True
+    pictures: int = at_least(0, 4)  # validation images whose prediction is kept for looking at
 
 
 @dataclass(frozen=True)
@@ -454,6 +456,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return {k: _value(args[1], v, f"{path}.{k}") for k, v in value.items()}
     if origin is types.UnionType:
         return None if value is None else _value(args[0], value, path)
+    if hint in (int, float) and isinstance(value, str):  # Snakemake hands on the numbers inside --config's lists as texts
+        with contextlib.suppress(ValueError):
+            return hint(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
