@@ -26,7 +26,7 @@ SIZES = dict(
 
 def recipe(registers: int = 1, **changes) -> Dino:
     loaded = config.load({"scale": "smoke"})
-    settings = dataclasses.replace(loaded, recipes={"dino": config.Dino(**{**SIZES, **changes})})
+    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"dino": config.Dino(**{**SIZES, **changes})})
     torch.manual_seed(0)
     return Dino(settings, BackboneId("dino", registers, 0), dataset=None).train()
 

@@ -1,5 +1,6 @@
 """DINOv2: masks and registers keep out of each other's way, the loss is the official sum, schedules and groups are official."""
 
+import dataclasses
 import random
 import socket
 import subprocess
@@ -23,12 +24,17 @@ from registers.methods.schedules import cosine
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 
-def recipe(**changes) -> Dinov2:
-    """A tiny DINOv2 at scale smoke, in training mode."""
-    overrides = {f"recipes.dinov2.{k}": v for k, v in {"layer_scale": 0.1, **changes}.items() if k != "registers"}
-    settings = config.load({"scale": "smoke", "overrides": overrides})
+TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
+HEADS = dict(prototypes=64, head_hidden=32, dino_bottleneck=64, ibot_bottleneck=32)
+SIZES = dict(size="tiny", patch=4, steps=6, batch=8, lr=1e-3, warmup=2, layer_scale=0.1, local_crops=4, local_size=16, **HEADS)
+
+
+def recipe(registers: int = 2, **changes) -> Dinov2:
+    """A tiny DINOv2 on 32 pixels, in training mode."""
+    loaded = config.load({"scale": "smoke"})
+    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"dinov2": config.Dinov2(**{**SIZES, **changes})})
     torch.manual_seed(0)
-    return Dinov2(settings, BackboneId("dinov2", changes.get("registers", 2), 0), dataset=None).train()
+    return Dinov2(settings, BackboneId("dinov2", registers, 0), dataset=None).train()
 
 
 def picture(seed: int, pixels: int = 40) -> Sample:
@@ -166,7 +172,7 @@ def test_without_local_crops_the_two_global_ones_remain():
 
 
 def test_learning_lowers_the_loss_and_spreads_the_features():
-    method = recipe(lr=0.002, momentum=0.9, layer_scale=1.0, size="small")
+    method = recipe(lr=0.002, momentum=0.9, layer_scale=1.0)
     optimizer, examples = method.optimizer(), batch(method, 8)
 
     def spread() -> float:
@@ -279,7 +285,7 @@ from test_dinov2 import batch, recipe
 from registers.methods.method import Progress
 rank, port = int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-method, progress = recipe(size="tiny"), Progress(1, 6)
+method, progress = recipe(), Progress(1, 6)
 whole = batch(method)
 wrapped = torch.nn.parallel.DistributedDataParallel(method, find_unused_parameters=True)
 losses = wrapped({k: v[[rank, 3 - rank]] for k, v in whole.items()}, progress)
@@ -288,7 +294,7 @@ mean = losses["loss"].detach()
 dist.all_reduce(mean)
 dist.destroy_process_group()
 if rank == 0:
-    single = recipe(size="tiny")
+    single = recipe()
     expected = single(whole, progress)["loss"]
     expected.backward()
     torch.testing.assert_close(mean / 2, expected.detach(), rtol=1e-5, atol=1e-5)

@@ -16,12 +16,13 @@ from registers.methods.method import Progress
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
+TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
 SIZES = dict(size="tiny", patch=4, steps=6, batch=4, lr=1e-3, warmup=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
 def recipe(registers: int = 2, **changes) -> Mae:
     loaded = config.load({"scale": "smoke"})
-    settings = dataclasses.replace(loaded, recipes={"mae": config.Mae(**{**SIZES, **changes})})
+    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"mae": config.Mae(**{**SIZES, **changes})})
     torch.manual_seed(0)
     return Mae(settings, BackboneId("mae", registers, 0), dataset=None).train()
 
