@@ -19,6 +19,7 @@ from registers.methods.schedules import cosine
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
+TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
 SIZES = dict(
     size="tiny", patch=4, steps=6, batch=4, lr=1e-3, warmup=0, prototypes=32, head_hidden=24, bottleneck=16, local_crops=2, local_size=16
 )
