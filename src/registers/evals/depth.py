@@ -47,8 +47,10 @@ class DepthHead(nn.Module):
         """(B, 1, 4h, 4w). The convolution comes before the upsampling: both are linear and bilinear weights sum to 1."""
         to_patches, to_cls = self.conv.weight.split(self.conv.in_channels // 2, dim=1)
         scores = F.conv2d(maps.patches, to_patches, self.conv.bias) + F.conv2d(maps.cls[..., None, None], to_cls)
-        scores = F.interpolate(scores, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False).relu() + SHARE_EPS
-        return (torch.einsum("bkhw,k->bhw", scores, self.bins) / scores.sum(1))[:, None]
+        scores = F.interpolate(scores, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False).relu_()
+        sums = F.conv2d(scores, torch.stack([self.bins, torch.ones_like(self.bins)])[..., None, None])  # over bins: of depth, of shares
+        depth, share = (sums + SHARE_EPS * torch.stack([self.bins.sum(), self.bins.new_tensor(BINS)])[:, None, None]).split(1, dim=1)
+        return depth / share
 
 
 def sig_loss(predicted: Tensor, depth: Tensor, max_depth: float, mean_only: bool = False) -> Tensor:
