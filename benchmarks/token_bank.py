@@ -24,7 +24,7 @@ from registers.data.augment import IMAGENET, evaluation
 from registers.data.sample import Sample
 from registers.measurements import code_version
 from registers.models.backbone import Architecture, build
-from registers.tokens import TokenBank, attention, capture
+from registers.tokens import attention, capture, write_bank
 
 MODELS = {  # the laptop scale's own size, and a real one
     "64x6/4@32": Architecture(width=64, depth=6, heads=4, patch=4, image=32, registers=4),
@@ -63,7 +63,7 @@ def throughput(name: str, images: int, batch: int, rounds: int, device: str) -> 
     def bank(folder: str, turn: int) -> None:
         mean, std = IMAGENET
         asked = dict(images=images, sample=sample, batch=batch, size=size, mean=mean, std=std, device=device, progress=False)
-        TokenBank.write(Path(folder) / str(turn), backbone, dataset, **asked)
+        write_bank(Path(folder) / str(turn), backbone, dataset, **asked)
 
     times: dict[str, list[tuple[float, float]]] = {"bare": [], "bank": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -78,7 +78,9 @@ def test_the_world_is_replaced_by_a_data_set_and_the_results_folder_says_so(tmp_
     assert config.load({"scale": "smoke"}).results.name == "smoke"
 
 
-@pytest.mark.parametrize("name", ["dinov2-r4-s0", "dinov2-giant-r0-s1", "deit3-r16-s0-noaa", "dinov2-r0-s0-at050", "dinov2-tiny-r0-s2-noaa-at000"])
+@pytest.mark.parametrize(
+    "name", ["dinov2-r4-s0", "dinov2-giant-r0-s1", "deit3-r16-s0-noaa", "dinov2-r0-s0-at050", "dinov2-tiny-r0-s2-noaa-at000"]
+)
 def test_backbone_names_read_back_as_written(name):
     assert str(BackboneId.parse(name)) == name
 

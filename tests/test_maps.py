@@ -6,7 +6,7 @@ import torch
 from fakes import MEAN, STD, FakeDataset, fake_backbone
 
 from registers.maps import bank_maps, components, image_maps, maps_of, save_maps
-from registers.tokens import Capture, TokenBank, capture
+from registers.tokens import Capture, capture, write_bank
 
 torch.set_num_threads(1)
 
@@ -80,7 +80,7 @@ def test_components_beyond_the_rank_are_zero():
 def test_bank_and_backbone_give_the_same_maps(tmp_path, data):
     backbone = fake_backbone(registers=1)
     look = dict(images=4, sample=3, batch=1, size=16, mean=MEAN, std=STD, dtype="float32", progress=False)
-    bank = TokenBank.write(tmp_path / "bank", backbone, data, **look)
+    bank = write_bank(tmp_path / "bank", backbone, data, **look)
     ours, direct = bank_maps(bank, 3), image_maps(backbone, [data[i].image for i in range(3)], MEAN, STD, size=16)
     for key in ("attention", "heads", "norms", "prefix_norms", "components"):
         np.testing.assert_allclose(ours[key], direct[key], atol=2e-3, err_msg=key)

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from fakes import MEAN, STD, FakeDataset, fake_backbone
 
+from registers.bank import TokenBank
 from registers.norms import PER_DECADE, norm_rows
-from registers.tokens import TokenBank
+from registers.tokens import write_bank
 
 
 def bank_of(folder, outliers: float, registers: int = 2) -> tuple[TokenBank, FakeDataset]:
     data = FakeDataset(images=60, outliers=outliers)
     backbone = fake_backbone(registers, name=f"dinov2-r{registers}-s0")
-    return TokenBank.write(folder, backbone, data, images=60, sample=2, batch=30, size=16, mean=MEAN, std=STD, progress=False), data
+    return write_bank(folder, backbone, data, images=60, sample=2, batch=30, size=16, mean=MEAN, std=STD, progress=False), data
 
 
 def table(rows) -> dict:

@@ -8,7 +8,7 @@ from fakes import CLASS_DIMS, MARK, MEAN, PATCH, STD, FakeDataset, fake_backbone
 from registers.outliers import find_cutoff, high_norm_tail
 from registers.probes import neighbours, position, reconstruction, token_class
 from registers.probes.kinds import NORMAL, OUTLIER, TAIL, Kind, bank_kinds, halves, patch_kinds, standardised
-from registers.tokens import TokenBank
+from registers.tokens import write_bank
 
 torch.set_num_threads(1)
 IMAGES, SIDE = 160, 4
@@ -18,7 +18,7 @@ STRENGTHS = np.array([1e-3, 1e-1, 10.0])
 def write(folder, outliers: float, registers: int = 0, images: int = IMAGES, **options):
     data = FakeDataset(images=images, outliers=outliers, **options)
     look = dict(images=images, sample=images, batch=40, size=4 * SIDE, mean=MEAN, std=STD, dtype="float32", progress=False)
-    return TokenBank.write(folder, fake_backbone(registers=registers), data, **look), data
+    return write_bank(folder, fake_backbone(registers=registers), data, **look), data
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import torch
 from fakes import CLASS_DIMS, MEAN, PIXELS, STD, FakeDataset, fake_backbone
 from timm.utils import AttentionExtract
 
+from registers.bank import TokenBank
 from registers.models.backbone import Architecture, build
 from registers.outliers import find_cutoff
-from registers.tokens import TokenBank, attention, capture
+from registers.tokens import attention, capture, captures, write_bank
 
 
 def random_backbone(registers: int = 2, **more):
@@ -24,7 +25,7 @@ def random_backbone(registers: int = 2, **more):
 
 def write(folder, backbone, dataset, **more):
     settings = dict(images=20, sample=7, batch=6, size=16, mean=MEAN, std=STD, progress=False) | more
-    return TokenBank.write(folder, backbone, dataset, **settings)
+    return write_bank(folder, backbone, dataset, **settings)
 
 
 @pytest.mark.parametrize("registers", [0, 2])
@@ -100,7 +101,7 @@ def test_bank_reads_back_what_was_seen(tmp_path):
     seen = capture(backbone, data.batch(0, 20))
     assert bank.norms.shape == (20, 3, 19) and np.allclose(bank.norms, seen.norms, rtol=1e-5)
     assert len(bank) == 20 and bank.sample == 7 and bank.grid == (4, 4) and bank.registers == 2 and bank.layers == 3
-    parts = list(bank.captures(batch=3))
+    parts = list(captures(bank, batch=3))
     assert [len(p.outputs) for p in parts] == [3, 3, 1]
     for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
         assert torch.allclose(torch.cat([getattr(p, name) for p in parts]), getattr(seen, name)[:7], atol=1e-4), name
@@ -120,7 +121,7 @@ def test_half_precision_moves_attention_little(tmp_path):
     data = FakeDataset(images=7)
     bank = write(tmp_path / "bank", fake_backbone(2), data)
     assert bank.q.dtype == np.float16 and bank.norms.dtype == np.float32
-    seen, half = capture(fake_backbone(2), data.batch()), next(bank.captures())
+    seen, half = capture(fake_backbone(2), data.batch()), next(captures(bank))
     moved = (attention(seen.q, seen.k, slice(None)) - attention(half.q, half.k, slice(None))).abs().sum(-1).max() / 2
     assert 0 < moved < 5e-3  # total variation of a row
 

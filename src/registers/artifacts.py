@@ -85,7 +85,7 @@ def trained(settings: Settings) -> list[BackboneId]:
 
 
 def _backbones(settings: Settings, source: str) -> list[BackboneId]:
-    stage, _, name = source.partition("/")
+    name = source.partition("/")[2]
     return family(settings, name) if name not in ("", "none") else []
 
 

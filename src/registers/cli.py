@@ -107,11 +107,11 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
 def tokens(settings: Settings, options: argparse.Namespace) -> None:
     """One forward pass over the evaluation images: the token bank of one backbone."""
     from registers.data.catalogue import open_dataset
-    from registers.tokens import TokenBank
+    from registers.tokens import write_bank
 
     backbone, facts, device = _load(settings, options.backbone)
     mean, std = facts["normalization"]
-    TokenBank.write(
+    write_bank(
         settings.results / "banks" / options.backbone,
         backbone,
         open_dataset(settings, "eval", "val"),
@@ -128,8 +128,8 @@ def tokens(settings: Settings, options: argparse.Namespace) -> None:
 
 def norms(settings: Settings, options: argparse.Namespace) -> None:
     """Norm distributions, the cut-off and the share of outliers of one backbone."""
+    from registers.bank import TokenBank
     from registers.norms import norm_rows
-    from registers.tokens import TokenBank
 
     bank = TokenBank(settings.results / "banks" / options.backbone)
     rows = norm_rows(bank, fixed=settings.cutoff.get(BackboneId.parse(options.backbone).method))

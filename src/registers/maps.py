@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from registers.bank import TokenBank
 from registers.data.augment import evaluation
-from registers.models.backbone import Backbone, split_tokens
+from registers.models.backbone import Backbone
+from registers.models.sequence import split_tokens
 from registers.probes.kinds import standardised
-from registers.tokens import Capture, TokenBank, attention, capture
+from registers.tokens import Capture, attention, capture, captures
 
 COMPONENTS = 3  # Fig. 17 shows three, as red, green and blue
 
@@ -103,7 +105,7 @@ def bank_maps(bank: TokenBank, count: int) -> dict[str, np.ndarray]:
     """
     if not 1 <= count <= bank.sample:
         raise ValueError(f"count = {count}: allowed are 1 to {bank.sample}, the bank's sample")
-    maps = maps_of(next(bank.captures(count)), bank.registers, bank.grid)
+    maps = maps_of(next(captures(bank, count)), bank.registers, bank.grid)
     mean = np.asarray(bank.mean_attention, dtype=np.float32).reshape(-1, *bank.grid)
     return maps | {"mean_attention": mean, "names": np.array(bank.names[:count]), "backbone": np.array(bank.name)}
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from registers.bank import TokenBank
 from registers.measurements import Measurement
 from registers.outliers import find_cutoff, high_norm_tail, statistics
-from registers.tokens import TokenBank
 
 PER_DECADE = 40  # bins of the histograms: each 10^(1/40), 5.9 % of a norm, on a grid that all backbones share
 QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)  # per cent

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from registers.bank import TokenBank
 from registers.data.augment import evaluation
 from registers.data.sample import Dataset
-from registers.models.backbone import Backbone, Tokens, split_tokens
+from registers.models.backbone import Backbone
+from registers.models.sequence import split_tokens
 
 
 @dataclass(frozen=True)
@@ -79,204 +80,100 @@ def attention(q: Tensor, k: Tensor, queries: Sequence[int] | slice) -> Tensor:
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
 
 
-class TokenBank:
-    """A folder of arrays and an index: what one pass over a data set left behind. Arrays are memory-mapped when read.
+def write_bank(
+    folder: str | Path,
+    backbone: Backbone,
+    dataset: Dataset,
+    *,
+    images: int,
+    sample: int,
+    batch: int,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    dtype: str = "float16",
+    data: str = "",
+    progress: bool = True,
+) -> TokenBank:
+    """One forward pass over the first `images` of a data set, in batches; memory does not grow with their number.
 
-    norms.npy (images, L, N) float32; outputs.npy (sample, N, D), q.npy, k.npy, v.npy (sample, H, N, d) and embeddings.npy
-    (sample, P, D) of the first `sample` images; attention.npy (1 + R + 1, P) float32: attention of [CLS], each register and
-    the central patch to the patches, mean over heads and all images (Fig. 16). index.json: what was looked at; index.csv: name,
-    label and attributes of each image.
+    Images are resized and centre-cropped to size x size pixels (above the training resolution: position embeddings are
+    interpolated) and normalised by mean and std. The folder appears whole or not at all. data: a name for the index.
 
-    Half precision: the sample's arrays are float16 unless asked otherwise. Measured with benchmarks/token_bank.py --half on a ViT-S/16
-    at 224 pixels with planted outliers of 10 times the median norm: rows of attention recomputed from float16 q and k move by 4e-4 on
-    average and 4e-3 at most (total variation; logits up to 54, mean entropy 0.6 nats), by 1.5e-2 at most where rows are almost
-    one-hot (logits up to 214). bfloat16 moves them 8 times as far. Norms, from which outliers are told, stay float32.
+    dtype: of the sample's arrays. Raises ValueError: size no multiple of the patch, empty data set, values beyond the dtype.
     """
+    folder, patch = Path(folder), backbone.architecture.patch
+    images, registers = min(images, len(dataset)), backbone.registers
+    sample = min(sample, images)
+    if size % patch:
+        raise ValueError(f"size = {size}: allowed are multiples of the patch, {patch}")
+    if images < 1:
+        raise ValueError(f"images = {images}: a bank needs at least one")
+    grid = (size // patch, size // patch)
+    centre = 1 + registers + grid[0] // 2 * grid[1] + grid[1] // 2
+    queries = [*range(1 + registers), centre]
+    look = evaluation(size, normalization=(tuple(mean), tuple(std)))
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        try:
-            self.index = json.loads((self.folder / "index.json").read_text())
-        except FileNotFoundError as error:
-            raise ValueError(f"token bank = {folder}: no index.json there; write the bank first") from error
+    backbone = backbone.to(device).eval()
+    arrays: dict[str, _Array] = {}
+    rows_seen = torch.zeros((), dtype=torch.float64)
+    with open(partial / "index.csv", "w", newline="") as file, tqdm(total=images, unit="image", disable=not progress) as bar:
+        table = csv.writer(file)
+        table.writerow(["name", "label", *dataset.attributes])
+        for start in range(0, images, batch):
+            samples = [dataset[i] for i in range(start, min(start + batch, images))]
+            for s in samples:
+                table.writerow([s.name, "" if s.label is None else s.label, *(s.attributes.get(a, "") for a in dataset.attributes)])
+            seen = capture(backbone, torch.stack([look(s.image) for s in samples]).to(device))
+            kept = max(0, min(len(samples), sample - start))
+            for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
+                value, count, kind = (seen.norms, images, "float32") if name == "norms" else (getattr(seen, name)[:kept], sample, dtype)
+                if name not in arrays:
+                    arrays[name] = _Array(partial / f"{name}.npy", (count, *value.shape[1:]), kind)
+                arrays[name].append(value)
+            rows = split_tokens(attention(seen.q, seen.k, queries).mean(1).transpose(1, 2), registers).patches  # (B, P, Q)
+            rows_seen = rows_seen + rows.sum(0).double().cpu()
+            bar.update(len(samples))
+    for array in arrays.values():
+        array.close()
+    mean_rows = (rows_seen / images).T.float().numpy()
+    np.save(partial / "attention.npy", mean_rows)
+    index = {
+        "backbone": backbone.name,
+        "data": data or type(dataset).__name__.lower(),
+        "fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "attributes": {name: list(values) for name, values in dataset.attributes.items()},
+        "images": images,
+        "sample": sample,
+        "size": size,
+        "patch": patch,
+        "grid": grid,
+        "registers": registers,
+        "layers": arrays["norms"].shape[1],
+        "tokens": arrays["norms"].shape[2],
+        "width": backbone.architecture.width,
+        "heads": arrays["q"].shape[1],
+        "central_patch": centre - 1 - registers,
+        "normalization": [list(mean), list(std)],
+        "dtype": dtype,
+    }
+    (partial / "index.json").write_text(json.dumps(index, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return TokenBank(folder)
 
-    def __len__(self) -> int:
-        return self.index["images"]
 
-    @property
-    def name(self) -> str:
-        """The backbone's id."""
-        return self.index["backbone"]
-
-    @property
-    def registers(self) -> int:
-        return self.index["registers"]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches down and across."""
-        return tuple(self.index["grid"])
-
-    @property
-    def layers(self) -> int:
-        return self.index["layers"]
-
-    @property
-    def sample(self) -> int:
-        """How many images have outputs, q, k, v and embeddings."""
-        return self.index["sample"]
-
-    @cached_property
-    def norms(self) -> np.ndarray:
-        return self._array("norms")
-
-    @cached_property
-    def outputs(self) -> np.ndarray:
-        return self._array("outputs")
-
-    @cached_property
-    def q(self) -> np.ndarray:
-        return self._array("q")
-
-    @cached_property
-    def k(self) -> np.ndarray:
-        return self._array("k")
-
-    @cached_property
-    def v(self) -> np.ndarray:
-        return self._array("v")
-
-    @cached_property
-    def embeddings(self) -> np.ndarray:
-        return self._array("embeddings")
-
-    @cached_property
-    def mean_attention(self) -> np.ndarray:
-        return self._array("attention")
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """(images,) class indices; -1 where an image has none."""
-        return np.array([int(row["label"]) if row["label"] else -1 for row in self._table])
-
-    @cached_property
-    def attributes(self) -> dict[str, np.ndarray]:
-        """(images,) values of each attribute."""
-        return {a: np.array([int(row[a]) if row[a] else -1 for row in self._table]) for a in self.index["attributes"]}
-
-    @property
-    def names(self) -> list[str]:
-        return [row["name"] for row in self._table]
-
-    def split_norms(self, layer: int) -> Tokens:
-        """Norms after block `layer` (1..L): cls (images,), registers (images, R), patches (images, P)."""
-        if not 1 <= layer <= self.layers:
-            raise ValueError(f"layer = {layer}: allowed are 1 to {self.layers}")
-        return split_tokens(self.norms[:, layer - 1], self.registers)
-
-    def captures(self, batch: int = 64) -> Iterator[Capture]:
-        """The sample, batch by batch, as float32 tensors."""
-        for start in range(0, self.sample, batch):
-            part = slice(start, min(start + batch, self.sample))
-            arrays = (getattr(self, name)[part] for name in ("norms", "outputs", "q", "k", "v", "embeddings"))
-            yield Capture(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
-
-    def _array(self, name: str) -> np.ndarray:
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
-
-    @cached_property
-    def _table(self) -> list[dict[str, str]]:
-        with open(self.folder / "index.csv", newline="") as file:
-            return list(csv.DictReader(file))
-
-    @classmethod
-    def write(
-        cls,
-        folder: str | Path,
-        backbone: Backbone,
-        dataset: Dataset,
-        *,
-        images: int,
-        sample: int,
-        batch: int,
-        size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device | str = "cpu",
-        dtype: str = "float16",
-        data: str = "",
-        progress: bool = True,
-    ) -> "TokenBank":
-        """One forward pass over the first `images` of a data set, in batches; memory does not grow with their number.
-
-        Images are resized and centre-cropped to size x size pixels (above the training resolution: position embeddings are
-        interpolated) and normalised by mean and std. The folder appears whole or not at all. data: a name for the index.
-
-        dtype: of the sample's arrays. Raises ValueError: size no multiple of the patch, empty data set, values beyond the dtype.
-        """
-        folder, patch = Path(folder), backbone.architecture.patch
-        images, registers = min(images, len(dataset)), backbone.registers
-        sample = min(sample, images)
-        if size % patch:
-            raise ValueError(f"size = {size}: allowed are multiples of the patch, {patch}")
-        if images < 1:
-            raise ValueError(f"images = {images}: a bank needs at least one")
-        grid = (size // patch, size // patch)
-        centre = 1 + registers + grid[0] // 2 * grid[1] + grid[1] // 2
-        queries = [*range(1 + registers), centre]
-        look = evaluation(size, normalization=(tuple(mean), tuple(std)))
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-
-        backbone = backbone.to(device).eval()
-        arrays: dict[str, _Array] = {}
-        rows_seen = torch.zeros((), dtype=torch.float64)
-        with open(partial / "index.csv", "w", newline="") as file, tqdm(total=images, unit="image", disable=not progress) as bar:
-            table = csv.writer(file)
-            table.writerow(["name", "label", *dataset.attributes])
-            for start in range(0, images, batch):
-                samples = [dataset[i] for i in range(start, min(start + batch, images))]
-                for s in samples:
-                    table.writerow([s.name, "" if s.label is None else s.label, *(s.attributes.get(a, "") for a in dataset.attributes)])
-                seen = capture(backbone, torch.stack([look(s.image) for s in samples]).to(device))
-                kept = max(0, min(len(samples), sample - start))
-                for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
-                    value, count, kind = (seen.norms, images, "float32") if name == "norms" else (getattr(seen, name)[:kept], sample, dtype)
-                    if name not in arrays:
-                        arrays[name] = _Array(partial / f"{name}.npy", (count, *value.shape[1:]), kind)
-                    arrays[name].append(value)
-                rows = split_tokens(attention(seen.q, seen.k, queries).mean(1).transpose(1, 2), registers).patches  # (B, P, Q)
-                rows_seen = rows_seen + rows.sum(0).double().cpu()
-                bar.update(len(samples))
-        for array in arrays.values():
-            array.close()
-        mean_rows = (rows_seen / images).T.float().numpy()
-        np.save(partial / "attention.npy", mean_rows)
-        index = {
-            "backbone": backbone.name,
-            "data": data or type(dataset).__name__.lower(),
-            "fingerprint": dataset.fingerprint,
-            "classes": list(dataset.classes),
-            "attributes": {name: list(values) for name, values in dataset.attributes.items()},
-            "images": images,
-            "sample": sample,
-            "size": size,
-            "patch": patch,
-            "grid": grid,
-            "registers": registers,
-            "layers": arrays["norms"].shape[1],
-            "tokens": arrays["norms"].shape[2],
-            "width": backbone.architecture.width,
-            "heads": arrays["q"].shape[1],
-            "central_patch": centre - 1 - registers,
-            "normalization": [list(mean), list(std)],
-            "dtype": dtype,
-        }
-        (partial / "index.json").write_text(json.dumps(index, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-        return cls(folder)
+def captures(bank: TokenBank, batch: int = 64) -> Iterator[Capture]:
+    """The sample of a bank, batch by batch, as float32 tensors."""
+    for start in range(0, bank.sample, batch):
+        part = slice(start, min(start + batch, bank.sample))
+        arrays = (getattr(bank, name)[part] for name in ("norms", "outputs", "q", "k", "v", "embeddings"))
+        yield Capture(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
 
 
 class _Array:

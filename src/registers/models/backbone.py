@@ -1,7 +1,6 @@
-"""Backbone: a plain timm ViT with registers, and the one place that knows how its token sequence is laid out."""
+"""Backbone: a plain timm ViT with registers."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import timm
 import torch
@@ -10,21 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Tokens(NamedTuple):
-    """A sequence taken apart. cls: (B, D), registers: (B, R, D), patches: (B, P, D)."""
-
-    cls: Tensor
-    registers: Tensor
-    patches: Tensor
-
-
-def split_tokens(x_BND: Tensor, registers: int) -> Tokens:
-    """[CLS], registers and patches of a sequence laid out as timm does: [CLS] first, then registers, then patches.
-
-    x_BND: (B images, N = 1 + registers + patches, D channels). Norms of shape (B, N) split the same way.
-    """
-    return Tokens(cls=x_BND[:, 0], registers=x_BND[:, 1 : 1 + registers], patches=x_BND[:, 1 + registers :])
+from registers.models.sequence import Tokens, split_tokens
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from registers.bank import TokenBank
 from registers.outliers import Cutoff, find_cutoff, high_norm_tail
-from registers.tokens import TokenBank
 
 NORMAL, OUTLIER, TAIL = "normal", "outlier", "high-norm tail (2 %)"
 TAIL_SHARE = 0.02  # near the share of outliers that the paper states for ViT-g, 2.37 % (section 2.1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from registers.bank import TokenBank
 from registers.measurements import Measurement
 from registers.probes.kinds import Kind, bank_kinds
 from registers.probes.position import score
-from registers.tokens import TokenBank
 
 QUESTION = "neighbours"
 BINS = np.linspace(-1, 1, 41)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from registers.bank import TokenBank
 from registers.measurements import Measurement
-from registers.models.backbone import split_tokens
+from registers.models.sequence import split_tokens
 from registers.probes.kinds import Kind, bank_kinds, halves, standardised
 from registers.probes.solvers import bootstrap, logistic_path
-from registers.tokens import TokenBank
 
 QUESTION = "position"
 STRENGTHS = 10.0 ** np.linspace(-4, 2, 7)  # C; the paper states no training settings. Tokens are many, so the ends do not matter

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from registers.bank import TokenBank
 from registers.data.augment import evaluation
 from registers.data.sample import Dataset
 from registers.measurements import Measurement
-from registers.models.backbone import split_tokens
+from registers.models.sequence import split_tokens
 from registers.probes.kinds import Kind, bank_kinds, halves, standardised
 from registers.probes.position import hold_out, score
 from registers.probes.solvers import ridge
-from registers.tokens import TokenBank
 
 QUESTION = "reconstruction"
 STRENGTHS = 10.0 ** np.linspace(-6, 8, 29)  # ridge penalties; the paper states no training settings

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from registers.bank import TokenBank
 from registers.measurements import Measurement
-from registers.models.backbone import split_tokens
+from registers.models.sequence import split_tokens
 from registers.probes.kinds import Kind, bank_kinds, halves, standardised
 from registers.probes.solvers import STRENGTHS, bootstrap, logistic_best, majority, reduce
-from registers.tokens import TokenBank
 
 QUESTION = "token_class"
 DRAWS = 5  # random choices of the token; the paper states the spread (Table 6), not the number

@@ -1,0 +1,19 @@
+"""How a token sequence is laid out: the only place that knows. Works on torch tensors and numpy arrays alike."""
+
+from typing import Any, NamedTuple
+
+
+class Tokens(NamedTuple):
+    """A sequence taken apart. cls: (B, D), registers: (B, R, D), patches: (B, P, D)."""
+
+    cls: Any
+    registers: Any
+    patches: Any
+
+
+def split_tokens(x_BND: Any, registers: int) -> Tokens:
+    """[CLS], registers and patches of a sequence laid out as timm does: [CLS] first, then registers, then patches.
+
+    x_BND: (B images, N = 1 + registers + patches, D channels). Norms of shape (B, N) split the same way.
+    """
+    return Tokens(cls=x_BND[:, 0], registers=x_BND[:, 1 : 1 + registers], patches=x_BND[:, 1 + registers :])
