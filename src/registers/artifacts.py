@@ -1,6 +1,7 @@
 """What is made from what: paper/artifacts.yaml resolved against the settings. Read by the Snakefile and by cli.py alike."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -51,7 +52,7 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     """A named set of backbones.
 
     main: every method, register count and seed; ends: without registers and with four (or the most there are);
-    ablation: DINOv2 with every count; sizes: DINOv2 without registers in all sizes of `size_study`; steps: DINOv2 without
+    ablation: DINOv2 with every count; one: with none and one; most: with the most; four: with four (or the most); sizes: DINOv2 without registers in all sizes of `size_study`; steps: DINOv2 without
     registers along training; clip: OpenCLIP of `main`; plain: `main` without registers.
     """
     fewest, standard = min(settings.registers), 4 if 4 in settings.registers else max(settings.registers)
@@ -75,7 +76,13 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     if name == "steps":
         percents = sorted({round(100 * f) for f in settings.fractions} | {100})
         return [BackboneId(subject, fewest, first, percent=p) for p in percents]
-    raise ConfigError(f'family = "{name}": allowed are main, ends, plain, ablation, clip, sizes, steps')
+    if name in ("one", "most", "four", "noaa"):
+        counts = {"one": [fewest, min((r for r in settings.registers if r > fewest), default=fewest)], "most": [max(settings.registers)]}
+        chosen = [BackboneId(subject, r, first) for r in dict.fromkeys(counts.get(name, [standard] if name == "four" else [fewest]))]
+        return chosen + [replace(b, noaa=True) for b in chosen] if name == "noaa" else chosen
+    if name in ("dino", "mae"):
+        return [BackboneId(name, 0, first)] if name in settings.recipes else []
+    raise ConfigError(f'family = "{name}": not in artifacts.family')
 
 
 def trained(settings: Settings) -> list[BackboneId]:
@@ -85,19 +92,23 @@ def trained(settings: Settings) -> list[BackboneId]:
 
 
 def _backbones(settings: Settings, source: str) -> list[BackboneId]:
-    name = source.partition("/")[2]
-    return family(settings, name) if name not in ("", "none") else []
+    names = source.partition("/")[2]
+    families = [] if names in ("", "none") else names.split("+")
+    return list(dict.fromkeys(b for name in families for b in family(settings, name)))
 
 
 def files(settings: Settings, source: str) -> list[str]:
-    """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file."""
+    """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
+
+    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown. Several families may be joined: "maps/ends+dino".
+    """
     stage, _, name = source.partition("/")
     if stage == "reference":
-        return [str(PAPER / "reference.yaml")]
-    folder = settings.results / "measurements"
+        return [os.path.relpath(PAPER / "reference.yaml")]
+    folder, ending = (settings.results, "npz") if stage == "maps" else (settings.results / "measurements", "csv")
     if not name or name == "none":
-        return [str(folder / f"{stage}.csv")]
-    return [str(folder / stage / f"{backbone}.csv") for backbone in family(settings, name)]
+        return [str(folder / f"{stage}.{ending}")]
+    return [str(folder / stage / f"{backbone}.{ending}") for backbone in _backbones(settings, source)]
 
 
 def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:

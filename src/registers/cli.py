@@ -126,6 +126,19 @@ def tokens(settings: Settings, options: argparse.Namespace) -> None:
     )
 
 
+def maps(settings: Settings, options: argparse.Namespace) -> None:
+    """Small arrays for the images shown: attention, norms and components of one backbone, at higher than training resolution."""
+    from registers.data.catalogue import open_dataset
+    from registers.maps import image_maps, save_maps
+
+    backbone, facts, device = _load(settings, options.backbone)
+    shown = open_dataset(settings, "eval", "val")
+    samples = [shown[i] for i in range(min(settings.maps.images, len(shown)))]
+    mean, std = facts["normalization"]
+    arrays = image_maps(backbone.to(device), [s.image for s in samples], mean, std, settings.maps.size, names=[s.name for s in samples])
+    save_maps(settings.results / "maps" / f"{options.backbone}.npz", arrays)
+
+
 def norms(settings: Settings, options: argparse.Namespace) -> None:
     """Norm distributions, the cut-off and the share of outliers of one backbone."""
     from registers.bank import TokenBank
@@ -277,6 +290,10 @@ def _read(settings: Settings, files: list[str]):
         from registers.reference import read
 
         return read(files[0])
+    if files and files[0].endswith(".npz"):  # maps: backbone id -> name -> array
+        import numpy as np
+
+        return {Path(file).stem: dict(np.load(file)) for file in files}
     frame = measurements.read(files)
     default = {m: r.size for m, r in settings.recipes.items()}
     frame["size"] = [size or default.get(method, "") for size, method in zip(frame["size"], frame["method"])]
@@ -302,7 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(world, "split")
     verb(data, "role", threads=True)
     verb(download, "name")
-    for function in (train, tokens, norms, linear, zeroshot):
+    for function in (train, tokens, maps, norms, linear, zeroshot):
         verb(function, "backbone", threads=True)
     verb(cost)
     verb(interpolation)

@@ -142,6 +142,14 @@ class Bank:
 
 
 @dataclass(frozen=True)
+class Maps:
+    """The pictures: how many images are shown, and their size in pixels (above image_size: "calculated in high resolution", Fig. 1)."""
+
+    images: int = at_least(1, 8)
+    size: int = at_least(1, 448)
+
+
+@dataclass(frozen=True)
 class Linear:
     """Linear classification on frozen features: the whole grid of heads is trained at once (protocol of DINOv2)."""
 
@@ -226,6 +234,7 @@ class Settings:
     world: World = World()
     bank: Bank = Bank()
     linear: Linear = Linear()
+    maps: Maps = Maps()
     discovery: Discovery = Discovery()
     segmentation: Segmentation = Segmentation()
     depth: Depth = Depth()

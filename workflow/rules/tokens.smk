@@ -20,3 +20,24 @@ rule tokens:
         gpu=GPU,
     shell:
         "registers tokens {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+rule maps:
+    input:
+        weights=checkpoint_of,
+        data=f"{RUN}/data/eval.json",
+    output:
+        f"{RUN}/maps/{{backbone}}.npz",
+    params:
+        maps=asdict(SETTINGS.maps),
+    log:
+        f"{RUN}/logs/maps/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/maps/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    shell:
+        "registers maps {wildcards.backbone} --threads {threads} > {log} 2>&1"
