@@ -51,9 +51,10 @@ def available(settings: Settings) -> dict[str, Artifact]:
 def family(settings: Settings, name: str) -> list[BackboneId]:
     """A named set of backbones.
 
-    main: every method, register count and seed; ends: without registers and with four (or the most there are);
-    ablation: DINOv2 with every count; one: with none and one; most: with the most; four: with four (or the most); sizes: DINOv2 without registers in all sizes of `size_study`; steps: DINOv2 without
-    registers along training; clip: OpenCLIP of `main`; plain: `main` without registers.
+    main: every method, register count and seed; ends: without registers and with four (or the most there are); plain:
+    `ends` without registers; clip: OpenCLIP of `ends`. Of DINOv2, the paper's main focus: ablation: every count; one: none and
+    one; four: four (or the most); most: the most; sizes: no registers, all sizes of `size_study`; steps: no registers, along
+    training; noaa: no registers, trained with and without antialiased position embeddings. dino, mae: these two, no registers.
     """
     fewest, standard = min(settings.registers), 4 if 4 in settings.registers else max(settings.registers)
     ends = sorted({fewest, standard})

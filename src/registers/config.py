@@ -19,6 +19,7 @@ import yaml
 METHODS = ("deit3", "openclip", "dinov2", "dino", "mae")  # one file each in methods/
 MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of the paper, section 3.1
 SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
+DOWNLOADABLE = ("cifar10",)  # image folders that data/download.py can fetch: "folder:cifar10" needs nothing else
 SCALES = Path(__file__).resolve().parents[2] / "workflow" / "scales"
 
 
@@ -410,7 +411,7 @@ def check_paths(s: Settings) -> None:
     for role in dataclasses.fields(Data):
         kind, _, place = getattr(s.data, role.name).partition(":")
         path = data_path(s, place)
-        if kind == "folder" and not path.is_dir():
+        if kind == "folder" and not path.is_dir() and place not in DOWNLOADABLE:
             raise ConfigError(f'data.use.{role.name} = "folder:{place}": no such folder ({path}); allowed is a folder with train/CLASS/*')
         if kind == "shards" and not list(path.parent.glob(path.name)):
             raise ConfigError(f'data.use.{role.name} = "shards:{place}": no file matches ({path})')

@@ -1,22 +1,20 @@
 # [measurements] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any of them.
 
 
-def inputs_of(wildcards):
-    return artifacts.inputs(SETTINGS, ARTIFACTS[wildcards.id])
-
-
 rule figure:
     input:
         unpack(inputs_of),
-        source=lambda wildcards: workflow.source_path(f"../../{ARTIFACTS[wildcards.id].source}"),
+        source=lambda wildcards: workflow.source_path(
+            f"../../{ARTIFACTS[wildcards.id].source}"
+        ),
     output:
         multiext("reports/figures/{id}", ".png", ".pdf", ".csv", ".txt"),
     log:
         f"{RUN}/logs/figures/{{id}}.log",
-    conda:
-        "../envs/registers.yaml"
     wildcard_constraints:
         id=r"fig\d\d",
+    conda:
+        "../envs/registers.yaml"
     shell:
         "registers draw {wildcards.id} > {log} 2>&1"
 
@@ -24,14 +22,16 @@ rule figure:
 rule table:
     input:
         unpack(inputs_of),
-        source=lambda wildcards: workflow.source_path(f"../../{ARTIFACTS[wildcards.id].source}"),
+        source=lambda wildcards: workflow.source_path(
+            f"../../{ARTIFACTS[wildcards.id].source}"
+        ),
     output:
         multiext("reports/tables/{id}", ".md", ".csv", ".txt"),
     log:
         f"{RUN}/logs/tables/{{id}}.log",
-    conda:
-        "../envs/registers.yaml"
     wildcard_constraints:
         id=r"table\d",
+    conda:
+        "../envs/registers.yaml"
     shell:
         "registers draw {wildcards.id} > {log} 2>&1"

@@ -1,12 +1,13 @@
 # Settings, checked before any job starts, and the look-ups that the rules share.
 import json
 import os
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from registers import artifacts
-from registers.config import BackboneId, ConfigError, check_paths, data_path
+from registers.config import DOWNLOADABLE, BackboneId, ConfigError, check_paths, data_path
 from registers.config import load as load_settings
 
 try:
@@ -19,12 +20,14 @@ except ConfigError as error:
 RUN = SETTINGS.results.as_posix()
 ARTIFACTS = artifacts.available(SETTINGS)
 BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
-GPU = 1 if SETTINGS.device in ("cuda", "mps") or (SETTINGS.device == "auto" and Path("/dev/nvidia0").exists()) else 0
+GPU = int(SETTINGS.device in ("cuda", "mps") or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None))
 
 # every job runs the `registers` command of this environment, with these very settings
 os.environ.update(
     REGISTERS_PARAMS=json.dumps(dict(config)),
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    PATH=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    ),
 )
 
 
@@ -41,9 +44,26 @@ def checkpoint_of(wildcards):
     return f"{RUN}/checkpoints/{backbone.trained}/{name}.safetensors"
 
 
+def inputs_of(wildcards):
+    """What an artifact is drawn from, by the names of its arguments."""
+    return artifacts.inputs(SETTINGS, ARTIFACTS[wildcards.id])
+
+
+def source_of_role(wildcards):
+    """What must be there before a data set can be listed: the drawn world, or a download where the set is a public one."""
+    kind, _, place = getattr(SETTINGS.data, wildcards.role).partition(":")
+    if kind == "world":
+        return [f"{RUN}/data/world-{split}" for split in ("train", "val", "test")]
+    done = data_path(SETTINGS, place) / ".complete"
+    wanted = place in DOWNLOADABLE and (done.exists() or not done.parent.exists())
+    return [os.path.relpath(done)] if wanted else []
+
+
 def training_data(wildcards):
     """The manifest of the data set that a method is trained on."""
-    role = {"deit3": "labels", "openclip": "text"}.get(BackboneId.parse(wildcards.trained).method, "images")
+    role = {"deit3": "labels", "openclip": "text"}.get(
+        BackboneId.parse(wildcards.trained).method, "images"
+    )
     return f"{RUN}/data/{role}.json"
 
 
@@ -52,11 +72,12 @@ def recipe_of(wildcards):
     backbone = BackboneId.parse(wildcards.trained)
     recipe = SETTINGS.recipes[backbone.method]
     size = SETTINGS.sizes[backbone.size or recipe.size]
-    return json.dumps([asdict(recipe), asdict(size), SETTINGS.image_size, SETTINGS.precision, SETTINGS.fractions])
-
-
-def effort(wildcards):
-    """Priority of a training: the long ones first, so that no core waits for one at the end."""
-    backbone = BackboneId.parse(wildcards.trained)
-    size = SETTINGS.sizes[backbone.size or SETTINGS.recipes[backbone.method].size]
-    return size.width**2 * size.depth * (3 if backbone.method.startswith("dino") else 1)
+    return json.dumps(
+        [
+            asdict(recipe),
+            asdict(size),
+            SETTINGS.image_size,
+            SETTINGS.precision,
+            SETTINGS.fractions,
+        ]
+    )

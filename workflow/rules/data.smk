@@ -4,32 +4,26 @@
 rule world:
     output:
         directory(f"{RUN}/data/world-{{split}}"),
-    params:
-        world=asdict(SETTINGS.world),
     log:
         f"{RUN}/logs/world/{{split}}.log",
     benchmark:
         f"{RUN}/benchmarks/world/{{split}}.tsv"
-    conda:
-        "../envs/registers.yaml"
     wildcard_constraints:
         split="train|val|test",
+    conda:
+        "../envs/registers.yaml"
     threads: SETTINGS.threads
+    params:
+        world=asdict(SETTINGS.world),
     shell:
         "registers world {wildcards.split} > {log} 2>&1"
 
 
 rule data:
     input:
-        lambda wildcards: (
-            expand(f"{RUN}/data/world-{{split}}", split=["train", "val", "test"])
-            if getattr(SETTINGS.data, wildcards.role) == "world"
-            else []
-        ),
+        source_of_role,
     output:
         f"{RUN}/data/{{role}}.json",
-    params:
-        source=lambda wildcards: getattr(SETTINGS.data, wildcards.role),
     log:
         f"{RUN}/logs/data/{{role}}.log",
     benchmark:
@@ -37,17 +31,21 @@ rule data:
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
+    params:
+        source=lambda wildcards: getattr(SETTINGS.data, wildcards.role),
     shell:
         "registers data {wildcards.role} --threads {threads} > {log} 2>&1"
 
 
 rule download:
     output:
-        touch(SETTINGS.data_root + "/{name}/.complete"),
+        touch(f"{SETTINGS.data_root}/{{name}}/.complete"),
     log:
         f"{RUN}/logs/download/{{name}}.log",
     conda:
         "../envs/registers.yaml"
+    wildcard_constraints:
+        name="|".join(DOWNLOADABLE),
     localrule: True
     shell:
-        "registers download {wildcards.name} 2>&1 | tee {log}"
+        "registers download {wildcards.name} > {log} 2>&1"

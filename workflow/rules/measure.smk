@@ -6,8 +6,6 @@ rule norms:
         f"{RUN}/banks/{{backbone}}",
     output:
         f"{RUN}/measurements/norms/{{backbone}}.csv",
-    params:
-        cutoff=SETTINGS.cutoff,
     log:
         f"{RUN}/logs/norms/{{backbone}}.log",
     benchmark:
@@ -15,6 +13,8 @@ rule norms:
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
+    params:
+        cutoff=SETTINGS.cutoff,
     shell:
         "registers norms {wildcards.backbone} --threads {threads} > {log} 2>&1"
 
@@ -25,8 +25,6 @@ rule linear:
         data=f"{RUN}/data/eval.json",
     output:
         f"{RUN}/measurements/linear/{{backbone}}.csv",
-    params:
-        linear=asdict(SETTINGS.linear),
     log:
         f"{RUN}/logs/linear/{{backbone}}.log",
     benchmark:
@@ -36,6 +34,8 @@ rule linear:
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+    params:
+        linear=asdict(SETTINGS.linear),
     shell:
         "registers linear {wildcards.backbone} --threads {threads} > {log} 2>&1"
 
@@ -65,14 +65,14 @@ rule zeroshot:
 rule exact:
     output:
         f"{RUN}/measurements/{{question}}.csv",
+    log:
+        f"{RUN}/logs/{{question}}.log",
+    wildcard_constraints:
+        question="cost|interpolation",
+    conda:
+        "../envs/registers.yaml"
     params:
         sizes={name: asdict(size) for name, size in SETTINGS.sizes.items()},
         image=SETTINGS.image_size,
-    log:
-        f"{RUN}/logs/{{question}}.log",
-    conda:
-        "../envs/registers.yaml"
-    wildcard_constraints:
-        question="cost|interpolation",
     shell:
         "registers {wildcards.question} > {log} 2>&1"

@@ -4,7 +4,14 @@
 rule report:
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
-        measurements=sorted({f for a in ARTIFACTS.values() for files in artifacts.inputs(SETTINGS, a).values() for f in files}),
+        measurements=sorted(
+            {
+                f
+                for a in ARTIFACTS.values()
+                for files in artifacts.inputs(SETTINGS, a).values()
+                for f in files
+            }
+        ),
     output:
         report("reports/paper.html", caption="../report/paper.rst"),
         "reports/claims.json",

@@ -7,8 +7,6 @@ rule tokens:
         data=f"{RUN}/data/eval.json",
     output:
         directory(f"{RUN}/banks/{{backbone}}"),
-    params:
-        bank=asdict(SETTINGS.bank),
     log:
         f"{RUN}/logs/tokens/{{backbone}}.log",
     benchmark:
@@ -18,6 +16,8 @@ rule tokens:
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+    params:
+        bank=asdict(SETTINGS.bank),
     shell:
         "registers tokens {wildcards.backbone} --threads {threads} > {log} 2>&1"
 
@@ -28,8 +28,6 @@ rule maps:
         data=f"{RUN}/data/eval.json",
     output:
         f"{RUN}/maps/{{backbone}}.npz",
-    params:
-        maps=asdict(SETTINGS.maps),
     log:
         f"{RUN}/logs/maps/{{backbone}}.log",
     benchmark:
@@ -39,5 +37,7 @@ rule maps:
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+    params:
+        maps=asdict(SETTINGS.maps),
     shell:
         "registers maps {wildcards.backbone} --threads {threads} > {log} 2>&1"

@@ -13,17 +13,17 @@ rule train:
             for f in SETTINGS.fractions
             for ending in ("safetensors", "json")
         ],
-    params:
-        recipe=recipe_of,
     log:
         f"{RUN}/logs/train/{{trained}}.log",
     benchmark:
         f"{RUN}/benchmarks/train/{{trained}}.tsv"
+    priority: 1000
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
-    priority: 1000
+    params:
+        recipe=recipe_of,
     shell:
         "registers train {wildcards.trained} --threads {threads} > {log} 2>&1"
