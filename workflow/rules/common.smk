@@ -7,7 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from registers import artifacts
-from registers.config import DOWNLOADABLE, BackboneId, ConfigError, check_paths, data_path
+from registers.config import (
+    DOWNLOADABLE,
+    BackboneId,
+    ConfigError,
+    check_paths,
+    data_path,
+)
 from registers.config import load as load_settings
 
 try:
@@ -20,7 +26,10 @@ except ConfigError as error:
 RUN = SETTINGS.results.as_posix()
 ARTIFACTS = artifacts.available(SETTINGS)
 BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
-GPU = int(SETTINGS.device in ("cuda", "mps") or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None))
+GPU = int(
+    SETTINGS.device in ("cuda", "mps")
+    or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None)
+)
 
 # every job runs the `registers` command of this environment, with these very settings
 os.environ.update(
@@ -54,8 +63,9 @@ def source_of_role(wildcards):
     kind, _, place = getattr(SETTINGS.data, wildcards.role).partition(":")
     if kind == "world":
         return [f"{RUN}/data/world-{split}" for split in ("train", "val", "test")]
-    done = data_path(SETTINGS, place) / ".complete"
-    wanted = place in DOWNLOADABLE and (done.exists() or not done.parent.exists())
+    folder = data_path(SETTINGS, place)
+    done = folder.with_name(f"{folder.name}.complete")
+    wanted = place in DOWNLOADABLE and (done.exists() or not folder.exists())
     return [os.path.relpath(done)] if wanted else []
 
 

@@ -39,13 +39,13 @@ rule data:
 
 rule download:
     output:
-        touch(f"{SETTINGS.data_root}/{{name}}/.complete"),
+        touch(f"{SETTINGS.data_root}/{{name}}.complete"),
     log:
         f"{RUN}/logs/download/{{name}}.log",
-    conda:
-        "../envs/registers.yaml"
     wildcard_constraints:
         name="|".join(DOWNLOADABLE),
     localrule: True
+    conda:
+        "../envs/registers.yaml"
     shell:
         "registers download {wildcards.name} > {log} 2>&1"
