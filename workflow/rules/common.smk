@@ -18,18 +18,23 @@ from registers.config import load as load_settings
 
 try:
     SETTINGS = load_settings(dict(config))
-    if not workflow.dryrun:
-        check_paths(SETTINGS)
 except ConfigError as error:
     sys.exit(f"params.yaml: {error}")
 
 RUN = SETTINGS.results.as_posix()
 ARTIFACTS = artifacts.available(SETTINGS)
 BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
+LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"
 GPU = int(
     SETTINGS.device in ("cuda", "mps")
     or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None)
 )
+
+CHECKPOINTS_ON_THE_WAY = [
+    f"{RUN}/checkpoints/{{trained}}/at{round(100 * fraction):03d}.{ending}"
+    for fraction in SETTINGS.fractions
+    for ending in ("safetensors", "json")
+]
 
 # every job runs the `registers` command of this environment, with these very settings
 os.environ.update(
@@ -38,6 +43,14 @@ os.environ.update(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     ),
 )
+
+
+onstart:
+    # not before: a dry run of a scale needs none of its data
+    try:
+        check_paths(SETTINGS)
+    except ConfigError as error:
+        sys.exit(f"params.yaml: {error}")
 
 
 wildcard_constraints:
