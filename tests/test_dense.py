@@ -16,6 +16,8 @@ from registers.evals.dense import Maps, feature_maps, resampled, warmed
 from registers.evals.depth import BINS, DepthHead, errors, estimate_depth, gradient_loss, schedule, sig_loss
 from registers.evals.segmentation import LinearHead, intersections, loss, mean_iou, predict, segment, windows
 
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
 COLOURS = [(230, 40, 40), (40, 230, 40), (40, 40, 230)]
 DEPTHS = [2.0, 4.0, 7.0]  # of each colour
 SEG = Segmentation(
@@ -24,9 +26,9 @@ SEG = Segmentation(
 DEEP = Depth(
     train_images=64,
     val_images=64,
-    iterations=250,
-    batch=16,
-    lr=0.1,
+    iterations=120,
+    batch=8,
+    lr=0.2,
     warmup=5,
     size=0,
     augment=False,

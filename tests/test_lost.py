@@ -7,6 +7,8 @@ from plain_lost import plain_lost
 
 from registers.evals.lost import Lost, from_gram, gram, lost, to_pixels
 
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
 
 def same(found: Lost, features: np.ndarray, grid: tuple[int, int], k: int, bias: float) -> None:
     plain = plain_lost(features, grid, k, bias)
