@@ -11,7 +11,6 @@ from registers.config import Discovery
 from registers.data.sample import Sample
 from registers.evals.boxes import attended, component_boxes, corloc, dino_seg, found, iou, largest_box
 from registers.evals.discovery import Choice, choices, discover, look, untuned
-from registers.evals.lost import gram
 from registers.models.backbone import Architecture, build, split_tokens
 from registers.tokens import attention, capture
 
@@ -178,11 +177,6 @@ def test_look_sees_what_the_bank_sees(backbone):
     assert torch.allclose(rows, full[..., 3:]) and rows.shape == (2, 2, 6)
     with pytest.raises(ValueError, match="allowed are -2 to -1"):
         look(backbone, images, [-3])
-
-
-def test_batched_gram_matrices_are_each_images_own():
-    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    assert all(torch.allclose(gram(x)[i], x[i] @ x[i].T, atol=1e-6) for i in range(3))
 
 
 def test_the_published_setting_and_the_order_of_choices():

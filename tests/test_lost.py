@@ -5,7 +5,7 @@ import pytest
 import torch
 from plain_lost import plain_lost
 
-from registers.evals.lost import Lost, from_gram, gram, lost, to_pixels
+from registers.evals.lost import BLOCK, CHUNK, Lost, degrees, lost, prepared, to_pixels
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -77,11 +77,16 @@ def test_a_single_patch_and_a_single_patch_box():
     assert found.box.tolist() == [1, 1, 2, 2] and not found.fallback
 
 
-def test_chunks_and_batches_do_not_change_a_result():
-    features = torch.randn(7, 20, 6, generator=torch.Generator().manual_seed(0))
-    whole, parts = lost(features, (4, 5)), lost(features, (4, 5), chunk=20 * 20 * 2)
+def test_chunks_blocks_and_batches_do_not_change_a_result(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    features = (torch.randn(7, 12 * 13, 6, generator=generator) * 64).round() / 64
+    assert features.shape[1] > BLOCK, "the case must have several blocks"
+    whole = lost(features, (12, 13))
+    monkeypatch.setitem(CHUNK, "cpu", 2 * 128 * 156)
+    parts = lost(features, (12, 13))
     for index in range(7):
-        one = lost(features[index], (4, 5))
+        one = lost(features[index], (12, 13))
+        same(one, features[index].numpy(), (12, 13), 100, 0.0)
         for found in (whole[index], parts[index]):
             assert found.box.tolist() == one.box.tolist() and found.component.tolist() == one.component.tolist()
 
@@ -95,17 +100,18 @@ def test_normalisations_are_what_they_say():
         ("l2", x / np.linalg.norm(x, axis=-1, keepdims=True)),
         ("centre+l2", y / np.linalg.norm(y, axis=-1, keepdims=True)),
     ):
-        assert np.allclose(gram(features, name).numpy(), z @ z.transpose(0, 2, 1), atol=1e-5)
+        assert np.allclose(prepared(features, name).numpy(), z, atol=1e-6)
     with pytest.raises(ValueError, match="normalisation = 'l1': allowed are none, l2"):
-        gram(features, "l1")
+        prepared(features, "l1")
 
 
-def test_a_bias_shifts_every_entry():
-    a = gram(torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(2)))
-    before = a.clone()
-    assert from_gram(a, (3, 4), bias=1e6).degree.tolist() == [[11] * 12]
-    assert from_gram(a, (3, 4), bias=-1e6).degree.tolist() == [[0] * 12]
-    assert torch.equal(a, before)
+def test_a_bias_shifts_every_entry_and_several_share_one_matrix():
+    x = torch.randn(1, 12, 4, generator=torch.Generator().manual_seed(2))
+    several = degrees(x, [0.0, 1e6, -1e6, 0.7])
+    assert several[1].tolist() == [[11] * 12] and several[2].tolist() == [[0] * 12]
+    for number, bias in ((0, 0.0), (3, 0.7)):
+        matrix = (x[0] @ x[0].T + bias).fill_diagonal_(0)
+        assert several[number, 0].tolist() == (matrix > 0).sum(1).tolist() == lost(x, (3, 4), bias=bias).degree[0].tolist()
 
 
 def test_boxes_in_pixels_end_at_the_unpadded_image():

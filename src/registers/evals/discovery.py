@@ -17,7 +17,7 @@ from torch import Tensor
 from registers.config import Discovery
 from registers.data.sample import Dataset, Sample
 from registers.evals.boxes import corloc, dino_seg, found, largest_box
-from registers.evals.lost import Lost, Normalisation, from_gram, gram, lost, to_pixels
+from registers.evals.lost import Lost, Normalisation, degrees, expand, lost, prepared, to_pixels
 from registers.evals.streams import Stream
 from registers.evals.zeroshot import wilson
 from registers.measurements import Measurement
@@ -154,18 +154,18 @@ class Search:
         """One pass: which choice and which head finds an object in which image."""
         tally, rows = Tally(), {}
         stream, run = self.passes(dataset, limit, {c.layer for c in candidates}, progress=progress)
-        by_gram = defaultdict(list)
+        by_features = defaultdict(list)
         for place, choice in enumerate(candidates):
-            by_gram[choice.facet, choice.layer, choice.normalisation].append((place, choice))
+            by_features[choice.facet, choice.layer, choice.normalisation].append((place, choice))
         for grid, group, facets, rows_BHP in run:
             sizes = np.array([sample.image.size for _, sample in group])
             truths = [sample.boxes for _, sample in group]
             hits = np.zeros((len(group), len(candidates)), bool)
             fallbacks = np.zeros_like(hits)
-            for (facet, layer, name), members in by_gram.items():
-                similarity = gram(facets[facet, layer], name)
-                for place, choice in members:
-                    steps = from_gram(similarity, grid, self.settings.k, choice.bias)
+            for (facet, layer, name), members in by_features.items():
+                x = prepared(facets[facet, layer], name)
+                for (place, choice), degree in zip(members, degrees(x, [choice.bias for _, choice in members])):
+                    steps = expand(x, degree, grid, self.settings.k, choice.bias)
                     fallbacks[:, place] = steps.fallback
                     hits[:, place] = [found(*pair) for pair in zip(steps.pixels(self.patch, sizes), truths)]
             heads = np.zeros((len(group), rows_BHP.shape[1], 2), bool)
@@ -195,10 +195,10 @@ class Search:
         for grid, group, facets, _ in self.passes(dataset, count, {choice.layer})[1]:
             sizes = np.array([sample.image.size for _, sample in group])
             for facet in FACETS:
-                found = from_gram(gram(facets[facet, choice.layer], choice.normalisation), grid, self.settings.k, choice.bias)
-                boxes = found.pixels(self.patch, sizes)
+                steps = lost(facets[facet, choice.layer], grid, self.settings.k, choice.bias, choice.normalisation)
+                boxes = steps.pixels(self.patch, sizes)
                 for place, (number, sample) in enumerate(group):
-                    one, key = found[place], f"{number}_{facet}"
+                    one, key = steps[place], f"{number}_{facet}"
                     for step in ("score", "similarity", "similars", "expansion", "mask", "component"):
                         arrays[f"{key}_{step}"] = getattr(one, step).reshape(grid)
                     arrays[f"{key}_seed"], arrays[f"{key}_box"] = np.array(divmod(int(one.seed), grid[1])), boxes[place]

@@ -4,6 +4,7 @@ Published: valeoai/LOST at fcedbec, object_discovery.py (followed where it diffe
 Letters: B images, P = h * w patches in reading order, D channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 Normalisation = Literal["none", "l2", "centre+l2"]
 K_PATCHES = 100  # patches of lowest degree that may vote in the expansion (LOST, section 3.3; main_lost.py --k_patches)
-CHUNK = 2**24  # entries of Gram matrices held at a time: 64 MiB in float32
+BLOCK = 128  # rows of the Gram matrix at a time; measured for P = 1036, D = 384 with benchmarks/lost.py
+CHUNK = {"cpu": 2**20, "other": 2**26}  # its entries held at a time: 4 MiB, so that they stay in the cache, or 256 MiB
 ROWS, COLUMNS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), np.zeros((3, 3), int)
 NEIGHBOURS = np.stack([COLUMNS, ROWS, COLUMNS])  # a patch touches four, and none of another image
 
@@ -58,29 +60,21 @@ def to_pixels(box: np.ndarray, patch: int, sizes: np.ndarray) -> np.ndarray:
     return np.minimum(np.asarray(box) * patch, np.concatenate([sizes, sizes], axis=-1))
 
 
-def gram(features: Tensor, normalisation: Normalisation = "none") -> Tensor:
-    """(B, P, P) float32: inner products of an image's patch features (B, P, D). Published: none, the features as they are.
+def prepared(features: Tensor, normalisation: Normalisation = "none") -> Tensor:
+    """(B, P, D) float32, the inner products of which are LOST's similarities. Published: none, the features as they are.
 
-    "l2": cosines; "centre+l2": cosines after the image's mean feature is taken off. Raises ValueError for another name.
+    "l2": of norm 1, so cosines; "centre+l2": the same after the image's mean feature is taken off. Raises ValueError for another name.
     """
     if normalisation not in get_args(Normalisation):
         raise ValueError(f"normalisation = {normalisation!r}: allowed are {', '.join(get_args(Normalisation))}")
     x = features.float()
     if normalisation == "centre+l2":
         x = x - x.mean(dim=1, keepdim=True)
-    if normalisation != "none":
-        x = torch.nn.functional.normalize(x, dim=-1)
-    return x @ x.transpose(1, 2)
+    return x if normalisation == "none" else torch.nn.functional.normalize(x, dim=-1)
 
 
-def lost(
-    features: Tensor,
-    grid: tuple[int, int],
-    k: int = K_PATCHES,
-    bias: float = 0.0,
-    normalisation: Normalisation = "none",
-    chunk: int = CHUNK,
-) -> Lost:
+@torch.no_grad()
+def lost(features: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0, normalisation: Normalisation = "none") -> Lost:
     """All steps for features (P, D) of one image or (B, P, D) of images of the same grid (h, w).
 
     bias is added to every entry of the Gram matrix (the paper, section 3.3; its value is printed nowhere; 0 is LOST as published).
@@ -96,39 +90,59 @@ def lost(
         raise ValueError(f"k = {k}: allowed are whole numbers from 1")
     if not torch.isfinite(features).all():
         raise ValueError("features: some are NaN or infinite; allowed are finite numbers")
-    images = max(1, chunk // features.shape[1] ** 2)
-    found = [from_gram(gram(part, normalisation), grid, k, bias) for part in features.split(images)]
-    whole = found[0] if len(found) == 1 else Lost(**{f.name: np.concatenate([getattr(x, f.name) for x in found]) for f in fields(Lost)})
-    return whole[0] if one else whole
+    x = prepared(features, normalisation)
+    found = expand(x, degrees(x, [bias])[0], grid, k, bias)
+    return found[0] if one else found
 
 
 @torch.no_grad()
-def from_gram(gram_BPP: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0) -> Lost:
-    """`lost` from Gram matrices (B, P, P), symmetric, so that several biases share one. The argument is not changed."""
-    a = gram_BPP + bias if bias else gram_BPP
-    images, patches, _ = a.shape
-    positive = a > 0
-    degree = _count(positive) - positive.diagonal(dim1=1, dim2=2).int()
-    order = torch.argsort(degree, dim=1, stable=True)
+def degrees(x_BPD: Tensor, biases: Sequence[float] = (0.0,)) -> Tensor:
+    """(biases, B, P) int32: to how many other patches a patch is similar, x_p . x_q + bias > 0, for several biases at once.
+
+    The Gram matrix is symmetric, so only the blocks on and above its diagonal are computed, and none is kept.
+    """
+    images, patches, _ = x_BPD.shape
+    total = torch.zeros(len(biases), images, patches, dtype=torch.int32, device=x_BPD.device)
+    together = max(1, CHUNK["cpu" if x_BPD.device.type == "cpu" else "other"] // (min(BLOCK, patches) * patches))
+    for x, counts in zip(x_BPD.split(together), total.split(together, dim=1)):
+        for start in range(0, patches, BLOCK):
+            rows = x[:, start : start + BLOCK]
+            end = start + rows.shape[1]
+            similarity = rows @ x[:, start:].transpose(1, 2)
+            for number, bias in enumerate(biases):
+                positive = similarity > -bias  # the same as similarity + bias > 0: rounding never changes a sum's sign
+                counts[number, :, start:end] += _count(positive, 2) - positive.diagonal(dim1=1, dim2=2).int()
+                if end < patches:
+                    counts[number, :, end:] += _count(positive[:, :, end - start :], 1)
+    return total
+
+
+def _count(positive: Tensor, dim: int) -> Tensor:
+    """int32: how many along a dimension. On a CPU numpy counts booleans ten times as fast as torch (0.4 against 4.5 ms a million)."""
+    if positive.device.type != "cpu":
+        return positive.sum(dim=dim, dtype=torch.int32)
+    return torch.from_numpy(np.count_nonzero(positive.numpy(), axis=dim).astype(np.int32))
+
+
+@torch.no_grad()
+def expand(x_BPD: Tensor, degree_BP: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0) -> Lost:
+    """Seed, expansion and box from prepared features and their degrees.
+
+    A sum of rows of the Gram matrix is one product with the sum of the similars' features, so no row but the seed's is needed.
+    """
+    images, patches, _ = x_BPD.shape
+    order = torch.argsort(degree_BP, dim=1, stable=True)
     candidates, seed = order.narrow(1, 0, min(k, patches)), order.select(1, 0)
-    rows = torch.arange(images, device=a.device)
-    similarity = a[rows, seed]
-    kept = positive[rows, seed].gather(1, candidates)
-    similars = torch.zeros_like(degree, dtype=torch.bool).scatter_(1, candidates, kept)
-    # M = sum of the similars' rows: a product with k columns of the symmetric matrix, not with all P
-    chosen = a.gather(1, candidates[..., None].expand(-1, -1, patches))
-    expansion = torch.bmm(kept.to(a.dtype)[:, None], chosen).squeeze(1)
-    steps = [x.cpu().numpy() for x in (degree, seed, similarity, similars, expansion)]
+    rows = torch.arange(images, device=x_BPD.device)
+    similarity = torch.bmm(x_BPD, x_BPD[rows, seed][..., None]).squeeze(2) + bias
+    kept = similarity.gather(1, candidates) > 0
+    similars = torch.zeros_like(degree_BP, dtype=torch.bool).scatter_(1, candidates, kept)
+    votes = torch.bmm(similars.to(x_BPD.dtype)[:, None], x_BPD).transpose(1, 2)
+    expansion = torch.bmm(x_BPD, votes).squeeze(2) + bias * kept.sum(dim=1, keepdim=True)
+    steps = [x.cpu().numpy() for x in (degree_BP, seed, similarity, similars, expansion)]
     mask = steps[-1] > 0
     component, fallback = seed_component(mask, steps[1], grid)
     return Lost(*steps, mask=mask, component=component, box=box_of(component.reshape(-1, *grid)), fallback=fallback)
-
-
-def _count(positive_BPP: Tensor) -> Tensor:
-    """(B, P) int32: how many of each row. On a CPU numpy counts booleans ten times as fast as torch (0.4 against 4.5 ms, P = 1036)."""
-    if positive_BPP.device.type != "cpu":
-        return positive_BPP.sum(dim=2, dtype=torch.int32)
-    return torch.from_numpy(np.count_nonzero(positive_BPP.numpy(), axis=2).astype(np.int32))
 
 
 def seed_component(mask_BP: np.ndarray, seed_B: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
