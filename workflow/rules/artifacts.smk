@@ -4,9 +4,7 @@
 rule figure:
     input:
         unpack(inputs_of),
-        source=lambda wildcards: workflow.source_path(
-            f"../../{ARTIFACTS[wildcards.id].source}"
-        ),
+        source=source_of,
     output:
         multiext("reports/figures/{id}", ".png", ".pdf", ".csv", ".txt"),
     log:
@@ -22,9 +20,7 @@ rule figure:
 rule table:
     input:
         unpack(inputs_of),
-        source=lambda wildcards: workflow.source_path(
-            f"../../{ARTIFACTS[wildcards.id].source}"
-        ),
+        source=source_of,
     output:
         multiext("reports/tables/{id}", ".md", ".csv", ".txt"),
     log:

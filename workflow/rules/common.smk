@@ -71,6 +71,11 @@ def inputs_of(wildcards):
     return artifacts.inputs(SETTINGS, ARTIFACTS[wildcards.id])
 
 
+def source_of(wildcards):
+    """The module that makes an artifact: drawn anew when it changes. A relative path, so that a run may be moved or pulled elsewhere."""
+    return os.path.relpath(Path(workflow.basedir) / ARTIFACTS[wildcards.id].source)
+
+
 def source_of_role(wildcards):
     """What must be there before a data set can be listed: the drawn world, or a download where the set is a public one."""
     kind, _, place = getattr(SETTINGS.data, wildcards.role).partition(":")
