@@ -45,7 +45,7 @@ def load() -> dict[str, Artifact]:
 
 def available(settings: Settings) -> dict[str, Artifact]:
     """The artifacts that these settings can make: those whose families are not empty (no OpenCLIP, no zero-shot)."""
-    return {a.id: a for a in load().values() if all(files(settings, source) for source in a.inputs.values())}
+    return {a.id: a for a in load().values() if all(source.endswith("?") or files(settings, source) for source in a.inputs.values())}
 
 
 def family(settings: Settings, name: str) -> list[BackboneId]:
@@ -93,7 +93,7 @@ def trained(settings: Settings) -> list[BackboneId]:
 
 
 def _backbones(settings: Settings, source: str) -> list[BackboneId]:
-    names = source.partition("/")[2]
+    names = source.rstrip("?").partition("/")[2]
     families = [] if names in ("", "none") else names.split("+")
     return list(dict.fromkeys(b for name in families for b in family(settings, name)))
 
@@ -101,9 +101,10 @@ def _backbones(settings: Settings, source: str) -> list[BackboneId]:
 def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
 
-    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown. Several families may be joined: "maps/ends+dino".
+    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown. Several families may be joined: "maps/ends+dino"; one
+    that may be empty ends in "?".
     """
-    stage, _, name = source.partition("/")
+    stage, _, name = source.rstrip("?").partition("/")
     if stage == "reference":
         return [os.path.relpath(PAPER / "reference.yaml")]
     folder, ending = (settings.results, "npz") if stage == "maps" else (settings.results / "measurements", "csv")
