@@ -108,15 +108,16 @@ def test_a_killed_run_resumes_to_bit_identical_weights_and_the_same_history(tmp_
     monkeypatch.setattr(train.checkpoint, "save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed")
-    assert calls == [3, 6] and (tmp_path / "killed/state.pt").exists() and not (tmp_path / "killed/last.safetensors").exists()
+    assert calls == [3, 6] and (tmp_path / "killed/unfinished/state.pt").exists() and not (tmp_path / "killed/last.safetensors").exists()
     monkeypatch.setattr(train.checkpoint, "save_state", save)
+    assert not list((tmp_path / "killed").glob("*.safetensors"))  # nothing that Snakemake would delete as a half-made output
     run(tmp_path, "killed")
 
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     histories = [table(tmp_path / d / "history.csv") for d in ("whole", "killed")]
     assert histories[0] == histories[1] and len(histories[0]) == 8
-    assert not (tmp_path / "killed/state.pt").exists()
+    assert not (tmp_path / "killed/unfinished").exists()
     middle = [load_file(tmp_path / d / "at050.safetensors") for d in ("whole", "killed")]
     assert all(torch.equal(middle[0][k], middle[1][k]) for k in middle[0])
     assert any(not torch.equal(middle[0][k], whole[k]) for k in whole)
@@ -136,7 +137,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tm
     monkeypatch.chdir(tmp_path)
     with pytest.raises(train.DivergedError, match=r"deit3-r2-s0.*not a number at step 5.*state\.pt"):
         run(tmp_path, fail_at=5)
-    state = train.checkpoint.load_state(tmp_path / "out/state.pt")
+    state = train.checkpoint.load_state(tmp_path / "out/unfinished/state.pt")
     assert state["step"] == 3 and all(torch.isfinite(v).all() for v in state["method"].values())
 
 

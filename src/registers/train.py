@@ -40,7 +40,7 @@ class DivergedError(RuntimeError):
 def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe: torch.Tensor | None = None) -> dict[str, float]:
     """Train `method` on `samples`; write out/last.safetensors, out/atNNN.safetensors and out/history.csv; returns the last metrics.
 
-    Resumes by itself from out/state.pt. probe: images (B, 3, H, W) whose patch norms are logged from step 0 on.
+    Resumes by itself from out/unfinished/. probe: images (B, 3, H, W) whose patch norms are logged from step 0 on.
     Raises DivergedError; ConfigError where the batch cannot be shared between the processes.
     """
     fabric = _fabric(settings)
@@ -50,7 +50,8 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
 
     optimizer = method.optimizer()
     model, optimizer = fabric.setup(method, optimizer)
-    state_file = out / "state.pt"
+    unfinished = out / "unfinished"  # all that a resumed run needs; Snakemake deletes a killed job's outputs, so they are moved out last
+    state_file = unfinished / "state.pt"
     first, history = 0, []
     saved = checkpoint.load_state(state_file, fabric.device)
     digest = config_hash(settings, method.id)
@@ -72,7 +73,7 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
     def save_backbone(name: str, step: int) -> None:
         if rank == 0:
             tensors, extra_facts = method.extras()
-            checkpoint.save(out / f"{name}.safetensors", method.backbone, {**about, "step": step, **extra_facts}, tensors)
+            checkpoint.save(unfinished / f"{name}.safetensors", method.backbone, {**about, "step": step, **extra_facts}, tensors)
 
     milestones = {round(f * recipe.steps): f"at{round(100 * f):03d}" for f in settings.fractions}
     if first == 0 and 0 in milestones:
@@ -114,8 +115,11 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
                 save_state(step + 1)
         save_backbone("last", recipe.steps)
         if rank == 0:
-            _write_history(out / "history.csv", history)
+            _write_history(unfinished / "history.csv", history)
             state_file.unlink(missing_ok=True)
+            for file in sorted(unfinished.iterdir()):
+                file.replace(out / file.name)
+            unfinished.rmdir()
             record.artifact(out / "last.json")
             record.artifact(out / "history.csv")
             record.end()
