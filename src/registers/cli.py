@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from registers import artifacts, config, tracking
 from registers.config import BackboneId, ConfigError, Settings
 from registers.measurements import Measurement, code_version, write
 
+STARTED = time.time()  # of this job, for its run's duration
 METHODS = {"deit3": "Deit3", "openclip": "OpenClip", "dinov2": "Dinov2", "dino": "Dino", "mae": "Mae"}
 
 
@@ -149,6 +151,16 @@ def norms(settings: Settings, options: argparse.Namespace) -> None:
     _record(settings, "norms", options.backbone, rows, {})
 
 
+def positions(settings: Settings, options: argparse.Namespace) -> None:
+    """Where in the grid high norms lie and where attention goes on average, of one backbone."""
+    from registers.bank import TokenBank
+    from registers.positions import position_rows
+
+    bank = TokenBank(settings.results / "banks" / options.backbone)
+    rows = position_rows(bank, fixed=settings.cutoff.get(BackboneId.parse(options.backbone).method))
+    _record(settings, "positions", options.backbone, rows, {})
+
+
 def linear(settings: Settings, options: argparse.Namespace) -> None:
     """Linear classification on frozen features."""
     from dataclasses import asdict
@@ -206,7 +218,7 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
     rows = module.table(**inputs)
     rows.to_csv(out.with_suffix(".csv"), index=False)
     out.with_suffix(".txt").write_text(module.caption(**inputs) + "\n")
-    with tracking.run(settings.results, "draw", artifact.id, {"artifact": artifact.title}, {}) as record:
+    with tracking.run(settings.results, "draw", artifact.id, {"artifact": artifact.title}, {}, began=STARTED) as record:
         if artifact.kind == "figures":
             from registers.figures import panels
 
@@ -272,14 +284,20 @@ def _record(settings: Settings, question: str, name: str, rows: Iterable[Measure
     """Write rows to measurements/<question>[/<backbone>].csv and record them as a run."""
     rows = list(rows)
     path = settings.results / "measurements" / question / f"{name}.csv" if name else settings.results / "measurements" / f"{question}.csv"
-    tags = {"question": question}
+    tags = {"question": question, "data_hash": _data_hash(settings)}
     if name:
         backbone = BackboneId.parse(name)
         tags |= dict(method=backbone.method, registers=backbone.registers, seed=backbone.seed, backbone=name)
-    with tracking.run(settings.results, question, name or "exact", tags, params) as record:
+    with tracking.run(settings.results, question, name or "exact", tags, params, began=STARTED) as record:
         write(path, rows, run=record.key)
         record.measurements(rows)
         record.artifact(path)
+
+
+def _data_hash(settings: Settings) -> str:
+    """Fingerprint of the images that were looked at; empty where a question needs none."""
+    manifest = settings.results / "data" / "eval.json"
+    return json.loads(manifest.read_text())["val"]["fingerprint"] if manifest.is_file() else ""
 
 
 def _read(settings: Settings, files: list[str]):
@@ -321,6 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(download, "name")
     for function in (train, tokens, maps, norms, linear, zeroshot):
         verb(function, "backbone", threads=True)
+    verb(positions, "backbone")
     verb(cost)
     verb(interpolation)
     verb(draw, "artifact")

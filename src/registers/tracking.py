@@ -27,8 +27,17 @@ class Run:
     """One training or evaluation as MLflow will show it. Cheap: every call appends a line to a file."""
 
     def __init__(
-        self, folder: str | Path, rule: str, subject: str, tags: dict[str, Any], params: dict[str, Any], resume: bool = False
+        self,
+        folder: str | Path,
+        rule: str,
+        subject: str,
+        tags: dict[str, Any],
+        params: dict[str, Any],
+        *,
+        resume: bool = False,
+        began: float | None = None,
     ) -> None:
+        """folder: results/<run>. began: when the work began, in seconds since the epoch, if that was before this call."""
         self.key = f"{Path(folder).name}/{rule}/{subject}"
         self.spool = Path(folder) / "tracking" / rule / f"{subject}.jsonl"
         self.spool.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +46,7 @@ class Run:
                 self.spool.write_text("")
                 self._delivered.unlink(missing_ok=True)
             tags = {"rule": rule, "subject": subject, "key": self.key, "git_commit": code_version(), "scale": Path(folder).name, **tags}
-            self._add(event="start", name=f"{rule} {subject}", tags=tags, params=params)
+            self._add(event="start", name=f"{rule} {subject}", tags=tags, params=params, time=int(1000 * (began or time.time())))
         else:
             self._add(event="resume")
 
@@ -65,15 +74,15 @@ class Run:
         self._add(event="end", status=status)
 
     def _add(self, **event: Any) -> None:
-        event["time"] = int(time.time() * 1000)
+        event.setdefault("time", int(time.time() * 1000))
         with open(self.spool, "a") as file:
             file.write(json.dumps(event) + "\n")
 
 
 @contextmanager
-def run(folder: str | Path, rule: str, subject: str, tags: dict[str, Any], params: dict[str, Any], resume: bool = False):
+def run(folder: str | Path, rule: str, subject: str, tags: dict[str, Any], params: dict[str, Any], **choices: Any):
     """A `Run` that is closed as finished, or as failed when an exception passes."""
-    record = Run(folder, rule, subject, tags, params, resume)
+    record = Run(folder, rule, subject, tags, params, **choices)
     try:
         yield record
     except BaseException:
