@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             torch.set_num_threads(options.threads)
         options.verb(settings, options)
+    except BrokenPipeError:  # whoever read our output has left
+        return 1
     except (ConfigError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get("REGISTERS_TRACEBACK"):
             raise

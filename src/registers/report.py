@@ -31,10 +31,8 @@ def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame
     settings can make has not been drawn.
     """
     built = artifacts.available(settings)
-    files = sorted(
-        {f for a in built.values() for name, fs in artifacts.inputs(settings, a).items() if a.inputs[name] != "reference" for f in fs}
-    )
-    measured = read(settings, files)
+    files = {f for a in built.values() for fs in artifacts.inputs(settings, a).values() for f in fs if f.endswith(".csv")}
+    measured = read(settings, sorted(files))
     verdicts = [claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
     runs = {a.id: _runs(settings, a, read) for a in built.values()}
@@ -100,9 +98,11 @@ def _section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys
 
 def _runs(settings: Settings, artifact: Artifact, read: Callable) -> list[str]:
     """Keys of the MLflow runs behind an artifact: the trainings, the measurements, the drawing."""
-    frames = [read(settings, files) for name, files in artifacts.inputs(settings, artifact).items() if artifact.inputs[name] != "reference"]
-    measured = sorted({run for frame in frames for run in frame["run"] if run})
-    backbones = sorted({str(BackboneId.parse(b).trained) for frame in frames for b in frame["backbone"] if b})
+    files = [f for fs in artifacts.inputs(settings, artifact).values() for f in fs]
+    frame = read(settings, [f for f in files if f.endswith(".csv")])
+    measured = sorted({run for run in frame["run"] if run})
+    seen = [*frame["backbone"], *(Path(f).stem for f in files if f.endswith(".npz"))]  # maps carry no rows, their name says the backbone
+    backbones = sorted({str(BackboneId.parse(b).trained) for b in seen if b})
     return [f"{settings.run}/train/{b}" for b in backbones] + measured + [f"{settings.run}/draw/{artifact.id}"]
 
 

@@ -19,6 +19,23 @@ rule norms:
         "registers norms {wildcards.backbone} --threads {threads} > {log} 2>&1"
 
 
+rule positions:
+    input:
+        f"{RUN}/banks/{{backbone}}",
+    output:
+        f"{RUN}/measurements/positions/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/positions/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/positions/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    params:
+        cutoff=SETTINGS.cutoff,
+    shell:
+        "registers positions {wildcards.backbone} > {log} 2>&1"
+
+
 rule linear:
     input:
         weights=checkpoint_of,

@@ -1,4 +1,4 @@
-"""Fig. 3: the distribution of patch norms at the output, and the share above the cut-off (paper, section 2.1).
+"""Fig. 3: norms of patch tokens at the output, as maps of one image and as histograms, and the share above the cut-off (section 2.1).
 
 The paper holds a clean model (DINO ViT-B/16) against an affected one (DINOv2 ViT-g/14). Here: DINO where it was trained, and DINOv2
 without registers.
@@ -7,35 +7,58 @@ without registers.
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import distributions, panels
+from registers.config import BackboneId
+from registers.figures import distributions, grids, panels
+
+SIDE = 1.12  # inches: a map
+LABELS = 0.5  # inches: left of the histograms
+BELOW = 0.42  # inches
 
 
-def table(norms: pd.DataFrame) -> pd.DataFrame:
-    """The bins of each histogram, and beside them the verdict: second_mode, cutoff, share_above with its interval."""
+def table(norms: pd.DataFrame, maps: grids.Maps) -> pd.DataFrame:
+    """Panel histogram: the bins, and beside them the verdict (second_mode, cutoff, share_above with its interval). Panel norm: the maps."""
     parts = []
     for backbone, rows in _models(norms):
         found = distributions.verdict(rows)
-        bins = distributions.histogram(rows).assign(backbone=backbone, second_mode=found.second_mode, cutoff=found.cutoff)
+        bins = distributions.histogram(rows).assign(
+            backbone=backbone, panel="histogram", second_mode=found.second_mode, cutoff=found.cutoff
+        )
         parts.append(bins.assign(share_above=found.share, share_above_low=found.low, share_above_high=found.high))
-    return pd.concat(parts, ignore_index=True)
+    cells = _cells(norms, maps)
+    return pd.concat([*parts, *([grids.long([cells])] if cells else [])], ignore_index=True)
 
 
-def draw(norms: pd.DataFrame) -> Figure:
-    models = _models(norms)
-    figure, axes = panels.canvas(1, len(models), height=2.3, width=panels.WIDTH if len(models) > 1 else 4.2, sharey=True)
-    for ax, (_, rows) in zip(axes[0], models):
-        method, registers = rows["method"].iloc[0], int(rows["registers"].iloc[0])
+def draw(norms: pd.DataFrame, maps: grids.Maps) -> Figure:
+    models, cells = _models(norms), _cells(norms, maps)
+    names = [f"{panels.name(rows['method'].iloc[0])} norms" for _, rows in models]
+    page = grids.page(1, 1 + len(cells), ["Input", *names], [1], side=SIDE, below=BELOW, right=panels.WIDTH - (1 + len(cells)) * SIDE - 0.3)
+    page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
+    for column, cell in enumerate(cells, start=1):
+        image = grids.show(page.axes[0, column], cell.values)
+        page.bar(image, column, column, "L2 norm", grids.ticks(*image.get_clim()))
+
+    _, bottom, left, top = page.inches(page.axes[0, -1])
+    room = (page.figure.get_size_inches()[0] - left - LABELS - 0.08) / len(models)
+    first = None
+    for i, (_, rows) in enumerate(models):
+        place = page.box(left + LABELS + i * room, bottom, room - (0.1 if i < len(models) - 1 else 0), top - bottom)
+        ax = page.figure.add_axes(place, sharey=first)
         found = distributions.verdict(rows)
-        distributions.bars(ax, distributions.histogram(rows), panels.colour(method), found.cutoff)
+        distributions.bars(ax, distributions.histogram(rows), panels.colour(rows["method"].iloc[0]), found.cutoff)
         panels.logarithmic(ax.xaxis)
         panels.note(ax, found.words, colour=panels.CUTOFF if found.second_mode else panels.GREY)
-        ax.set(title=f"{panels.name(method)}, {panels.registers_label(registers)}", xlabel="L2 norm of patch tokens at the output")
-    axes[0, 0].set_ylabel("share of tokens")
-    distributions.headroom(axes[0, 0], shares=True)
-    return figure
+        ax.set_title(panels.name(rows["method"].iloc[0]), fontsize=8, pad=3)
+        ax.set_xlabel("L2 norm", fontsize=7, labelpad=2)
+        if first is None:
+            ax.set_ylabel("share of tokens", labelpad=2)
+        else:
+            ax.tick_params(labelleft=False)
+        first = first or ax
+    distributions.headroom(first, shares=True)
+    return page.figure
 
 
-def caption(norms: pd.DataFrame) -> str:
+def caption(norms: pd.DataFrame, maps: grids.Maps) -> str:
     said = []
     for _, rows in _models(norms):
         found = distributions.verdict(rows)
@@ -50,6 +73,12 @@ def caption(norms: pd.DataFrame) -> str:
             largest = panels.number(found.max_over_median, 2)
             said.append(f"the patch norms of {model} have no second mode (largest {largest} times the median)")
     return f"Over {distributions.verdict(_models(norms)[0][1]).images} images, {panels.listing(said)}."
+
+
+def _cells(norms: pd.DataFrame, maps: grids.Maps) -> list[grids.Cell]:
+    """The norm maps of the first image, of the models in the histograms."""
+    shown = [BackboneId.parse(b) for b, _ in _models(norms) if b in maps]
+    return grids.cells(maps, shown, 1, "norm", lambda arrays, i: arrays["norms"][i])[0]
 
 
 def _models(norms: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
