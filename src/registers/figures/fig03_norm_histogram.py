@@ -11,8 +11,8 @@ from registers.config import BackboneId
 from registers.figures import distributions, grids, panels
 
 SIDE = 1.12  # inches: a map
-LABELS = 0.5  # inches: left of the histograms
-BELOW = 0.42  # inches
+LABELS = 0.62  # inches: left of the histograms
+BELOW = 0.38  # inches
 
 
 def table(norms: pd.DataFrame, maps: grids.Maps) -> pd.DataFrame:
