@@ -52,8 +52,8 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     """A named set of backbones.
 
     main: every method, register count and seed; ends: without registers and with four (or the most there are); plain:
-    `ends` without registers; clip: OpenCLIP of `ends`. Of DINOv2, the paper's main focus: ablation: every count; one: none and
-    one; four: four (or the most); most: the most; sizes: no registers, all sizes of `size_study`; steps: no registers, along
+    `ends` without registers; clip: OpenCLIP of `ends`. Of DINOv2, the paper's main focus: ablation: every count; focus: `ends`;
+    one: none and one; four: four (or the most); most: the most; sizes: no registers, all sizes of `size_study`; steps: no registers, along
     training; noaa: no registers, trained with and without antialiased position embeddings. dino, mae: these two, no registers.
     """
     fewest, standard = min(settings.registers), 4 if 4 in settings.registers else max(settings.registers)
@@ -69,6 +69,8 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
         return [b for b in main if b.registers == fewest]
     if name == "ablation":
         return [b for b in main if b.method == subject]
+    if name == "focus":
+        return [b for b in main if b.method == subject and b.registers in ends]
     if name == "clip":
         return [b for b in main if b.method == "openclip" and b.registers in ends]
     if name == "sizes":
@@ -101,13 +103,13 @@ def _backbones(settings: Settings, source: str) -> list[BackboneId]:
 def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
 
-    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown. Several families may be joined: "maps/ends+dino"; one
+    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" likewise, the steps of LOST. Several families may be joined: "maps/ends+dino"; one
     that may be empty ends in "?".
     """
     stage, _, name = source.rstrip("?").partition("/")
     if stage == "reference":
         return [os.path.relpath(PAPER / "reference.yaml")]
-    folder, ending = (settings.results, "npz") if stage == "maps" else (settings.results / "measurements", "csv")
+    folder, ending = (settings.results, "npz") if stage in ("maps", "lost") else (settings.results / "measurements", "csv")
     if not name or name == "none":
         return [str(folder / f"{stage}.{ending}")]
     return [str(folder / stage / f"{backbone}.{ending}") for backbone in _backbones(settings, source)]

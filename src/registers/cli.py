@@ -163,6 +163,36 @@ def positions(settings: Settings, options: argparse.Namespace) -> None:
     _record(settings, "positions", options.backbone, rows, {})
 
 
+def token_class(settings: Settings, options: argparse.Namespace) -> None:
+    """Classification from one token of each kind, of one backbone."""
+    from dataclasses import asdict
+
+    from registers.probes.token_class import token_class as probe
+
+    bank, fixed = _bank(settings, options.backbone)
+    rows = probe(bank, fixed=fixed, draws=settings.probes.draws, only=settings.probes.labels)
+    _record(settings, "token_class", options.backbone, rows, asdict(settings.probes))
+
+
+def neighbours(settings: Settings, options: argparse.Namespace) -> None:
+    """Cosine similarity of patches to their neighbours at the input, by kind of token, of one backbone."""
+    from registers.probes.neighbours import neighbours as probe
+
+    bank, fixed = _bank(settings, options.backbone)
+    _record(settings, "neighbours", options.backbone, probe(bank, fixed=fixed), {})
+
+
+def local(settings: Settings, options: argparse.Namespace) -> None:
+    """What patch tokens hold of their own place: position and pixels, of one backbone."""
+    from registers.data.catalogue import open_dataset
+    from registers.probes.position import position
+    from registers.probes.reconstruction import pixels, reconstruction
+
+    bank, fixed = _bank(settings, options.backbone)
+    seen = pixels(bank, open_dataset(settings, "eval", "val"))
+    _record(settings, "local", options.backbone, position(bank, fixed=fixed) + reconstruction(bank, seen, fixed=fixed), {})
+
+
 def linear(settings: Settings, options: argparse.Namespace) -> None:
     """Linear classification on frozen features."""
     from dataclasses import asdict
@@ -192,6 +222,44 @@ def zeroshot(settings: Settings, options: argparse.Namespace) -> None:
         backbone, extras, facts, val, count=settings.linear.val_images, size=settings.image_size, device=device, data=data_label(settings)
     )
     _record(settings, "zeroshot", options.backbone, rows, {})
+
+
+def dense(settings: Settings, options: argparse.Namespace) -> None:
+    """Linear segmentation and depth on frozen features."""
+    from dataclasses import asdict
+
+    from registers.data.catalogue import open_truths
+    from registers.evals.depth import estimate_depth
+    from registers.evals.segmentation import segment
+
+    backbone, facts, device = _load(settings, options.backbone)
+    mean, std = facts["normalization"]
+    for question, evaluate, chosen in (("segmentation", segment, settings.segmentation), ("depth", estimate_depth, settings.depth)):
+        val = open_truths(settings, question, "val")
+        rows = []
+        for name, train in open_truths(settings, question, "train").items():
+            rows += evaluate(backbone, train, val[name], chosen, mean=mean, std=std, device=device, data=name)[0]
+        _record(settings, question, options.backbone, rows, asdict(chosen), role=question)
+
+
+def discovery(settings: Settings, options: argparse.Namespace) -> None:
+    """Unsupervised object discovery with LOST, and its steps for the figures."""
+    from dataclasses import asdict
+
+    from registers.data.catalogue import open_truths
+    from registers.evals.discovery import discover
+    from registers.maps import save_maps
+
+    backbone, facts, device = _load(settings, options.backbone)
+    mean, std = facts["normalization"]
+    tune_on = open_truths(settings, "discovery", "train")
+    rows, steps, chosen = [], {}, settings.discovery
+    for name, images in open_truths(settings, "discovery", "val").items():
+        found, arrays = discover(backbone, images, chosen, mean=mean, std=std, device=device, tune_on=tune_on[name], data=name)
+        rows += found
+        steps = steps or arrays  # the figures show the first set
+    save_maps(settings.results / "lost" / f"{options.backbone}.npz", steps)
+    _record(settings, "discovery", options.backbone, rows, asdict(chosen), role="discovery")
 
 
 def cost(settings: Settings, options: argparse.Namespace) -> None:
@@ -270,6 +338,13 @@ def data_label(settings: Settings) -> str:
     return Path(settings.data.eval.partition(":")[2]).name or settings.data.eval
 
 
+def _bank(settings: Settings, name: str):
+    """The token bank of a backbone, and the hand-picked cut-off of its method (None: there is none)."""
+    from registers.bank import TokenBank
+
+    return TokenBank(settings.results / "banks" / name), settings.cutoff.get(BackboneId.parse(name).method)
+
+
 def _load(settings: Settings, name: str):
     """The backbone, the facts of its checkpoint and the device it was put on."""
     from registers.models import checkpoint
@@ -282,11 +357,11 @@ def _load(settings: Settings, name: str):
     return backbone, checkpoint.facts(path), device
 
 
-def _record(settings: Settings, question: str, name: str, rows: Iterable[Measurement], params: dict) -> None:
+def _record(settings: Settings, question: str, name: str, rows: Iterable[Measurement], params: dict, role: str = "eval") -> None:
     """Write rows to measurements/<question>[/<backbone>].csv and record them as a run."""
     rows = list(rows)
     path = settings.results / "measurements" / question / f"{name}.csv" if name else settings.results / "measurements" / f"{question}.csv"
-    tags = {"question": question, "data_hash": _data_hash(settings)}
+    tags = {"question": question, "data_hash": _data_hash(settings, role)}
     if name:
         backbone = BackboneId.parse(name)
         tags |= dict(method=backbone.method, registers=backbone.registers, seed=backbone.seed, backbone=name)
@@ -296,10 +371,11 @@ def _record(settings: Settings, question: str, name: str, rows: Iterable[Measure
         record.artifact(path)
 
 
-def _data_hash(settings: Settings) -> str:
-    """Fingerprint of the images that were looked at; empty where a question needs none."""
-    manifest = settings.results / "data" / "eval.json"
-    return json.loads(manifest.read_text())["val"]["fingerprint"] if manifest.is_file() else ""
+def _data_hash(settings: Settings, role: str) -> str:
+    """Fingerprint of the images that were looked at (of several sets, one after the other); empty where a question needs none."""
+    manifest = settings.results / "data" / f"{role}.json"
+    described = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    return " ".join(about["fingerprint"] for split, about in described.items() if split == "val" or split.endswith(" val"))
 
 
 def _read(settings: Settings, files: list[str]):
@@ -339,9 +415,10 @@ def _parser() -> argparse.ArgumentParser:
     verb(world, "split")
     verb(data, "role", threads=True)
     verb(download, "name")
-    for function in (train, tokens, maps, norms, linear, zeroshot):
+    for function in (train, tokens, maps, norms, local, linear, dense, discovery, zeroshot):
         verb(function, "backbone", threads=True)
-    verb(positions, "backbone")
+    for function in (positions, token_class, neighbours):  # numpy alone
+        verb(function, "backbone")
     verb(cost)
     verb(interpolation)
     verb(draw, "artifact")

@@ -19,6 +19,12 @@ import yaml
 METHODS = ("deit3", "openclip", "dinov2", "dino", "mae")  # one file each in methods/
 MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of the paper, section 3.1
 SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
+PICTURES = ("labels", "text", "images", "eval")  # roles of data sets of pictures; the other roles are those of TRUTHS
+TRUTHS = {  # kinds of data sets with masks, depth or boxes by role, read by data/truth_sets.py
+    "segmentation": ("world", "ade20k", "voc2012", "coco"),
+    "depth": ("world", "nyud"),
+    "discovery": ("world", "voc2007", "voc2012", "coco20k", "coco"),
+}
 DOWNLOADABLE = ("cifar10",)  # image folders that data/download.py can fetch: "folder:cifar10" needs nothing else
 SCALES = Path(__file__).resolve().parents[2] / "workflow" / "scales"
 
@@ -114,13 +120,22 @@ class Data:
     """Which data set plays which role: "world", "folder:PATH" (PATH/{train,val}/CLASS/*.jpg) or "shards:PATTERN" (WebDataset).
 
     labels trains DeiT-III, text OpenCLIP, images DINOv2, DINO and MAE; eval serves linear and zero-shot classification and
-    the token bank. A relative PATH is taken from params.yaml's `data.root`.
+    the token bank. segmentation, depth and discovery (one or several sets) need sets with masks, depth and boxes in their own layouts,
+    see TRUTHS, "ade20k:PATH"; they keep their own default. A relative PATH is taken from params.yaml's `data.root`.
     """
 
     labels: str = "world"
     text: str = "world"
     images: str = "world"
     eval: str = "world"
+    segmentation: str = "world"
+    depth: str = "world"
+    discovery: tuple[str, ...] = ("world",)
+
+    def specs(self, role: str) -> tuple[str, ...]:
+        """The data sets of a role: one, or for discovery one or more."""
+        given = getattr(self, role)
+        return (given,) if isinstance(given, str) else given
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,14 @@ class Maps:
 
     images: int = at_least(1, 8)
     size: int = at_least(1, 448)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Linear models on single tokens (section 2.1): random choices of the token, and label sets by name (none named: all)."""
+
+    draws: int = at_least(2, 5)  # the paper states the spread over the choice (Table 6), not how many
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +257,7 @@ class Settings:
     size_study: tuple[str, ...]  # sizes trained for Fig. 4c, with `size_study_method` and no registers
     world: World = World()
     bank: Bank = Bank()
+    probes: Probes = Probes()
     linear: Linear = Linear()
     maps: Maps = Maps()
     discovery: Discovery = Discovery()
@@ -350,13 +374,14 @@ def _data(chosen: Any, roles: dict[str, Any]) -> tuple[str, str, Data]:
     use = chosen.get("use")
     names = [f.name for f in dataclasses.fields(Data)]
     if isinstance(use, str):
-        use = dict.fromkeys(names, use)
+        use = dict.fromkeys(PICTURES, use)
     use = use or {}
     if not isinstance(use, dict):
         raise ConfigError(f"data.use = {_show(use)}: allowed are one data set or a mapping of {', '.join(names)}")
     _only_known("data.use", use, set(names))
     root = str(chosen.get("root") or "data")
-    changed = {k: v for k, v in use.items() if v != roles.get(k, "world")}
+    # another set of masks, depth or boxes trains nothing again: its results lie beside the others
+    changed = {k: v for k, v in use.items() if k in PICTURES and v != roles.get(k, "world")}
     place = Path(str(next(iter(changed.values()), "")).partition(":")[2].removesuffix("/*.tar")) if changed else Path()
     data_name = re.sub(r"[^A-Za-z0-9]+", "-", place.name).strip("-").lower() or ("world" if changed else "")
     return root, data_name, _typed(Data, {**roles, **use}, "data.use")
@@ -399,22 +424,34 @@ def _check(s: Settings) -> None:
     for method in s.cutoff:
         if method not in METHODS:
             raise ConfigError(f"cutoff = {method}: allowed are {', '.join(METHODS)}")
-    for role in dataclasses.fields(Data):
-        spec = getattr(s.data, role.name)
+    for role in PICTURES:
+        spec = getattr(s.data, role)
         kind, _, place = spec.partition(":")
         if kind not in ("world", "folder", "shards") or (kind == "world") == bool(place):
-            raise ConfigError(f'data.use.{role.name} = "{spec}": allowed are world, folder:PATH, shards:PATTERN')
+            raise ConfigError(f'data.use.{role} = "{spec}": allowed are world, folder:PATH, shards:PATTERN')
+    for role, kinds in TRUTHS.items():
+        if not s.data.specs(role):
+            raise ConfigError(f"data.use.{role} = []: allowed is at least one data set")
+        for spec in s.data.specs(role):
+            kind, _, place = spec.partition(":")
+            if kind not in kinds or (kind == "world") == bool(place):
+                raise ConfigError(f'data.use.{role} = "{spec}": allowed are {", ".join(k if k == "world" else f"{k}:PATH" for k in kinds)}')
 
 
 def check_paths(s: Settings) -> None:
     """Data that a run needs must be there. Separate from `load`: a dry run of a scale needs no data."""
-    for role in dataclasses.fields(Data):
-        kind, _, place = getattr(s.data, role.name).partition(":")
+    for role in PICTURES:
+        kind, _, place = getattr(s.data, role).partition(":")
         path = data_path(s, place)
         if kind == "folder" and not path.is_dir() and place not in DOWNLOADABLE:
-            raise ConfigError(f'data.use.{role.name} = "folder:{place}": no such folder ({path}); allowed is a folder with train/CLASS/*')
+            raise ConfigError(f'data.use.{role} = "folder:{place}": no such folder ({path}); allowed is a folder with train/CLASS/*')
         if kind == "shards" and not list(path.parent.glob(path.name)):
-            raise ConfigError(f'data.use.{role.name} = "shards:{place}": no file matches ({path})')
+            raise ConfigError(f'data.use.{role} = "shards:{place}": no file matches ({path})')
+    for role in TRUTHS:
+        for spec in s.data.specs(role):
+            path = data_path(s, spec.partition(":")[2])
+            if spec != "world" and not path.is_dir():
+                raise ConfigError(f'data.use.{role} = "{spec}": no such folder ({path}); allowed is a folder in the set\'s own layout')
 
 
 def data_path(s: Settings, place: str) -> Path:

@@ -65,8 +65,8 @@ class Run:
         values = {}
         for row in rows:
             if row.value is not None and row.x is None and row.layer is None:
-                name = "/".join(part for part in (row.question, row.token, row.metric) if part)
-                values[name if not row.data else f"{name}/{_plain(row.data)}"] = row.value
+                name = "/".join(part for part in (row.question, row.token, row.metric, row.data) if part)
+                values[_plain(name)] = row.value
         if values:
             self.metrics(values)
 

@@ -36,6 +36,61 @@ rule positions:
         "registers positions {wildcards.backbone} > {log} 2>&1"
 
 
+rule token_class:
+    input:
+        f"{RUN}/banks/{{backbone}}",
+    output:
+        f"{RUN}/measurements/token_class/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/token_class/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/token_class/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    params:
+        cutoff=SETTINGS.cutoff,
+        probes=asdict(SETTINGS.probes),
+    shell:
+        "registers token_class {wildcards.backbone} > {log} 2>&1"
+
+
+rule neighbours:
+    input:
+        f"{RUN}/banks/{{backbone}}",
+    output:
+        f"{RUN}/measurements/neighbours/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/neighbours/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/neighbours/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    params:
+        cutoff=SETTINGS.cutoff,
+    shell:
+        "registers neighbours {wildcards.backbone} > {log} 2>&1"
+
+
+rule local:
+    input:
+        bank=f"{RUN}/banks/{{backbone}}",
+        data=f"{RUN}/data/eval.json",
+    output:
+        f"{RUN}/measurements/local/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/local/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/local/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    params:
+        cutoff=SETTINGS.cutoff,
+    shell:
+        "registers local {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
 rule linear:
     input:
         weights=checkpoint_of,
@@ -55,6 +110,52 @@ rule linear:
         linear=asdict(SETTINGS.linear),
     shell:
         "registers linear {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+rule dense:
+    input:
+        weights=checkpoint_of,
+        segmentation=f"{RUN}/data/segmentation.json",
+        depth=f"{RUN}/data/depth.json",
+    output:
+        f"{RUN}/measurements/segmentation/{{backbone}}.csv",
+        f"{RUN}/measurements/depth/{{backbone}}.csv",
+    log:
+        f"{RUN}/logs/dense/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/dense/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    params:
+        segmentation=asdict(SETTINGS.segmentation),
+        depth=asdict(SETTINGS.depth),
+    shell:
+        "registers dense {wildcards.backbone} --threads {threads} > {log} 2>&1"
+
+
+rule discovery:
+    input:
+        weights=checkpoint_of,
+        data=f"{RUN}/data/discovery.json",
+    output:
+        f"{RUN}/measurements/discovery/{{backbone}}.csv",
+        f"{RUN}/lost/{{backbone}}.npz",
+    log:
+        f"{RUN}/logs/discovery/{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/discovery/{{backbone}}.tsv"
+    conda:
+        "../envs/registers.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    params:
+        discovery=asdict(SETTINGS.discovery),
+    shell:
+        "registers discovery {wildcards.backbone} --threads {threads} > {log} 2>&1"
 
 
 rule zeroshot:

@@ -1,6 +1,6 @@
 """Is an image's class written in one single token? Tables 1, 4 and 6 (paper, sections 2.2 and appendices D and G)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -33,7 +33,8 @@ def classify(
     train, half test (`halves`); C is chosen within the training half (`logistic_best`).
 
     Rows: "top1", mean over draws, interval by bootstrap over test images, chance by the most frequent class; "top1_std", standard
-    deviation over draws (n - 1; only for drawn tokens). The value is None, with the reason, where the kind does not exist.
+    deviation over draws (n - 1; only for drawn tokens); "top1_mean", mean over all label sets that could be fitted, its interval
+    from the same bootstrap, an image's answers to all sets kept together. None, with the reason, where the kind does not exist.
     """
     split = split_tokens(tokens_BND, registers)
     single = {"cls": split.cls, **{f"reg{r}": split.registers[:, r] for r in range(registers)}}
@@ -43,6 +44,7 @@ def classify(
     for kind in kinds:
         if kind.mask is None:
             rows += [_row("top1", None, data, kind.name, backbone, note=kind.note) for data in labels]
+            rows.append(_row("top1_mean", None, "", kind.name, backbone, note=kind.note))
             continue
         has = kind.mask.any(1)
         drawn = []
@@ -61,21 +63,33 @@ def draw_one(mask_BP: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def token_class(
-    bank: TokenBank, *, fixed: float | None = None, draws: int = DRAWS, strengths: np.ndarray = STRENGTHS, seed: int = 0
+    bank: TokenBank,
+    *,
+    fixed: float | None = None,
+    draws: int = DRAWS,
+    only: Sequence[str] = (),
+    strengths: np.ndarray = STRENGTHS,
+    seed: int = 0,
 ) -> list[Measurement]:
     """`classify` on a bank's sample: every label set of the data (the label itself where there are no attributes).
 
-    Tokens are taken after the final norm (`standardised`). fixed: a cut-off chosen by hand.
+    Tokens are taken after the final norm (`standardised`). fixed: a cut-off chosen by hand. only: these label sets (none: all);
+    a ValueError names one that the data does not have.
     """
     labels = {name: values[: bank.sample] for name, values in bank.attributes.items()} or {"label": bank.labels[: bank.sample]}
+    for name in only:
+        if name not in labels:
+            raise ValueError(f'probes.labels = "{name}": allowed are {", ".join(labels)}')
+    labels = {name: labels[name] for name in only} or labels
     tokens = standardised(bank.outputs)
     kinds = bank_kinds(bank, fixed)
     return classify(tokens, bank.registers, kinds, labels, backbone=bank.name, draws=draws, strengths=strengths, seed=seed)
 
 
 def _rows(token, drawn, has, labels, note, backbone, strengths, seed) -> list[Measurement]:
-    """Both rows of each label set. drawn: one (B, D) per draw; has: (B,) images that take part."""
+    """All rows of one kind of token. drawn: one (B, D) per draw; has: (B,) images that take part."""
     rows, bases = [], {}
+    total, count, guess = np.zeros(len(has)), np.zeros(len(has)), 0.0  # over the label sets, by image
     for data, y in labels.items():
         y = np.asarray(y)
         train, test = (part[has[part] & (y[part] >= 0)] for part in halves(len(y), seed))
@@ -94,9 +108,14 @@ def _rows(token, drawn, has, labels, note, backbone, strengths, seed) -> list[Me
         value, low, high = bootstrap(right.mean(0))
         shared = dict(data=data, token=token, backbone=backbone, note=note, n=len(test))
         rows.append(_row("top1", value, **shared, low=low, high=high, chance=majority(y[train], y[test])))
+        total[test], count[test], guess = total[test] + right.mean(0), count[test] + 1, guess + len(test) * rows[-1].chance
         if len(drawn) > 1:
             rows.append(_row("top1_std", float(right.mean(1).std(ddof=1)), **shared))
-    return rows
+    if not count.any():
+        return [*rows, _row("top1_mean", None, "", token, backbone, note="; ".join(p for p in (note, "no label set could be fitted") if p))]
+    value, low, high = bootstrap(total, count)
+    sizes = dict(n=int((count > 0).sum()), chance=guess / count.sum())
+    return [*rows, _row("top1_mean", value, "", token, backbone, low=low, high=high, note=note, **sizes)]
 
 
 def _row(metric: str, value: float | None, data: str, token: str, backbone: str, **more) -> Measurement:
