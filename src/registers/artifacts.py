@@ -103,8 +103,8 @@ def _backbones(settings: Settings, source: str) -> list[BackboneId]:
 def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
 
-    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" likewise, the steps of LOST. Several families may be joined: "maps/ends+dino"; one
-    that may be empty ends in "?".
+    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" likewise, the steps of LOST. Several families
+    may be joined: "maps/ends+dino"; one that may be empty ends in "?".
     """
     stage, _, name = source.rstrip("?").partition("/")
     if stage == "reference":

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from registers import tracking
-from registers.config import BackboneId, ConfigError, Settings
+from registers.config import PICTURES, BackboneId, ConfigError, Settings
 from registers.data.sample import Dataset
 from registers.methods.method import Method, Progress
 from registers.models import checkpoint
@@ -157,7 +157,8 @@ def config_hash(settings: Settings, id: BackboneId) -> str:
     """Short hash of all that the weights of `id` depend on: its recipe, size, registers, image size and data."""
     recipe = settings.recipes[id.method]
     size = settings.sizes[id.size or recipe.size]
-    content = [str(id.trained), asdict(recipe), asdict(size), settings.image_size, asdict(settings.data), asdict(settings.world)]
+    sets = {role: getattr(settings.data, role) for role in PICTURES}
+    content = [str(id.trained), asdict(recipe), asdict(size), settings.image_size, sets, asdict(settings.world)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -56,7 +56,7 @@ onstart:
 wildcard_constraints:
     backbone=rf"{BACKBONE}(-at\d\d\d)?",
     trained=BACKBONE,
-    role="labels|text|images|eval",
+    role="labels|text|images|eval|segmentation|depth|discovery",
 
 
 def checkpoint_of(wildcards):
@@ -78,9 +78,10 @@ def source_of(wildcards):
 
 def source_of_role(wildcards):
     """What must be there before a data set can be listed: the drawn world, or a download where the set is a public one."""
-    kind, _, place = getattr(SETTINGS.data, wildcards.role).partition(":")
-    if kind == "world":
+    specs = SETTINGS.data.specs(wildcards.role)
+    if "world" in specs:
         return [f"{RUN}/data/world-{split}" for split in ("train", "val", "test")]
+    place = specs[0].partition(":")[2]
     folder = data_path(SETTINGS, place)
     done = folder.with_name(f"{folder.name}.complete")
     wanted = place in DOWNLOADABLE and (done.exists() or not folder.exists())

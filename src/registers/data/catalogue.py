@@ -3,18 +3,17 @@
 import hashlib
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 
-from registers.config import ConfigError, Data, Settings, data_path
-from registers.data import world
+from registers.config import PICTURES, TRUTHS, ConfigError, Settings, data_path
+from registers.data import truth_sets, world
 from registers.data.facts import SPLITS
 from registers.data.folders import ImageFolder
 from registers.data.sample import Dataset
 from registers.data.shards import Shards
 from registers.data.world import World
 
-ROLES = tuple(role.name for role in fields(Data))  # labels, text, images, eval
+ROLES = PICTURES  # labels, text, images, eval; roles with masks, depth or boxes: open_truths
 CHECKED = 256  # files per data set whose headers `prepare` reads
 
 
@@ -36,10 +35,26 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
     key = hashlib.sha256(f"{spec} {path.absolute()}".encode()).hexdigest()[:12]
     index = settings.results / "data" / f"index-{key}-{split}"
     if kind == "folder":
-        return ImageFolder(path, split, cache=index.with_suffix(".npz"))
+        return ImageFolder(path, split, cache=index.with_suffix(".npz"), mixed=True)
     if split != "train":
         raise ConfigError(f'data.use.{role} = "{spec}": shards have no split {split}, only train')
     return Shards(str(path), cache=index.with_suffix(".npz"))
+
+
+def open_truths(settings: Settings, role: str, split: str) -> dict[str, Dataset | None]:
+    """The data sets of "segmentation", "depth" or "discovery" by the name that measurements give them; split "train" or "val".
+
+    None: a set for discovery that has no other annotated images to tune on. Raises ConfigError for what is not there.
+    """
+    found: dict[str, Dataset | None] = {}
+    for spec in settings.data.specs(role):
+        kind, _, place = spec.partition(":")
+        if kind == "world":
+            found["world"] = World(world_folder(settings, split))
+        else:
+            opened = truth_sets.open_set(kind, data_path(settings, place), role, split)
+            found[truth_sets.name_of(kind, data_path(settings, place))] = opened
+    return found
 
 
 def world_folder(settings: Settings, split: str) -> Path:
@@ -58,10 +73,14 @@ def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
     files. What is complete is left alone, so a killed run goes on and a second call changes nothing. One manifest a role, so
     that another data set for evaluation trains nothing again.
     """
-    if getattr(settings.data, role, None) == "world":
+    if role in ROLES + tuple(TRUTHS) and "world" in settings.data.specs(role):
         for split in SPLITS:
             draw_world(settings, split, progress)
-    described = {split: about for split in SPLITS if (about := _describe(settings, role, split))}
+    if role in TRUTHS:
+        opened = {split: open_truths(settings, role, split) for split in ("train", "val")}
+        described = {f"{name} {split}": _about(name, d) for split, sets in opened.items() for name, d in sets.items() if d is not None}
+    else:
+        described = {split: about for split in SPLITS if (about := _describe(settings, role, split))}
     for split in ("train", "val") if role == "eval" else ():
         if split not in described:
             raise ConfigError(f'data.use.eval = "{settings.data.eval}": it has no {split} split; evaluation needs train and val')
@@ -81,7 +100,10 @@ def _describe(settings: Settings, role: str, split: str) -> dict | None:
         kind == "shards" or (kind == "folder" and not any((data_path(settings, place) / s).is_dir() for s in ("val", "test")))
     ):
         return None
-    dataset = open_dataset(settings, role, split)
+    return _about(spec, open_dataset(settings, role, split))
+
+
+def _about(spec: str, dataset: Dataset) -> dict:
     return {
         "spec": spec,
         "split": dataset.split,  # "test" where a folder's test images serve as its val

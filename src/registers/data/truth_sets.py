@@ -1,0 +1,92 @@
+"""Data sets with masks, depth or boxes by the kind that settings name: which split trains or tunes, and which is measured.
+
+Segmentation and depth train on "train" and are measured on "val". Discovery is measured on what the papers measure it on ("val" here) and
+its settings are tuned on other annotated images ("train" here).
+"""
+
+from pathlib import Path
+
+from registers.config import ConfigError
+from registers.data.ade20k import Ade20k
+from registers.data.coco import Coco
+from registers.data.nyud import Nyud
+from registers.data.sample import Dataset, Sample
+from registers.data.voc import Voc
+
+COCO_20K = "coco_20k_filenames.txt"  # valeoai/LOST: the names of COCO 20k, images of train2014; expected in the set's folder
+NAMES = {
+    "ade20k": "ADE20k",
+    "nyud": "NYUd",
+    "voc2007": "VOC 2007",
+    "voc2012": "VOC 2012",
+    "coco20k": "COCO 20k",
+}  # as the paper writes them
+
+
+def name_of(kind: str, root: Path) -> str:
+    """How measurements name a set: as the paper does, or the folder's name."""
+    return NAMES.get(kind, root.name)
+
+
+def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
+    """One split of a set of `config.TRUTHS`; None where discovery has nothing else to tune on.
+
+    Discovery: VOC 2007 trainval, tuned on its test images; VOC 2012 trainval, tuned on VOC 2007's trainval beside it; COCO 20k, tuned on
+    val2014; other COCO sets as their splits are. A COCO set of a single split is halved: "val" is every second image from the first on.
+    """
+    if kind == "ade20k":
+        return Ade20k(root, split)
+    if kind == "nyud":
+        return Nyud(root, "train" if split == "train" else "test")
+    truth = "masks" if role == "segmentation" else "boxes"
+    if kind == "coco":
+        return _coco(root, truth, split)
+    if role == "segmentation":
+        return Voc(root, split, "2012", "masks")
+    if kind == "coco20k":
+        listed = (root / COCO_20K) if split == "val" else None
+        other = split == "val" or (root / "annotations" / "instances_val2014.json").is_file()
+        return Coco(root, "train2014" if split == "val" else "val2014", listed) if other else None
+    year = kind.removeprefix("voc")
+    if split == "val":
+        return Voc(root, "trainval", year)
+    try:
+        return Voc(root, "test", "2007") if year == "2007" else Voc(root, "trainval", "2007")
+    except ConfigError:
+        return None
+
+
+def _coco(root: Path, truth: str, split: str) -> Dataset:
+    found = sorted(path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json"))
+    if not found:
+        raise ConfigError(f"coco = {root}: no annotations/instances_*.json there")
+    own = [name for name in found if name.startswith(split)]
+    if own and len(found) > 1:
+        return Coco(root, own[-1], truth=truth)
+    return Half(Coco(root, found[0], truth=truth), 0 if split == "val" else 1)
+
+
+class Half:
+    """Every second sample of a data set, from position `first` on."""
+
+    def __init__(self, whole, first: int) -> None:
+        self.whole, self.first = whole, first
+        self.classes, self.attributes, self.mask_classes = whole.classes, whole.attributes, whole.mask_classes
+        self.split = f"{whole.split}, every second image from {'the first' if first == 0 else 'the second'} on"
+        if not len(self):
+            raise ConfigError(f"data = {whole.root}: {len(whole)} images; allowed are at least 2, to train and to measure")
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.whole.fingerprint}/{self.first}"
+
+    def __len__(self) -> int:
+        return (len(self.whole) + 1 - self.first) // 2
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.whole.root}: index {index} of {len(self)}")
+        return self.whole[self.first + 2 * index]
+
+    def check(self, limit: int | None = None, thorough: bool = False) -> list[str]:
+        return self.whole.check(limit, thorough)
