@@ -265,6 +265,17 @@ def test_braces_expand_as_in_webdataset(tmp_path):
     assert [p.stem for p in expand(str(tmp_path / "a-*.tar"))] == ["a-00", "a-01", "a-02"]
 
 
+def test_a_mixed_folder_shows_all_classes_early_and_always_in_the_same_order(tmp_path):
+    root = folder_of(tmp_path / "set", cat=30, dog=30, owl=30)
+    mixed, plain = ImageFolder(root, "train", mixed=True), ImageFolder(root, "train")
+    first = [mixed[i].label for i in range(30)]
+    assert min(first.count(label) for label in range(3)) >= 4 and {plain[i].label for i in range(30)} == {0}
+    assert sorted(mixed[i].name for i in range(90)) == [plain[i].name for i in range(90)]
+    again = ImageFolder(root, "train", mixed=True)
+    assert [again[i].name for i in range(90)] == [mixed[i].name for i in range(90)]
+    assert all(s.name.split("/")[1] == mixed.classes[s.label] for s in (mixed[i] for i in range(90)))
+
+
 # --- catalogue ---------------------------------------------------------------------------------------------------------
 
 

@@ -46,13 +46,16 @@ def class_names(folders: list[str], root: Path) -> tuple[str, ...]:
 class ImageFolder:
     """A split of an image folder as a Dataset. Sorted by class, then name; position i is always the same file.
 
+    mixed=True: in one fixed random order instead, so that the first n are a fair sample of all classes, whatever n (sorted, the
+    first thousand photos of CIFAR-10 are all aeroplanes, and any classifier of them looks perfect).
+
     split "val" takes "test" where only that exists, and the other way round. cache: an index file (.npz) that saves listing
     millions of files again; it is trusted as long as the class folders' time stamps stand. A file that cannot be read is
     replaced by the next readable one and noted in `bad`; with strict=True it raises instead. Raises ConfigError when there is
     no such folder, no class folder or no image.
     """
 
-    def __init__(self, root: Path | str, split: str, cache: Path | None = None, strict: bool = False) -> None:
+    def __init__(self, root: Path | str, split: str, cache: Path | None = None, strict: bool = False, mixed: bool = False) -> None:
         self.root, self.strict = Path(root), strict
         self.split = _existing_split(self.root, split)
         self.folder = self.root / self.split
@@ -65,6 +68,9 @@ class ImageFolder:
         self._files, self._labels, self.fingerprint = _listing(self.folder, stamps, cache)
         if not len(self._files):
             raise ConfigError(f"folder = {self.folder}: no images in its {len(stamps)} class folders; allowed are jpg, png and the like")
+        if mixed:
+            order = np.random.Generator(np.random.PCG64(0)).permutation(len(self._files))
+            self._files, self._labels = self._files[order], self._labels[order]
         self.bad: list[str] = []
 
     def __len__(self) -> int:
