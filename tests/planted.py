@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from registers import measurements
+from registers.config import BackboneId
 from registers.measurements import Measurement
 
 PER_DECADE = 40  # bins of registers.norms
@@ -82,3 +83,50 @@ def frame(tmp_path, *groups, size="base") -> pd.DataFrame:
     found = measurements.read(files)
     found["size"] = [s or size if b else "" for s, b in zip(found["size"], found["backbone"])]
     return found
+
+
+def maps(backbone, peak=1.0, norm_peak=1.0, images=4, side=8, heads=4, component=2.0, seed=0):
+    """Arrays of registers.maps for one backbone: flat attention and norms, but for patch (1, 2), which has `peak` times the median.
+
+    Head h peaks at (1 + h) times `peak`, register r's attention at patch (2, r) (all 2), the centre patch's at itself. Component 1 is a
+    step of +-1, with `component` at patch (1, 2).
+    """
+    registers = BackboneId.parse(backbone).registers
+    queries = ["cls", *(f"reg{r}" for r in range(registers)), "patch"]
+    flat = np.full((images, side, side), 1 / side**2, np.float32)
+    attention = np.repeat(flat[:, None], len(queries), axis=1)
+    attention[:, 0, 1, 2] *= peak
+    for r in range(registers):
+        attention[:, 1 + r, 2, r % side] *= 2
+    attention[:, -1, side // 2, side // 2] *= 50
+    by_head = np.repeat(flat[:, None], heads, axis=1)
+    by_head[:, :, 1, 2] *= peak * (1 + np.arange(heads))
+    norms = flat * 640
+    norms[:, 1, 2] *= norm_peak
+    components = np.ones((images, 3, side, side), np.float32)
+    components[:, :, side // 2 :] = -1
+    components[:, :, 1, 2] = component
+    rgb = np.random.default_rng(seed).integers(0, 255, (images, 4 * side, 4 * side, 3), dtype=np.uint8)
+    names = np.array([f"val/{i}" for i in range(images)])
+    found = dict(rgb=rgb, names=names, queries=np.array(queries), attention=attention, heads=by_head, norms=norms, components=components)
+    return found | {"prefix_norms": np.ones((images, 1 + registers), np.float32), "backbone": np.array(backbone)}
+
+
+def positions(backbone, outliers=True, side=8, images=100, stripes=False):
+    """Rows of stage "positions": border positions at 10 %, others at 2 % (with stripes: even columns 20 %, odd ones none); attention."""
+    registers = BackboneId.parse(backbone).registers
+    share = np.full((side, side), 0.02)
+    share[[0, -1]] = share[:, [0, -1]] = 0.1
+    if stripes:
+        share[:, ::2], share[:, 1::2] = 0.2, 0.0
+    common = dict(question="positions", backbone=backbone, data="planted val", layer=4, n=images, run=f"smoke/positions/{backbone}")
+    rows = [Measurement(metric="second_mode", value=int(outliers), token="patch", note="planted", **common)]
+    rows += [Measurement(metric="cutoff", value=150.0 if outliers else None, token="patch", note="planted", **common)]
+    rows += [Measurement(metric="tail", value=90.0, token="patch", note="planted", **common)]
+    for metric in ["share_tail"] + ["share_above"] * outliers:
+        rows += [Measurement(metric=metric, value=float(v), x=i, token="patch", **common) for i, v in enumerate(share.ravel())]
+    for token in ["cls", *(f"reg{r}" for r in range(registers)), "patch"]:
+        even = np.full(side**2, 0.01)
+        even[side**2 // 2 + side // 2] = 1.0 if token == "patch" else 0.01
+        rows += [Measurement(metric="attention", value=float(v), x=i, token=token, **common) for i, v in enumerate(even)]
+    return rows

@@ -43,15 +43,32 @@ def inputs(request, tmp_path_factory):
     ablation = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 100) for r in (0, 1, 2, 4, 8, 16)]
     zeroshot = [planted.accuracy("zeroshot", f"openclip-r{r}-s0", 0.4 - r / 1000) for r in (0, 4)]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
+    norm_peak = 8 if share else 1.2
+
+    def maps(*names):
+        plain = (9.0, norm_peak)
+        return {n: planted.maps(n, *(plain if "-r0" in n and "dino-" not in n else (2.0, 1.1))) for n in names}
+
+    maps_of_ends = maps(*(f"{m}-r{r}-s0" for m in METHODS for r in (0, 4)))
+    maps_of_plain = maps(*(f"{m}-r0-s0" for m in METHODS), "dino-r0-s0")
+    positions = [planted.positions(f"dinov2-r0-s0{a}", bool(share), stripes=a == "-noaa") for a in ("", "-noaa")]
     return share, {
-        "fig03": {"norms": frame(*ends)},
+        "fig01": {"maps": maps_of_ends},
+        "fig02": {"maps": maps_of_plain},
+        "fig03": {"norms": frame(*ends), "maps": maps_of_plain},
         "fig04": {"steps": frame(*steps), "sizes": frame(*sizes)},
         "fig06": {},
         "fig07": {"norms": frame(*ends)},
-        "fig08": {"linear": frame(*ablation)},
+        "fig08": {"maps": maps(*(f"dinov2-r{r}-s0" for r in (0, 1, 2, 4, 8, 16))), "linear": frame(*ablation)},
+        "fig09": {"maps": maps("dinov2-r16-s0")},
+        "fig10": {"positions": frame(*positions)},
         "fig11": {"interpolation": frame(planted.interpolation())},
         "fig12": {"cost": frame(planted.cost())},
         "fig15": {"norms": frame(*ends)},
+        "fig16": {"positions": frame(planted.positions("dinov2-r4-s0", bool(share)))},
+        "fig17": {"maps": maps("mae-r0-s0")},
+        "fig18": {"maps": maps_of_plain},
+        **{f: {"maps": maps_of_ends} for f in ("fig19", "fig20", "fig21")},
         "table2": {"linear": frame(*linear), "zeroshot": frame(*zeroshot), "reference": printed},
     }
 
@@ -108,6 +125,7 @@ def test_verdicts_are_the_planted_ones(inputs):
     )
     fig03 = module("fig03").table(**given["fig03"])
     assert set(fig03["backbone"]) == {"dinov2-r0-s0"}
+    fig03 = fig03[fig03["panel"] == "histogram"]
     if share:
         assert fig03["share_above"].unique().tolist() == [SHARE] and fig03["cutoff"].unique().tolist() == [100]
     else:
@@ -135,9 +153,10 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
         module("fig07").caption(norms=planted.frame(tmp_path, *norms)).endswith("with 4 registers DINOv2 (3.00 %) has high-norm outliers.")
     )
     linear = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 - r / 100) for r in (0, 1, 4)]
-    assert "no higher count improves on 0" in module("fig08").caption(linear=planted.frame(tmp_path, linear))
+    maps = {f"dinov2-r{r}-s0": planted.maps(f"dinov2-r{r}-s0") for r in (0, 4)}
+    assert "no higher count improves on 0" in module("fig08").caption(maps=maps, linear=planted.frame(tmp_path, linear))
     within = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 1000) for r in (0, 4)]
-    assert "4 is best, within the intervals" in module("fig08").caption(linear=planted.frame(tmp_path, within))
+    assert "4 is best, within the intervals" in module("fig08").caption(maps=maps, linear=planted.frame(tmp_path, within))
 
 
 @pytest.mark.parametrize("method, counts", [("deit3", (0,)), ("dinov2", (4,)), ("openclip", (1, 4))])
@@ -146,8 +165,18 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
     linear = [planted.accuracy("linear", f"{method}-r{r}-s{s}", 0.5) for r in counts for s in (0, 1)]
     norms, linear = planted.frame(tmp_path, *norms), planted.frame(tmp_path, linear)
     first = norms[norms["registers"] == counts[0]]
-    given = {"fig03": {"norms": first}, "fig04": {"steps": first, "sizes": first}, "fig07": {"norms": norms}, "fig15": {"norms": norms}}
-    for artifact, frames in {**given, "fig08": {"linear": linear}}.items():
+    maps = {f"{method}-r{r}-s{s}": planted.maps(f"{method}-r{r}-s{s}") for r in counts for s in (0, 1)}
+    some = {f"{method}-r{counts[0]}-s0": maps[f"{method}-r{counts[0]}-s0"]}
+    positions = planted.frame(tmp_path, *(planted.positions(f"{method}-r{counts[0]}-s{s}{a}") for s in (0, 1) for a in ("", "-noaa")))
+    given = {f: {"maps": maps} for f in ("fig01", "fig02", "fig09", "fig18", "fig19", "fig20", "fig21")}
+    given |= {"fig10": {"positions": positions}, "fig16": {"positions": positions[~positions["noaa"].astype(bool)]}}
+    given |= {
+        "fig03": {"norms": first, "maps": some},
+        "fig04": {"steps": first, "sizes": first},
+        "fig07": {"norms": norms},
+        "fig15": {"norms": norms},
+    }
+    for artifact, frames in {**given, "fig08": {"maps": maps, "linear": linear}}.items():
         caption = module(artifact).caption(**frames)
         assert module(artifact).draw(**frames).axes and "nan" not in caption
         assert panels.name(method) in caption or "any of these" in caption
@@ -159,14 +188,15 @@ def test_a_hand_picked_cutoff_does_not_make_outliers(tmp_path):
     rows = [r for r in rows if r.metric not in ("cutoff", "share")]
     for metric, value in (("cutoff", 30.0), ("share", 0.01)):
         rows.append(planted.Measurement("outliers", metric, "dinov2-r0-s0", value, low=value, high=value, n=50, token="patch", layer=2))
-    caption = module("fig03").caption(norms=planted.frame(tmp_path, rows))
+    caption = module("fig03").caption(norms=planted.frame(tmp_path, rows), maps={"dinov2-r0-s0": planted.maps("dinov2-r0-s0")})
     assert "no second mode" in caption and "outlier" not in caption
     assert "1.00 % above the chosen 30.0" in distributions.verdict(planted.frame(tmp_path, rows)).words
 
 
 def test_fig08_and_table2_are_in_per_cent_with_intervals(inputs):
     _, given = inputs
-    rows = module("fig08").table(**given["fig08"]).set_index("registers")
+    rows = module("fig08").table(**given["fig08"])
+    rows = rows[rows["panel"] == "linear"].set_index("registers")
     assert rows["value"].round(6).to_dict() == {0: 50, 1: 51, 2: 52, 4: 54, 8: 58, 16: 66}
     assert np.allclose(rows["high"] - rows["value"], 2) and (rows["chance"] == 10).all()
     rows = module("table2").table(**given["table2"]).set_index(["part", "model"])

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import planted
 import pytest
@@ -23,6 +24,8 @@ def planted_rows(settings, source, backbone):
         return list(interpolation.interpolation_rows())
     if stage == "norms":
         return planted.norms(str(backbone), registers=backbone.registers, layers=2, run=f"{settings.run}/norms/{backbone}")
+    if stage == "positions":
+        return planted.positions(str(backbone), side=4)
     return [planted.accuracy(stage, str(backbone), 0.5 + backbone.registers / 100)]
 
 
@@ -42,7 +45,11 @@ def page(tmp_path_factory):
                     backbone = (
                         None if file.endswith(("cost.csv", "interpolation.csv")) else config.BackboneId.parse(file.split("/")[-1][:-4])
                     )
-                    measurements.write(file, planted_rows(settings, source, backbone))
+                    if source.startswith("maps/"):
+                        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                        np.savez(folder / file, **planted.maps(str(backbone), images=1, side=4))
+                    else:
+                        measurements.write(file, planted_rows(settings, source, backbone))
             assert cli.main(["draw", artifact.id]) == 0
         assert cli.main(["report"]) == 0
     return folder, settings, built, (folder / "reports/paper.html").read_text()

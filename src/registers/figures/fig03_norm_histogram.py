@@ -72,7 +72,10 @@ def caption(norms: pd.DataFrame, maps: grids.Maps) -> str:
         else:
             largest = panels.number(found.max_over_median, 2)
             said.append(f"the patch norms of {model} have no second mode (largest {largest} times the median)")
-    return f"Over {distributions.verdict(_models(norms)[0][1]).images} images, {panels.listing(said)}."
+    method = {backbone: rows["method"].iloc[0] for backbone, rows in _models(norms)}
+    shown = panels.listing(f"{grids.times(grids.peak(c.values))} ({panels.name(method[c.backbone])})" for c in _cells(norms, maps))
+    images = distributions.verdict(_models(norms)[0][1]).images
+    return f"Over {images} images, {panels.listing(said)}; in the image shown the largest norm is {shown} times the median."
 
 
 def _cells(norms: pd.DataFrame, maps: grids.Maps) -> list[grids.Cell]:

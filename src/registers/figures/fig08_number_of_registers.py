@@ -8,21 +8,26 @@ from matplotlib.lines import Line2D
 from registers.figures import grids, panels
 
 # panels of the bottom row, left to right: question: (metric, title, axis label, factor, whether a larger value is better)
-TASKS = {"linear": ("top1", "classification", "top-1 accuracy (%)", 100, True)}
+TASKS = {
+    "linear": ("top1", "classification", "top-1 accuracy (%)", 100, True),
+    "segmentation": ("miou", "segmentation", "mIoU (%)", 100, True),
+    "depth": ("rmse", "depth", "RMSE", 1, False),
+}
 HEIGHT = 2.2  # inches: the bottom row with its labels
 
 
-def table(maps: grids.Maps, linear: pd.DataFrame) -> pd.DataFrame:
+def table(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> pd.DataFrame:
     """Top: a row per patch of every map, panel attention. Bottom: a row per backbone, panel linear...: value, its interval low to high.
 
-    Values of "linear" are in per cent; n: images, chance: the value of guessing.
+    Values of "linear" and "segmentation" are in per cent, of "depth" in the data's unit (metres for NYUd); several sets of a task are
+    averaged. n: images, chance: the value of guessing.
     """
-    bottom = [_rows(question, frame).assign(panel=question) for question, frame in _given(linear=linear).items()]
+    bottom = [_rows(question, frame).assign(panel=question) for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()]
     return pd.concat([grids.long(_cells(maps)), *bottom], ignore_index=True)
 
 
-def draw(maps: grids.Maps, linear: pd.DataFrame) -> Figure:
-    cells, given = _cells(maps)[0], _given(linear=linear)
+def draw(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> Figure:
+    cells, given = _cells(maps)[0], _given(linear=linear, segmentation=segmentation, depth=depth)
     titles = ["Input", *(f"{b.registers} [reg]" for b in _models(maps))]
     page = grids.page(1, len(titles), titles, [1], below=HEIGHT)
     page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
@@ -41,11 +46,11 @@ def draw(maps: grids.Maps, linear: pd.DataFrame) -> Figure:
     return page.figure
 
 
-def caption(maps: grids.Maps, linear: pd.DataFrame) -> str:
+def caption(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> str:
     peaks, backbones = grids.peaks(_cells(maps, None)), _models(maps)
     by_count = panels.listing(f"{grids.times(peaks[str(b)])} ({b.registers})" for b in backbones)
     attention = f"the largest [CLS] attention of {panels.name(backbones[0].method)} over the median one is {by_count}"
-    said = [_finding(question, frame) for question, frame in _given(linear=linear).items()]
+    said = [_finding(question, frame) for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()]
     return f"By number of registers, {attention}; {'; '.join(said)}."
 
 
@@ -94,12 +99,14 @@ def _given(**tasks: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _rows(question: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """backbone, method, registers, seed, data, value, low, high, n, chance of one task's metric."""
+    """backbone, method, registers, seed, data, value, low, high, n, chance of one task's metric: the mean over its data sets."""
     metric, _, _, factor, _ = TASKS[question]
-    rows = frame[frame["metric"] == metric].sort_values(["method", "registers", "seed"])
-    rows = rows[["backbone", "method", "registers", "seed", "data", "value", "low", "high", "n", "chance"]].reset_index(drop=True)
+    rows = frame[frame["metric"] == metric].dropna(subset=["value"])
+    means = dict.fromkeys(("value", "low", "high", "chance"), "mean")
+    rows = rows.groupby(["backbone", "method", "registers", "seed"], as_index=False).agg({"data": ", ".join, **means, "n": "min"})
+    rows = rows.sort_values(["method", "registers", "seed"], ignore_index=True)
     rows[["value", "low", "high", "chance"]] *= factor
-    return rows
+    return rows.astype({"seed": "Int64", "n": "Int64"})
 
 
 def _models(maps: grids.Maps) -> list:

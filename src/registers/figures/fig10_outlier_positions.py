@@ -27,7 +27,7 @@ def draw(positions: pd.DataFrame) -> Figure:
     for ax, (cell, rows) in zip(page.axes[0], shown):
         image = grids.show(ax, 100 * cell.values, low=0, high=100 * high)
         ax.set_title(f"{_how(rows)}\n{_short(rows)}", fontsize=8, pad=3)
-    page.bar(image, 0, len(shown) - 1, "images with such a norm at this position (%)", grids.ticks(0, 100 * high))
+    page.bar(image, 0, len(shown) - 1, "images with such a norm at this position (%)", grids.ticks(0, 100 * high, 8))
     return page.figure
 
 

@@ -96,7 +96,7 @@ def long(rows: Sequence[Sequence[Cell]]) -> pd.DataFrame:
             about["panel"] = f"{cell.panel}.{channel}" if colour else cell.panel
             numbers = {"row": row.ravel(), "column": column.ravel(), "value": rounded(values.ravel())}
             parts.append(pd.DataFrame(about | numbers))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).astype({"row": "Int64", "column": "Int64"})  # whole also beside rows that have none
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
@@ -255,9 +255,9 @@ def compare(maps: Maps, groups: list[list[BackboneId]], rows: list[list[Cell]], 
     return made
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Two or three round numbers inside a range, for a colour bar as narrow as a cell."""
-    found = MaxNLocator(nbins=3, steps=[1, 2, 5, 10]).tick_values(low, high)
+def ticks(low: float, high: float, count: int = 3) -> list[float]:
+    """About `count` round numbers inside a range, for a colour bar; three fit below one cell."""
+    found = MaxNLocator(nbins=count, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(t) for t in found if low <= t <= high]
 
 
