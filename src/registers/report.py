@@ -109,9 +109,10 @@ def _runs(settings: Settings, artifact: Artifact, read: Callable) -> list[str]:
 def _about(settings: Settings, measured: pd.DataFrame) -> list[tuple[str, str]]:
     """What was run, for the head of the page: (name, value)."""
     trained = sorted({str(BackboneId.parse(b).trained) for b in measured["backbone"] if b})
+    seen = measured[(measured["backbone"] != "") & (measured["question"] != "token_class")]  # whose data are label sets
     return [
         ("Scale", settings.scale),
-        ("Data", ", ".join(sorted({d for d in measured["data"][measured["backbone"] != ""] if d})) or settings.data.eval),
+        ("Data", ", ".join(sorted({d for d in seen["data"] if d})) or settings.data.eval),
         ("Backbones trained", f"{len(trained)} ({', '.join(settings.methods)}; registers {', '.join(map(str, settings.registers))})"),
         ("Seeds", ", ".join(map(str, settings.seeds))),
         ("Images", f"{settings.image_size} × {settings.image_size} pixels"),
