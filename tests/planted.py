@@ -112,6 +112,49 @@ def maps(backbone, peak=1.0, norm_peak=1.0, images=4, side=8, heads=4, component
     return found | {"prefix_norms": np.ones((images, 1 + registers), np.float32), "backbone": np.array(backbone)}
 
 
+def lost(backbone, expansion=1.0, images=2, side=8):
+    """Arrays of evals.discovery for one backbone: the object is a quarter of the image, found whole; the facet is keys for DINOv2, else
+    values. The expansion of keys is `expansion` in a chequered pattern, of queries and values a smooth ramp."""
+    inside = np.zeros((side, side), bool)
+    inside[: side // 2, : side // 2] = True
+    ramp = np.add.outer(np.arange(side), np.arange(side)).astype(np.float32)
+    chequered = np.where(ramp % 2, expansion, -expansion).astype(np.float32)
+    arrays = {"names": np.array([f"val/{i}" for i in range(images)]), "backbone": np.array(backbone), "facets": np.array(["k", "q", "v"])}
+    arrays["facet"] = np.array("k" if backbone.startswith("dinov2") else "v")
+    for i in range(images):
+        arrays |= {
+            f"{i}_rgb": np.full((4 * side, 4 * side, 3), 128, np.uint8),
+            f"{i}_truths": np.array([[0, 0, 2 * side, 2 * side]], np.float32),
+        }
+        for facet in "kqv":
+            maps = dict(score=-ramp, similarity=ramp, expansion=chequered if facet == "k" else ramp, component=inside, mask=inside)
+            arrays |= {f"{i}_{facet}_{step}": values for step, values in maps.items()}
+            arrays |= {f"{i}_{facet}_seed": np.array([0, 0]), f"{i}_{facet}_box": np.array([0, 0, 2 * side, 2 * side])}
+    return arrays
+
+
+def discovery(backbone, corloc, tuned, n=200, half=0.03, data="planted val"):
+    """Rows of question "discovery"."""
+    common = dict(question="discovery", backbone=backbone, data=data, n=n, chance=0.1, run=f"smoke/discovery/{backbone}")
+    values = {"corloc": corloc, "corloc_tuned": tuned, "corloc_dino_seg": 0.2, "corloc_largest_box": 0.15, "corloc_choice": 0.9}
+    return [
+        Measurement(metric=m, value=v, low=v - half, high=v + half, token="k", note=f"planted {m}", **common) for m, v in values.items()
+    ]
+
+
+def dense(backbone, miou, rmse, n=100):
+    """Rows of question "segmentation" and of question "depth"."""
+    common = dict(backbone=backbone, data="planted val", n=n)
+    seg = Measurement(
+        "segmentation", "miou", value=miou, low=miou - 0.01, high=miou + 0.01, chance=0.07, run=f"smoke/segmentation/{backbone}", **common
+    )
+    deep = [
+        Measurement("depth", m, value=v, low=v - 0.01, high=v + 0.01, chance=2.0, run=f"smoke/depth/{backbone}", **common)
+        for m, v in (("rmse", rmse), ("rmse_mean_image", rmse - 0.1))
+    ]
+    return [seg], deep
+
+
 def positions(backbone, outliers=True, side=8, images=100, stripes=False):
     """Rows of stage "positions": border positions at 10 %, others at 2 % (with stripes: even columns 20 %, odd ones none); attention."""
     registers = BackboneId.parse(backbone).registers

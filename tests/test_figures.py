@@ -42,6 +42,9 @@ def inputs(request, tmp_path_factory):
     linear = [planted.accuracy("linear", f"{m}-r{r}-s0", 0.5 + r / 100) for m in METHODS for r in (0, 4)]
     ablation = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + r / 100) for r in (0, 1, 2, 4, 8, 16)]
     zeroshot = [planted.accuracy("zeroshot", f"openclip-r{r}-s0", 0.4 - r / 1000) for r in (0, 4)]
+    both = [planted.dense(f"{m}-r{r}-s0", 0.2 + r / 100, 1.5 - r / 10) for m in METHODS for r in (0, 4)]
+    segmentation, depth = frame(*(s for s, _ in both)), frame(*(d for _, d in both))
+    found = [planted.discovery(f"{m}-r{r}-s0", 0.3 + r / 20, 0.5 + r / 1000) for m in METHODS for r in (0, 4)]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
     norm_peak = 8 if share else 1.2
 
@@ -59,17 +62,31 @@ def inputs(request, tmp_path_factory):
         "fig04": {"steps": frame(*steps), "sizes": frame(*sizes)},
         "fig06": {},
         "fig07": {"norms": frame(*ends)},
-        "fig08": {"maps": maps(*(f"dinov2-r{r}-s0" for r in (0, 1, 2, 4, 8, 16))), "linear": frame(*ablation)},
+        "fig08": {
+            "maps": maps(*(f"dinov2-r{r}-s0" for r in (0, 1, 2, 4, 8, 16))),
+            "linear": frame(*ablation),
+            "segmentation": segmentation,
+            "depth": depth,
+        },
         "fig09": {"maps": maps("dinov2-r16-s0")},
         "fig10": {"positions": frame(*positions)},
         "fig11": {"interpolation": frame(planted.interpolation())},
         "fig12": {"cost": frame(planted.cost())},
+        "fig13": {"lost": {f"{m}-r{r}-s0": planted.lost(f"{m}-r{r}-s0") for m in METHODS for r in (0, 4)}},
+        "fig14": {"lost": {f"openclip-r{r}-s0": planted.lost(f"openclip-r{r}-s0") for r in (0, 4)}},
         "fig15": {"norms": frame(*ends)},
         "fig16": {"positions": frame(planted.positions("dinov2-r4-s0", bool(share)))},
         "fig17": {"maps": maps("mae-r0-s0")},
         "fig18": {"maps": maps_of_plain},
         **{f: {"maps": maps_of_ends} for f in ("fig19", "fig20", "fig21")},
-        "table2": {"linear": frame(*linear), "zeroshot": frame(*zeroshot), "reference": printed},
+        "table2": {
+            "linear": frame(*linear),
+            "segmentation": segmentation,
+            "depth": depth,
+            "zeroshot": frame(*zeroshot),
+            "reference": printed,
+        },
+        "table3": {"discovery": frame(*found), "reference": printed},
     }
 
 
@@ -199,20 +216,50 @@ def test_fig08_and_table2_are_in_per_cent_with_intervals(inputs):
     rows = rows[rows["panel"] == "linear"].set_index("registers")
     assert rows["value"].round(6).to_dict() == {0: 50, 1: 51, 2: 52, 4: 54, 8: 58, 16: 66}
     assert np.allclose(rows["high"] - rows["value"], 2) and (rows["chance"] == 10).all()
-    rows = module("table2").table(**given["table2"]).set_index(["part", "model"])
-    assert len(rows) == 6 + 2
-    assert rows.loc[("a", "DINOv2+reg"), ["ours", "low", "high", "paper", "n"]].tolist() == [54, 52, 56, 84.8, 1000]
-    assert rows.loc[("b", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
+    shown = module("fig08").table(**given["fig08"])
+    last = shown[shown["registers"] == 4].set_index(["panel", "method"])["value"]
+    assert last["segmentation", "deit3"] == pytest.approx(24) and last["depth", "deit3"] == pytest.approx(1.1)
+    rows = module("table2").table(**given["table2"]).set_index(["task", "model"])
+    assert len(rows) == 3 * 6 + 2 and (rows["part"] == "b").sum() == 2
+    assert rows.loc[("linear top-1", "DINOv2+reg"), ["ours", "low", "high", "paper", "n"]].tolist() == [54, 52, 56, 84.8, 1000]
+    assert rows.loc[("segmentation mIoU", "DINOv2+reg"), ["ours", "low", "high", "paper"]].tolist() == [24, 23, 25, 47.9]
+    assert rows.loc[("depth rmse", "OpenCLIP"), ["ours", "low", "high", "paper"]].tolist() == [1.5, 1.49, 1.51, 0.702]
+    assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
     caption = module("table2").caption(**given["table2"])
-    assert "+4.0 points for DINOv2 (within the intervals)" in caption and "-0.4 points zero-shot for OpenCLIP (within" in caption
+    assert (
+        "+4.0 points for DINOv2 (within the intervals)" in caption
+        and "zero-shot top-1 changes by -0.4 points for OpenCLIP (within" in caption
+    )
+    assert "depth rmse (lower is better) changes by -0.400 for DeiT-III (beyond" in caption
 
 
 def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
     given = dict(
         inputs[1]["table2"], linear=planted.frame(tmp_path, [planted.accuracy("linear", n, 0.5) for n in ("deit3-r0-s0", "dinov2-r4-s0")])
     )
-    rows = module("table2").table(**given).set_index(["part", "model"])
-    assert np.isnan(rows.loc[("a", "DeiT-III+reg"), "ours"]) and rows.loc[("a", "DeiT-III+reg"), "note"] == "not trained in this run"
+    rows = module("table2").table(**given).set_index(["task", "model"])
+    missing = rows.loc[("linear top-1", "DeiT-III+reg")]
+    assert np.isnan(missing["ours"]) and missing["note"] == "not trained in this run"
+
+
+def test_table3_and_the_steps_of_lost_are_the_planted_ones(inputs, tmp_path):
+    _, given = inputs
+    rows = module("table3").table(**given["table3"]).set_index(["procedure", "model"])
+    assert len(rows) == 4 * 6  # the tuning grid is no row
+    wanted = ["corloc", "low", "high", "paper VOC 2007", "paper COCO 20k"]
+    assert rows.loc[("LOST, as published", "DINOv2+reg"), wanted].tolist() == [50, 47, 53, 55.4, 42.0]
+    assert rows.loc[("LOST, tuned", "OpenCLIP"), wanted].tolist() == [50, 47, 53, 38.8, 31.0]
+    assert rows.loc[("DINO-seg, best head", "DeiT-III"), "corloc"] == 20
+    caption = module("table3").caption(**given["table3"])
+    assert "LOST, as published on planted val (n = 200), +20.0 points for DeiT-III (beyond the intervals)" in caption
+    assert "LOST, tuned on planted val (n = 200), +0.4 points for DeiT-III (within the intervals)" in caption
+    lost = given["fig13"]["lost"]
+    steps = module("fig13").table(lost)
+    box = steps[(steps["backbone"] == "deit3-r0-s0") & steps["panel"].str.startswith("box")]["value"].tolist()
+    assert box == [0, 0, 16, 16] and "DeiT-III 1.00 without registers and 1.00 with 4" in module("fig13").caption(lost)
+    assert "-1.00 (keys), 1.00 (queries) and 1.00 (values) without registers" in module("fig14").caption(given["fig14"]["lost"])  # planted
+    worse = {"openclip-r0-s0": planted.lost("openclip-r0-s0", expansion=0.0), "openclip-r4-s0": planted.lost("openclip-r4-s0")}
+    assert "smoother for none of the three" in module("fig14").caption(worse)
 
 
 def test_fig12_and_fig11_are_exact(inputs):

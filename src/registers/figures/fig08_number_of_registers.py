@@ -16,17 +16,22 @@ TASKS = {
 HEIGHT = 2.2  # inches: the bottom row with its labels
 
 
-def table(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> pd.DataFrame:
+def table(
+    maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame | None = None, depth: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Top: a row per patch of every map, panel attention. Bottom: a row per backbone, panel linear...: value, its interval low to high.
 
     Values of "linear" and "segmentation" are in per cent, of "depth" in the data's unit (metres for NYUd); several sets of a task are
     averaged. n: images, chance: the value of guessing.
     """
-    bottom = [_rows(question, frame).assign(panel=question) for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()]
+    bottom = [
+        _rows(question, frame).assign(panel=question)
+        for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()
+    ]
     return pd.concat([grids.long(_cells(maps)), *bottom], ignore_index=True)
 
 
-def draw(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> Figure:
+def draw(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame | None = None, depth: pd.DataFrame | None = None) -> Figure:
     cells, given = _cells(maps)[0], _given(linear=linear, segmentation=segmentation, depth=depth)
     titles = ["Input", *(f"{b.registers} [reg]" for b in _models(maps))]
     page = grids.page(1, len(titles), titles, [1], below=HEIGHT)
@@ -46,7 +51,7 @@ def draw(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, dep
     return page.figure
 
 
-def caption(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame, depth: pd.DataFrame) -> str:
+def caption(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame | None = None, depth: pd.DataFrame | None = None) -> str:
     peaks, backbones = grids.peaks(_cells(maps, None)), _models(maps)
     by_count = panels.listing(f"{grids.times(peaks[str(b)])} ({b.registers})" for b in backbones)
     attention = f"the largest [CLS] attention of {panels.name(backbones[0].method)} over the median one is {by_count}"
@@ -87,14 +92,14 @@ def _curve(ax: Axes, question: str, rows: pd.DataFrame) -> None:
     chance = rows["chance"].mean()
     if chance == chance and chance > 0.8 * rows["low"].min():
         ax.axhline(chance, color=panels.GREY, linestyle=":", linewidth=0.9)
-        panels.note(ax, f"chance {panels.number(chance)}", "lower right")
+        panels.note(ax, f"chance {panels.number(chance)}", "lower right" if TASKS[question][4] else "upper right")
     ax.set_xticks(range(len(counts)), [str(r) for r in counts])
     ax.set(xlabel="number of [reg] tokens", title=f"{title}, {rows['data'].iloc[0]}")
     ax.set_ylabel(label)
     ax.margins(x=0.08)
 
 
-def _given(**tasks: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _given(**tasks: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
     return {question: frame for question, frame in tasks.items() if frame is not None and len(frame)}
 
 

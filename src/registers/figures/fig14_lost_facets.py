@@ -1,0 +1,60 @@
+"""Fig. 14: the seed expansion of LOST in OpenCLIP for keys, queries and values, without and with registers (paper, appendix C)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from registers.figures import grids, panels
+
+FACETS = {"k": "keys", "q": "queries", "v": "values"}
+IMAGE = 0  # the first one, as in the paper
+
+
+def table(lost: grids.Maps) -> pd.DataFrame:
+    """A row per patch of every map; panel: keys, queries, values."""
+    return grids.long([[grids.Cell(str(b), str(a["names"][IMAGE]), n, _map(a, f)) for f, n in FACETS.items()] for b, a in _models(lost)])
+
+
+def draw(lost: grids.Maps) -> Figure:
+    shown = _models(lost)
+    page = grids.page(len(shown), 2 + len(FACETS), ["", "Input", *FACETS.values()], [1])
+    for axes, (backbone, arrays) in zip(page.axes, shown):
+        text = f"{panels.name(backbone.method)}\n{panels.registers_label(backbone.registers)}"
+        axes[0].text(0.5, 0.5, text, transform=axes[0].transAxes, ha="center", va="center", fontsize=8, color=panels.INK)
+        axes[0].patch.set_visible(False)
+        axes[1].imshow(arrays[f"{IMAGE}_rgb"], aspect="auto")
+        for ax, facet in zip(axes[2:], FACETS):
+            grids.show(ax, _map(arrays, facet))
+    return page.figure
+
+
+def caption(lost: grids.Maps) -> str:
+    said, spotty = [], {}
+    for backbone, arrays in _models(lost):
+        images = range(len(arrays["names"]))
+        smooth = {name: float(np.mean([_smoothness(_map(arrays, facet, i)) for i in images])) for facet, name in FACETS.items()}
+        words = panels.listing(f"{value:.2f} ({name})" for name, value in smooth.items())
+        said.append(f"{words} {panels.having(backbone.registers)}")
+        spotty[backbone.registers] = smooth
+    counts = sorted(spotty)
+    verdict = ""
+    if len(counts) > 1:
+        better = [name for name in FACETS.values() if spotty[counts[-1]][name] > spotty[counts[0]][name]]
+        verdict = f", so registers make it smoother for {panels.listing(better)} of the three"
+    model = panels.name(_models(lost)[0][0].method)
+    return f"In {model} the seed expansion of neighbouring patches correlates (1 is smooth) at {'; '.join(said)}{verdict}."
+
+
+def _models(lost: grids.Maps) -> list[tuple]:
+    return [(b, lost[str(b)]) for b in grids.models(lost)]
+
+
+def _map(arrays: dict[str, np.ndarray], facet: str, image: int = IMAGE) -> np.ndarray:
+    return arrays[f"{image}_{facet}_expansion"].astype(float)
+
+
+def _smoothness(values: np.ndarray) -> float:
+    """Correlation of a patch's value with those to its right and below it."""
+    here = np.concatenate([values[:, :-1].ravel(), values[:-1].ravel()])
+    there = np.concatenate([values[:, 1:].ravel(), values[1:].ravel()])
+    return float(np.corrcoef(here, there)[0, 1]) if here.std() and there.std() else 1.0
