@@ -37,8 +37,8 @@ class Stripes:
 
 def method(registers: int = 1, dataset=None, **recipe) -> Deit3:
     overrides = {f"recipes.deit3.{k}": v for k, v in recipe.items()}
-    small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2}
-    settings = load({"scale": "smoke", "overrides": {**small, **overrides}})
+    small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2, "recipes.deit3.layer_scale": 1e-4}
+    settings = load({"scale": "laptop", "overrides": {**small, **overrides}})
     torch.manual_seed(0)
     return Deit3(settings, BackboneId("deit3", registers, 0), dataset or Stripes())
 
@@ -127,7 +127,7 @@ def test_weight_decay_spares_one_dimensional_and_prefix_parameters():
 def test_drop_path_is_constant_and_layer_scale_starts_at_1e_4():
     deit = method(**{"size": "base"})
     assert deit.backbone.architecture.layer_scale == 1e-4
-    settings = load({"scale": "smoke", "overrides": {"sizes.base.drop_path": 0.2}})
+    settings = load({"scale": "laptop", "overrides": {"sizes.base.drop_path": 0.2, "recipes.deit3.layer_scale": 1e-4}})
     blocks = Deit3(settings, BackboneId("deit3", 0, 0), Stripes()).backbone.vit.blocks
     assert {b.drop_path1.drop_prob for b in blocks} | {b.drop_path2.drop_prob for b in blocks} == {0.2}
 

@@ -46,7 +46,7 @@ class Colours:
 def method(registers: int = 1, **recipe) -> OpenClip:
     small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2}
     text = {"embed": 16, "context": 16, "text_width": 16, "text_depth": 1, "text_heads": 2, "vocabulary": "corpus", **recipe}
-    settings = load({"scale": "smoke", "overrides": {**small, **{f"recipes.openclip.{k}": v for k, v in text.items()}}})
+    settings = load({"scale": "laptop", "overrides": {**small, **{f"recipes.openclip.{k}": v for k, v in text.items()}}})
     torch.manual_seed(0)
     return OpenClip(settings, BackboneId("openclip", registers, 0), Colours())
 
