@@ -73,6 +73,64 @@ def interpolation(source=16):
     return rows
 
 
+TAIL = "high-norm tail (2 %)"
+NO_MODE = "no second mode: planted"
+
+
+def token_class(
+    backbone, outlier=None, normal=0.2, cls=0.8, registers=0, register=0.7, tail=0.4, sets=("class", "fine", "colour"), half=0.05
+):
+    """Rows of question "token_class": the planted accuracy at the first label set, a point more at each further."""
+    kinds = {"cls": cls, **{f"reg{r}": register for r in range(registers)}, "normal": normal, "outlier": outlier, TAIL: tail}
+    rows = []
+    for token, value in kinds.items():
+        common = dict(question="token_class", backbone=backbone, token=token, run=f"smoke/token_class/{backbone}")
+        if value is None:
+            rows += [Measurement(metric="top1", value=None, data=d, note=NO_MODE, **common) for d in sets]
+            rows.append(Measurement(metric="top1_mean", value=None, note=NO_MODE, **common))
+            continue
+        values = [value + i / 100 for i in range(len(sets))]
+        for data, v in zip(sets, values):
+            rows.append(Measurement(metric="top1", value=v, low=v - half, high=v + half, n=64, chance=0.1, data=data, **common))
+            if token in ("normal", "outlier", TAIL):
+                rows.append(Measurement(metric="top1_std", value=0.013, n=64, data=data, **common))
+        mean = float(np.mean(values))
+        rows.append(Measurement(metric="top1_mean", value=mean, low=mean - half / 2, high=mean + half / 2, n=64, chance=0.1, **common))
+    return rows
+
+
+def _by_kind(question, metric, backbone, kinds, half, chance):
+    common = dict(question=question, metric=metric, backbone=backbone, run=f"smoke/{question}/{backbone}")
+    for token, value in kinds.items():
+        if value is None:
+            yield Measurement(value=None, token=token, note=NO_MODE, **common)
+        else:
+            yield Measurement(value=value, low=value - half, high=value + half, n=500, chance=chance, token=token, **common)
+
+
+def local(backbone, normal=(0.6, 0.5, 4.0), outlier=None, tail=(0.5, 0.9, 4.5), half=0.02):
+    """Rows of questions "position" and "reconstruction": (top1, distance, l2) of each kind; outlier None: no such."""
+    rows = []
+    for i, (question, metric, chance) in enumerate(
+        (("position", "top1", 1 / 64), ("position", "distance", 4.1), ("reconstruction", "l2", 6.9))
+    ):
+        kinds = {"normal": normal[i], "outlier": outlier and outlier[i], TAIL: tail[i]}
+        rows += _by_kind(question, metric, backbone, kinds, half, chance)
+    return rows
+
+
+def neighbours(backbone, normal=0.65, outlier=None, tail=0.75, half=0.02):
+    """Rows of question "neighbours": means, and densities of one bin that holds the mean."""
+    kinds = {"normal": normal, "outlier": outlier, TAIL: tail}
+    rows = list(_by_kind("neighbours", "mean", backbone, kinds, half, 0.1))
+    centres = np.round(np.arange(-0.975, 1, 0.05), 6)
+    for token, value in kinds.items():
+        for x in centres if value is not None else ():
+            height = 20.0 * (x == centres[np.abs(centres - value).argmin()])
+            rows.append(Measurement("neighbours", "density", backbone, float(height), token=token, x=float(x), n=500))
+    return rows
+
+
 def frame(tmp_path, *groups, size="base") -> pd.DataFrame:
     """The rows as the command line hands them to a figure: written, read, and the default size named."""
     files = []
