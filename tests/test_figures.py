@@ -45,6 +45,11 @@ def inputs(request, tmp_path_factory):
     both = [planted.dense(f"{m}-r{r}-s0", 0.2 + r / 100, 1.5 - r / 10) for m in METHODS for r in (0, 4)]
     segmentation, depth = frame(*(s for s, _ in both)), frame(*(d for _, d in both))
     found = [planted.discovery(f"{m}-r{r}-s0", 0.3 + r / 20, 0.5 + r / 1000) for m in METHODS for r in (0, 4)]
+    outlier = 0.75 if share else None
+    single = [planted.token_class(f"{m}-r0-s0", outlier) for m in METHODS]
+    with_one = [planted.token_class("dinov2-r0-s0", outlier), planted.token_class("dinov2-r1-s0", registers=1)]
+    beside = [planted.neighbours(f"{m}-r0-s0", outlier=0.9 if share else None) for m in METHODS]
+    place = [planted.local(f"{m}-r0-s0", outlier=(0.2, 3.0, 6.0) if share else None) for m in METHODS]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
     norm_peak = 8 if share else 1.2
 
@@ -87,6 +92,11 @@ def inputs(request, tmp_path_factory):
             "reference": printed,
         },
         "table3": {"discovery": frame(*found), "reference": printed},
+        "fig05": {"neighbours": frame(*beside), "local": frame(*place), "reference": printed},
+        "table1": {"tokens": frame(*single), "reference": printed},
+        "table4": {"tokens": frame(*with_one), "reference": printed},
+        "table5": {"local": frame(*(planted.local(f"dinov2-r{r}-s0") for r in (0, 4))), "reference": printed},
+        "table6": {"tokens": frame(*single), "reference": printed},
     }
 
 

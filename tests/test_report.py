@@ -26,6 +26,10 @@ def planted_rows(settings, source, backbone):
         return planted.norms(str(backbone), registers=backbone.registers, layers=2, run=f"{settings.run}/norms/{backbone}")
     if stage == "positions":
         return planted.positions(str(backbone), side=4)
+    if stage == "token_class":
+        return planted.token_class(str(backbone), registers=backbone.registers)
+    if stage in ("local", "neighbours"):
+        return getattr(planted, stage)(str(backbone))
     return [planted.accuracy(stage, str(backbone), 0.5 + backbone.registers / 100)]
 
 
