@@ -21,7 +21,7 @@ MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of 
 SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
 PICTURES = ("labels", "text", "images", "eval")  # roles of data sets of pictures; the other roles are those of TRUTHS
 TRUTHS = {  # kinds of data sets with masks, depth or boxes by role, read by data/truth_sets.py
-    "segmentation": ("world", "ade20k", "voc2012", "coco"),
+    "segmentation": ("world", "ade20k", "voc2012", "coco", "semantic"),
     "depth": ("world", "nyud"),
     "discovery": ("world", "voc2007", "voc2012", "coco20k", "coco"),
 }
@@ -194,6 +194,7 @@ class Discovery:
     layers: tuple[int, ...] = (-1, -2, -3, -4)  # counted from the end; the published one is -1
     biases: tuple[float, ...] = (-0.6, -0.4, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1)  # in units of the mean squared norm of the features
     pictures: int = at_least(0, 4)  # images whose steps are kept for Figs. 13 and 14
+    size: int = at_least(0, 0)  # short side in pixels; 0: as it is, as published (large photos in small patches need a smaller one)
 
 
 @dataclass(frozen=True)
@@ -345,11 +346,14 @@ def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None 
 
     root, data_name, roles = _data(given.get("data"), sizes_and_lengths.pop("data", {}))
     recipes = sizes_and_lengths.pop("recipes", {})
+    counts, only = given.get("registers", [0, 1, 2, 4, 8, 16]), sizes_and_lengths.pop("registers", None)
+    if only and isinstance(counts, (list, tuple)):  # a scale may leave counts out to stay small; never all of them
+        counts = [r for r in counts if r in only] or counts
     _only_known("recipes", recipes, set(METHODS))
     fields = dict(
         scale=name,
         methods=given.get("methods", list(MAIN_METHODS)),
-        registers=given.get("registers", [0, 1, 2, 4, 8, 16]),
+        registers=counts,
         seeds=given.get("seeds", [0]),
         device=given.get("device", "auto"),
         precision=given.get("precision", "auto"),

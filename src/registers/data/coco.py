@@ -60,7 +60,12 @@ class Coco(Files):
         for one in annotations:
             index = position.get(one["image_id"])
             if index is not None:
-                shape = one["segmentation"] if truth == "masks" else one["bbox"]
+                kind = "segmentation" if truth == "masks" else "bbox"
+                if kind not in one:
+                    raise ConfigError(
+                        f"coco = {path}: annotation {one.get('id')} has no {kind}; allowed for {truth} are annotations with one"
+                    )
+                shape = one[kind]
                 self._truths[index].append((number.get(one["category_id"], -1), bool(one.get("iscrowd", 0)), shape))
         self._json = path
 

@@ -4,13 +4,15 @@ Segmentation and depth train on "train" and are measured on "val". Discovery is 
 its settings are tuned on other annotated images ("train" here).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from registers.config import ConfigError
 from registers.data.ade20k import Ade20k
-from registers.data.coco import Coco
+from registers.data.coco import Coco, SemanticMasks
 from registers.data.nyud import Nyud
 from registers.data.sample import Dataset, Sample
+from registers.data.truths import Files
 from registers.data.voc import Voc
 
 COCO_20K = "coco_20k_filenames.txt"  # valeoai/LOST: the names of COCO 20k, images of train2014; expected in the set's folder
@@ -32,7 +34,7 @@ def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
     """One split of a set of `config.TRUTHS`; None where discovery has nothing else to tune on.
 
     Discovery: VOC 2007 trainval, tuned on its test images; VOC 2012 trainval, tuned on VOC 2007's trainval beside it; COCO 20k, tuned on
-    val2014; other COCO sets as their splits are. A COCO set of a single split is halved: "val" is every second image from the first on.
+    val2014; other COCO sets as their splits are. A set of a single split is halved: "val" is every second image from the first on.
     """
     if kind == "ade20k":
         return Ade20k(root, split)
@@ -41,6 +43,8 @@ def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
     truth = "masks" if role == "segmentation" else "boxes"
     if kind == "coco":
         return _coco(root, truth, split)
+    if kind == "semantic":
+        return _semantic(root, split)
     if role == "segmentation":
         return Voc(root, split, "2012", "masks")
     if kind == "coco20k":
@@ -60,16 +64,30 @@ def _coco(root: Path, truth: str, split: str) -> Dataset:
     found = sorted(path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json"))
     if not found:
         raise ConfigError(f"coco = {root}: no annotations/instances_*.json there")
+    return _part(found, split, lambda name: Coco(root, name, truth=truth))
+
+
+def _semantic(root: Path, split: str) -> Dataset:
+    """root/SPLIT/*.jpg with root/semantic/SPLIT/*.png and root/semantic/classes.yaml (classes: id: name)."""
+    found = sorted(path.name for path in (root / "semantic").glob("*") if path.is_dir())
+    if not found:
+        raise ConfigError(f"semantic = {root}: no folder of masks semantic/SPLIT there")
+    classes = root / "semantic" / "classes.yaml"
+    return _part(found, split, lambda name: SemanticMasks(root / name, root / "semantic" / name, classes, split=name))
+
+
+def _part(found: list[str], split: str, open_one: Callable[[str], Files]) -> Dataset:
+    """The set's own split, or half of its only one."""
     own = [name for name in found if name.startswith(split)]
     if own and len(found) > 1:
-        return Coco(root, own[-1], truth=truth)
-    return Half(Coco(root, found[0], truth=truth), 0 if split == "val" else 1)
+        return open_one(own[-1])
+    return Half(open_one(found[0]), 0 if split == "val" else 1)
 
 
 class Half:
     """Every second sample of a data set, from position `first` on."""
 
-    def __init__(self, whole, first: int) -> None:
+    def __init__(self, whole: Files, first: int) -> None:
         self.whole, self.first = whole, first
         self.classes, self.attributes, self.mask_classes = whole.classes, whole.attributes, whole.mask_classes
         self.split = f"{whole.split}, every second image from {'the first' if first == 0 else 'the second'} on"

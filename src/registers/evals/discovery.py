@@ -17,6 +17,7 @@ from torch import Tensor
 from registers.config import Discovery
 from registers.data.sample import Dataset, Sample
 from registers.evals.boxes import corloc, dino_seg, found, largest_box
+from registers.evals.crops import resized
 from registers.evals.lost import Lost, Normalisation, degrees, expand, lost, prepared, to_pixels
 from registers.evals.streams import Stream
 from registers.evals.zeroshot import wilson
@@ -120,6 +121,24 @@ def batches(stream: Iterable[Sample], batch: int, patch: int) -> Iterator[tuple[
         for grid, group in groups.items():
             for start in range(0, len(group), batch):
                 yield grid, group[start : start + batch]
+
+
+class Shrunk:
+    """A data set whose images have a short side of `short` pixels (bilinear), with their boxes."""
+
+    def __init__(self, dataset: Dataset, short: int) -> None:
+        self.dataset, self.short = dataset, short
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        image = resized(sample.image, self.short)
+        if sample.boxes is None:
+            return replace(sample, image=image)
+        ratio = np.divide(image.size, sample.image.size)
+        return replace(sample, image=image, boxes=(sample.boxes * np.tile(ratio, 2)).astype(np.float32))
 
 
 class Search:
@@ -241,8 +260,10 @@ def discover(
     i_f_similars, i_f_expansion, i_f_mask, i_f_component (h, w), i_f_seed (row, column), i_f_box (pixels); names, backbone, facets, facet.
     Images without a true box, or whose file cannot be used, are left out and counted in the notes.
     """
-    search, published = Search(backbone, settings, mean, std, device), untuned(backbone)
     data = data or type(dataset).__name__.lower()
+    if settings.size:
+        dataset, tune_on = Shrunk(dataset, settings.size), None if tune_on is None else Shrunk(tune_on, settings.size)
+    search, published = Search(backbone, settings, mean, std, device), untuned(backbone)
     tuned, heads, where, tuning = None, None, "these images, as published", None
     if tune_on is not None:
         tuned, seg, box, candidates, tuning = tune(search, tune_on, progress)
