@@ -26,12 +26,12 @@ def draw(maps: grids.Maps) -> Figure:
                 grids.show(ax, cell.values)
         return page.figure
     lines = -(-heads // ACROSS)
-    page = grids.page(lines, 1 + ACROSS, ["Input"], [1])
+    page = grids.page(lines, 1 + ACROSS, ["Input"], [1], row_gap=grids.TITLE)
     page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
     for i, cell in enumerate(rows[0]):
         ax = page.axes[i // ACROSS, 1 + i % ACROSS]
         grids.show(ax, cell.values)
-        panels.note(ax, cell.panel, "upper left", panels.INK)
+        ax.set_title(cell.panel, fontsize=8, pad=3)
     for ax in page.axes.ravel():
         ax.set_visible(ax is page.axes[0, 0] or bool(ax.images))
     return page.figure
