@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -26,6 +27,10 @@ def planted_rows(settings, source, backbone):
         return planted.norms(str(backbone), registers=backbone.registers, layers=2, run=f"{settings.run}/norms/{backbone}")
     if stage == "positions":
         return planted.positions(str(backbone), side=4)
+    if stage in ("segmentation", "depth"):
+        return planted.dense(str(backbone), 0.2, 1.5)[stage == "depth"]
+    if stage == "discovery":
+        return planted.discovery(str(backbone), 0.3, 0.4)
     if stage == "token_class":
         return planted.token_class(str(backbone), registers=backbone.registers)
     if stage in ("local", "neighbours"):
@@ -52,6 +57,9 @@ def page(tmp_path_factory):
                     if source.startswith("maps/"):
                         (folder / file).parent.mkdir(parents=True, exist_ok=True)
                         np.savez(folder / file, **planted.maps(str(backbone), images=1, side=4))
+                    elif source.startswith("lost/"):
+                        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                        np.savez(folder / file, **planted.lost(str(backbone), images=1, side=4))
                     else:
                         measurements.write(file, planted_rows(settings, source, backbone))
             assert cli.main(["draw", artifact.id]) == 0
@@ -97,9 +105,7 @@ def test_every_relative_link_leads_somewhere(page):
 def test_captions_are_ours_and_runs_are_linked(page):
     folder, settings, built, html = page
     for artifact in built.values():
-        assert (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip().split("(")[0] in html.replace(
-            "&#39;", "'"
-        ).replace("&gt;", ">")
+        assert (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip().split("(")[0] in unescape(html)
         section = html.split(f'<section id="{artifact.id}"')[1].split("</section>")[0]
         assert artifact.source in section and report.RULE_FILE in section
         assert re.search(rf'href="{report.UI}/#/experiments/\d+/runs/\w+">{settings.run}/draw/{artifact.id}<', section)  # delivered runs
