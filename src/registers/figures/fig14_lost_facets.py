@@ -55,6 +55,6 @@ def _map(arrays: dict[str, np.ndarray], facet: str, image: int = IMAGE) -> np.nd
 
 def _smoothness(values: np.ndarray) -> float:
     """Correlation of a patch's value with those to its right and below it."""
-    here = np.concatenate([values[:, :-1].ravel(), values[:-1].ravel()])
-    there = np.concatenate([values[:, 1:].ravel(), values[1:].ravel()])
+    here = np.concatenate([np.delete(values, -1, axis).ravel() for axis in (0, 1)])
+    there = np.concatenate([np.delete(values, 0, axis).ravel() for axis in (0, 1)])
     return float(np.corrcoef(here, there)[0, 1]) if here.std() and there.std() else 1.0
