@@ -50,6 +50,8 @@ def test_without_a_second_mode_there_is_a_dash_and_the_reason(tmp_path):
         row = module.table(given, PRINTED).set_index(["model", "token"]).loc[("DINOv2", "outlier")]
         assert set(row[["mean", "class", "fine", "colour"]]) == {"–"} and "no second mode" in row["note"]
     assert "no second mode and hence no outliers" in table1.caption(given, PRINTED)
+    bare = planted.frame(tmp_path, planted.token_class("dinov2-r0-s0", tail=None))
+    assert "too few images for the high-norm tail" in table1.caption(bare, PRINTED) and "–" not in table1.caption(bare, PRINTED)
 
 
 @pytest.mark.parametrize("outlier, words", [(0.75, "above normal ones"), (0.05, "below normal ones"), (0.2, "not apart from normal ones")])

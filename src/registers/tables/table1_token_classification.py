@@ -33,7 +33,9 @@ def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
         normal, outlier = means[cells.NORMAL], means[cells.OUTLIER]
         words = f"for {name} {means['cls'].short} % from [CLS], {normal.short} % from a normal patch and "
         if outlier.value is None:
-            words += f"{means[cells.TAIL].short} % from the {cells.TAIL}, as it has no second mode and hence no outliers"
+            tail = means[cells.TAIL]
+            words += "too few images for" if tail.value is None else f"{tail.short} % from"
+            words += f" the {cells.TAIL}, as it has no second mode and hence no outliers"
         else:
             words += f"{outlier.short} % from an outlier, {outlier.against(normal)} normal ones by their intervals"
         said.append(words)
