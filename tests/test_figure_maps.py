@@ -172,9 +172,9 @@ def test_fig16_measures_how_far_attention_spreads(tmp_path):
     frame = planted.frame(tmp_path, planted.positions("dinov2-r4-s0"))
     assert list(dict.fromkeys(fig16.table(frame)["panel"])) == ["cls", "reg0", "reg1", "reg2", "reg3", "patch"]
     text = fig16.caption(frame)
-    assert "100 % from [CLS], 100 % from the registers and" in text and "the most focused, as in the paper" in text
+    assert "100 % from [CLS], 100 % from the registers and" in text and "clearly the most focused, as in the paper" in text
     swapped = frame.assign(token=frame["token"].map({"patch": "cls", "cls": "patch"}).fillna(frame["token"]))
-    assert "not the most focused" in fig16.caption(swapped)
+    assert "not clearly the most focused" in fig16.caption(swapped)
     assert grid(fig16.table(frame), panel="patch")[4, 4] == 1
 
 

@@ -34,7 +34,7 @@ def table(
 def draw(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame | None = None, depth: pd.DataFrame | None = None) -> Figure:
     cells, given = _cells(maps)[0], _given(linear=linear, segmentation=segmentation, depth=depth)
     titles = ["Input", *(f"{b.registers} [reg]" for b in _models(maps))]
-    page = grids.page(1, len(titles), titles, [1], below=HEIGHT)
+    page = grids.page(1, len(titles), titles, [1], below=HEIGHT, whole=True)
     page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
     for ax, cell in zip(page.axes[0, 1:], cells):
         grids.show(ax, cell.values)

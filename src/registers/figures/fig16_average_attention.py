@@ -36,10 +36,10 @@ def caption(positions: pd.DataFrame) -> str:
     model = panels.name(positions["method"].iloc[0])
     broad = {"[CLS]": [reach["cls"]]} | ({"the registers": registers} if registers else {})
     said = panels.listing(f"{_range(values)} from {name}" for name, values in (broad | {"the patch": [reach["patch"]]}).items())
-    focused = reach["patch"] < min(v for values in broad.values() for v in values)
+    focused = grids.NOTICEABLE * reach["patch"] < min(v for values in broad.values() for v in values)
     return (
         f"In {model}, averaged over {images} images, attention spreads over as many patches as {said} (100 % would be even): the patch is "
-        f"{'the most focused, as' if focused else 'not the most focused, other than'} in the paper."
+        f"{'clearly the most focused, as' if focused else 'not clearly the most focused, other than'} in the paper."
     )
 
 

@@ -202,20 +202,24 @@ def page(
     side: float | None = None,
     row_gap: float = GAP,
     right: float = 0.0,
+    whole: bool = False,
 ) -> Page:
     """An empty page of rows x columns square cells; a wider gap stands before each column in groups.
 
     titles: over the columns. heads: room for `Page.head`. below, above, right: further inches, e.g. BAR for `Page.bar`.
+    whole: the page is `width` inches wide even where its cells are not; they stand in the middle.
     """
     gaps = (columns - 1) * GAP + len(groups) * (GROUP - GAP)
     side = min(side or LARGEST, (width - 2 * MARGIN - right - gaps) / columns)
     used = 2 * MARGIN + columns * side + gaps + right
+    left = MARGIN + (max(0.0, width - used) / 2 if whole else 0.0)
+    used = max(used, width) if whole else used
     top = MARGIN + above + (TITLE if titles else 0) + (HEAD if heads else 0)
     height = top + rows * side + (rows - 1) * row_gap + MARGIN + below
     figure = Figure(figsize=(used, height))
     axes = np.empty((rows, columns), dtype=object)
     for r in range(rows):
-        x = MARGIN
+        x = left
         for c in range(columns):
             x += (GROUP - GAP) if c in groups else 0
             y = height - top - (r + 1) * side - r * row_gap
