@@ -92,7 +92,8 @@ def _curve(ax: Axes, question: str, rows: pd.DataFrame) -> None:
     chance = rows["chance"].mean()
     if chance == chance and chance > 0.8 * rows["low"].min():
         ax.axhline(chance, color=panels.GREY, linestyle=":", linewidth=0.9)
-        panels.note(ax, f"chance {panels.number(chance)}", "lower right" if TASKS[question][4] else "upper right")
+        words = {"fontsize": 6.5, "color": panels.GREY, "ha": "center", "va": "bottom", "transform": ax.get_yaxis_transform()}
+        ax.text(0.5, chance, f"chance {panels.number(chance)}", **words)
     ax.set_xticks(range(len(counts)), [str(r) for r in counts])
     ax.set(xlabel="number of [reg] tokens", title=f"{title}, {rows['data'].iloc[0]}")
     ax.set_ylabel(label)
