@@ -10,7 +10,7 @@ FILES = [path for path in SOURCE.rglob("*.py") if path.stem != "__init__"]
 TREE = {path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", "."): path for path in FILES}
 RECIPES = sorted(m for m in TREE if m.startswith("methods.") and m not in ("methods.method", "methods.schedules"))
 
-FLOOR_0 = {"config", "measurements", "tracking", "artifacts", "reference"}
+FLOOR_0 = {"config", "schema", "measurements", "tracking", "artifacts", "reference"}
 FLOOR_1 = {"data", "models", "losses", "outliers"}
 MAKE, LOOK = {"methods", "train"}, {"tokens", "bank"}
 FLOOR_3 = {"maps", "probes", "evals", "interpolation", "cost", "norms", "positions"}

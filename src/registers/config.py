@@ -3,18 +3,14 @@
 Every mistake is a `ConfigError` with one line that names the key, its value and what is allowed.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import os
 import re
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from registers.schema import ConfigError, at_least, each_of, nearest, only_known, override, read_yaml, show, typed
 
 METHODS = ("deit3", "openclip", "dinov2", "dino", "mae")  # one file each in methods/
 MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of the paper, section 3.1
@@ -29,15 +25,7 @@ DOWNLOADABLE = ("cifar10",)  # image folders that data/download.py can fetch: "f
 SCALES = Path(__file__).resolve().parents[2] / "workflow" / "scales"
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used. The message is one line: key, value, what is allowed."""
-
-
 # --- the schema: each class is one level of the YAML files; types and ranges are checked from the annotations ----------
-
-
-def at_least(low: float, default: Any = dataclasses.MISSING) -> Any:
-    return field(metadata={"min": low}) if default is dataclasses.MISSING else field(default=default, metadata={"min": low})
 
 
 @dataclass(frozen=True)
@@ -333,23 +321,23 @@ class BackboneId:
 
 def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None = None, scales: Path = SCALES) -> Settings:
     """Settings from params (a file or its content) and the scale it names, or one clear `ConfigError`."""
-    given = params if isinstance(params, dict) else _read_yaml(Path(params))
+    given = params if isinstance(params, dict) else read_yaml(Path(params))
     allowed = {"scale", "methods", "registers", "seeds", "device", "precision", "mlflow_uri", "data", "overrides"}
-    _only_known("", given, allowed)
+    only_known("", given, allowed)
     name = scale or given.get("scale", "laptop")
     known = sorted(p.stem for p in scales.glob("*.yaml"))
     if name not in known:
-        raise ConfigError(f"scale = {_show(name)}: allowed are {', '.join(known)}{_nearest(name, known)}")
-    sizes_and_lengths = _read_yaml(scales / f"{name}.yaml")
+        raise ConfigError(f"scale = {show(name)}: allowed are {', '.join(known)}{nearest(name, known)}")
+    sizes_and_lengths = read_yaml(scales / f"{name}.yaml")
     for key, value in (given.get("overrides") or {}).items():  # single numbers of the scale, e.g. recipes.dinov2.steps
-        _override(sizes_and_lengths, key, value, name)
+        override(sizes_and_lengths, key, value, name)
 
     root, data_name, roles = _data(given.get("data"), sizes_and_lengths.pop("data", {}))
     recipes = sizes_and_lengths.pop("recipes", {})
     counts, only = given.get("registers", [0, 1, 2, 4, 8, 16]), sizes_and_lengths.pop("registers", None)
     if only and isinstance(counts, (list, tuple)):  # a scale may leave counts out to stay small; never all of them
         counts = [r for r in counts if r in only] or counts
-    _only_known("recipes", recipes, set(METHODS))
+    only_known("recipes", recipes, set(METHODS))
     fields = dict(
         scale=name,
         methods=given.get("methods", list(MAIN_METHODS)),
@@ -361,12 +349,12 @@ def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None 
         data_root=root,
         data=roles,
         data_name=data_name,
-        recipes={m: _typed(RECIPES[m], r, f"recipes.{m}") for m, r in recipes.items()},
+        recipes={m: typed(RECIPES[m], r, f"recipes.{m}") for m, r in recipes.items()},
     )
     clash = set(fields) & set(sizes_and_lengths)
     if clash:
         raise ConfigError(f"{name}.yaml: {', '.join(sorted(clash))} belongs in params.yaml")
-    settings = _typed(Settings, {**sizes_and_lengths, **fields}, "")
+    settings = typed(Settings, {**sizes_and_lengths, **fields}, "")
     _check(settings)
     return settings
 
@@ -374,26 +362,26 @@ def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None 
 def _data(chosen: Any, roles: dict[str, Any]) -> tuple[str, str, Data]:
     """params.yaml's `data`: {root, use}; `use` replaces the scale's data sets, all with one text or single roles by name."""
     chosen = {"use": chosen} if isinstance(chosen, str) else dict(chosen or {})
-    _only_known("data", chosen, {"root", "use"})
+    only_known("data", chosen, {"root", "use"})
     use = chosen.get("use")
     names = [f.name for f in dataclasses.fields(Data)]
     if isinstance(use, str):
         use = dict.fromkeys(PICTURES, use)
     use = use or {}
     if not isinstance(use, dict):
-        raise ConfigError(f"data.use = {_show(use)}: allowed are one data set or a mapping of {', '.join(names)}")
-    _only_known("data.use", use, set(names))
+        raise ConfigError(f"data.use = {show(use)}: allowed are one data set or a mapping of {', '.join(names)}")
+    only_known("data.use", use, set(names))
     root = str(chosen.get("root") or "data")
     # another set of masks, depth or boxes trains nothing again: its results lie beside the others
     changed = {k: v for k, v in use.items() if k in PICTURES and v != roles.get(k, "world")}
     place = Path(str(next(iter(changed.values()), "")).partition(":")[2].removesuffix("/*.tar")) if changed else Path()
     data_name = re.sub(r"[^A-Za-z0-9]+", "-", place.name).strip("-").lower() or ("world" if changed else "")
-    return root, data_name, _typed(Data, {**roles, **use}, "data.use")
+    return root, data_name, typed(Data, {**roles, **use}, "data.use")
 
 
 def _check(s: Settings) -> None:
     """What the types alone cannot say."""
-    _each(s.methods, "methods", MAIN_METHODS)
+    each_of(s.methods, "methods", MAIN_METHODS)
     for name, values, low in (("registers", s.registers, 0), ("seeds", s.seeds, 0)):
         if not values or len(set(values)) != len(values):
             raise ConfigError(f"{name} = {list(values)}: allowed is a list of different numbers, at least one")
@@ -462,106 +450,3 @@ def data_path(s: Settings, place: str) -> Path:
     """A data set's place: absolute or below `data.root`; ~ is the home folder."""
     path = Path(place).expanduser()
     return path if path.is_absolute() else Path(s.data_root).expanduser() / path
-
-
-# --- from plain YAML to dataclasses -------------------------------------------------------------------------------------
-
-
-def _typed(cls: type, given: Any, key: str) -> Any:
-    """An instance of dataclass `cls` from a mapping, each value checked against its annotation and range."""
-    if not isinstance(given, dict):
-        raise ConfigError(f"{key} = {_show(given)}: allowed is a mapping of {', '.join(f.name for f in dataclasses.fields(cls))}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    _only_known(key, given, set(fields))
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for name, f in fields.items():
-        path = f"{key}.{name}" if key else name
-        if name in given:
-            values[name] = _value(hints[name], given[name], path)
-            low = f.metadata.get("min")
-            if low is not None and values[name] < low:
-                raise ConfigError(f"{path} = {given[name]}: allowed are numbers from {low}")
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{path} is missing")
-    return cls(**values)
-
-
-def _value(hint: Any, value: Any, path: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else _typed(hint, value, path)
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{path} = {_show(value)}: allowed are {', '.join(map(str, args))}{_nearest(value, args)}")
-        return value
-    if origin is tuple:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):  # one number for a list of one
-            value = [value]
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{path} = {_show(value)}: allowed is a list of {args[0].__name__}")
-        return tuple(_value(args[0], v, path) for v in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path} = {_show(value)}: allowed is a mapping")
-        return {k: _value(args[1], v, f"{path}.{k}") for k, v in value.items()}
-    if origin is types.UnionType:
-        return None if value is None else _value(args[0], value, path)
-    if hint in (int, float) and isinstance(value, str):  # Snakemake hands on the numbers inside --config's lists as texts
-        with contextlib.suppress(ValueError):
-            return hint(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        name = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, str(hint))
-        raise ConfigError(f"{path} = {_show(value)}: allowed is {name}")
-    return value
-
-
-def _override(tree: dict[str, Any], key: str, value: Any, scale: str) -> None:
-    *parents, last = str(key).split(".")
-    node = tree
-    for part in parents:
-        if not isinstance(node.get(part), dict):
-            raise ConfigError(f"overrides.{key}: scale {scale} has no {part}; allowed are {', '.join(map(str, node))}")
-        node = node[part]
-    node[last] = value
-
-
-def _only_known(key: str, given: Any, allowed: set[str]) -> None:
-    if not isinstance(given, dict):
-        raise ConfigError(f"{key or 'params.yaml'} = {_show(given)}: allowed is a mapping of {', '.join(sorted(allowed))}")
-    for name, value in given.items():
-        if name not in allowed:
-            path = f"{key}.{name}" if key else str(name)
-            raise ConfigError(f"{path} = {_show(value)}: unknown key; allowed are {', '.join(sorted(allowed))}{_nearest(name, allowed)}")
-
-
-def _each(values: tuple[str, ...], key: str, allowed: tuple[str, ...]) -> None:
-    for value in values:
-        if value not in allowed:
-            raise ConfigError(f"{key} = {_show(value)}: allowed are {', '.join(allowed)}{_nearest(value, allowed)}")
-    if not values or len(set(values)) != len(values):
-        raise ConfigError(f"{key} = {list(values)}: allowed is a list of different names, at least one")
-
-
-def _nearest(value: Any, allowed: Any) -> str:
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _show(value: Any) -> str:
-    text = repr(value).replace("\n", " ")
-    return text if len(text) < 80 else text[:77] + "..."
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: allowed is a mapping of keys to values")
-    return content
