@@ -118,3 +118,9 @@ def files(settings: Settings, source: str) -> list[str]:
 def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
     """All files behind an artifact by argument name."""
     return {name: files(settings, source) for name, source in artifact.inputs.items()}
+
+
+def evidence(settings: Settings) -> list[str]:
+    """All measurements that the report reads: those behind the artifacts, and what claims need besides (norms of every count)."""
+    behind = {f for a in available(settings).values() for fs in inputs(settings, a).values() for f in fs if f.endswith(".csv")}
+    return sorted(behind | set(files(settings, "norms/ablation")))

@@ -31,8 +31,7 @@ def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame
     settings can make has not been drawn.
     """
     built = artifacts.available(settings)
-    files = {f for a in built.values() for fs in artifacts.inputs(settings, a).values() for f in fs if f.endswith(".csv")}
-    measured = read(settings, sorted(files))
+    measured = read(settings, artifacts.evidence(settings))
     verdicts = [claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
     runs = {a.id: _runs(settings, a, read) for a in built.values()}

@@ -110,3 +110,14 @@ def recipe_of(wildcards):
             SETTINGS.fractions,
         ]
     )
+
+
+def words_of_report():
+    """What the report is made of besides numbers: claims, captions and the page itself."""
+    files = [
+        "paper/artifacts.yaml",
+        "paper/claims.yaml",
+        "src/registers/report.py",
+        "src/registers/report.html.j2",
+    ]
+    return [os.path.relpath(Path(workflow.basedir) / file) for file in files]

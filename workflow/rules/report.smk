@@ -4,14 +4,8 @@
 rule report:
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
-        measurements=sorted(
-            {
-                f
-                for a in ARTIFACTS.values()
-                for files in artifacts.inputs(SETTINGS, a).values()
-                for f in files
-            }
-        ),
+        measurements=artifacts.evidence(SETTINGS),
+        words=words_of_report(),
     output:
         report("reports/paper.html", caption="../report/paper.rst"),
         "reports/claims.json",
