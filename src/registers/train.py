@@ -274,13 +274,17 @@ class _Delivery:
 
 
 def _norms(method: Method, probe: torch.Tensor, device: torch.device) -> dict[str, float]:
-    """Statistics of the patch norms at the output of the last block, before the final norm."""
+    """Statistics of the patch norms at the output of the last block, before the final norm; and how far registers are apart."""
     training = method.backbone.training
     method.backbone.eval()
     with torch.no_grad():
         patches = method.backbone.split(method.backbone.residual(probe.to(device)).float()).patches
     method.backbone.train(training)
-    return {f"norms/{k}": v for k, v in statistics(patches.norm(dim=-1).cpu()).items()}
+    token = method.backbone.vit.reg_token
+    spread = {}
+    if method.backbone.registers > 1:  # registers start a millionth apart and have to be seen to separate
+        spread["registers/spread"] = float(torch.cdist(token[0], token[0]).max() / token[0].norm(dim=-1).mean().clamp_min(1e-12))
+    return spread | {f"norms/{k}": v for k, v in statistics(patches.norm(dim=-1).cpu()).items()}
 
 
 def _flat(recipe: Any, method: Method) -> dict[str, Any]:
