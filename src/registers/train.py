@@ -280,7 +280,7 @@ def _norms(method: Method, probe: torch.Tensor, device: torch.device) -> dict[st
     with torch.no_grad():
         patches = method.backbone.split(method.backbone.residual(probe.to(device)).float()).patches
     method.backbone.train(training)
-    token = method.backbone.vit.reg_token
+    token = None if method.backbone.vit.reg_token is None else method.backbone.vit.reg_token.detach()
     spread = {}
     if method.backbone.registers > 1:  # registers start a millionth apart and have to be seen to separate
         spread["registers/spread"] = float(torch.cdist(token[0], token[0]).max() / token[0].norm(dim=-1).mean().clamp_min(1e-12))
