@@ -4,6 +4,7 @@ Shapes: B images, L layers, N = 1 + R + P tokens in the order [CLS], registers, 
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -140,6 +141,8 @@ def write_bank(
             bar.update(len(samples))
     for array in arrays.values():
         array.close()
+    with open(partial / "norms.npy", "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # so that another bank has another index
     mean_rows = (rows_seen / images).T.float().numpy()
     np.save(partial / "attention.npy", mean_rows)
     index = {
@@ -161,6 +164,7 @@ def write_bank(
         "central_patch": centre - 1 - registers,
         "normalization": [list(mean), list(std)],
         "dtype": dtype,
+        "norms_sha256": digest,
     }
     (partial / "index.json").write_text(json.dumps(index, indent=2))
     shutil.rmtree(folder, ignore_errors=True)

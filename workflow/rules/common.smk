@@ -80,7 +80,9 @@ def source_of_role(wildcards):
     """What must be there before a data set can be listed: the drawn world, or a download where the set is a public one."""
     specs = SETTINGS.data.specs(wildcards.role)
     if "world" in specs:
-        return [f"{RUN}/data/world-{split}" for split in ("train", "val", "test")]
+        return [
+            f"{RUN}/data/world-{split}/world.json" for split in ("train", "val", "test")
+        ]
     place = specs[0].partition(":")[2]
     folder = data_path(SETTINGS, place)
     done = folder.with_name(f"{folder.name}.complete")

@@ -3,7 +3,7 @@
 
 rule world:
     output:
-        directory(f"{RUN}/data/world-{{split}}"),
+        f"{RUN}/data/world-{{split}}/world.json",
     log:
         f"{RUN}/logs/world/{{split}}.log",
     benchmark:

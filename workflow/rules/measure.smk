@@ -3,7 +3,7 @@
 
 rule norms:
     input:
-        f"{RUN}/banks/{{backbone}}",
+        f"{RUN}/banks/{{backbone}}/index.json",
     output:
         f"{RUN}/measurements/norms/{{backbone}}.csv",
     log:
@@ -21,7 +21,7 @@ rule norms:
 
 rule positions:
     input:
-        f"{RUN}/banks/{{backbone}}",
+        f"{RUN}/banks/{{backbone}}/index.json",
     output:
         f"{RUN}/measurements/positions/{{backbone}}.csv",
     log:
@@ -38,7 +38,7 @@ rule positions:
 
 rule token_class:
     input:
-        f"{RUN}/banks/{{backbone}}",
+        f"{RUN}/banks/{{backbone}}/index.json",
     output:
         f"{RUN}/measurements/token_class/{{backbone}}.csv",
     log:
@@ -57,7 +57,7 @@ rule token_class:
 
 rule neighbours:
     input:
-        f"{RUN}/banks/{{backbone}}",
+        f"{RUN}/banks/{{backbone}}/index.json",
     output:
         f"{RUN}/measurements/neighbours/{{backbone}}.csv",
     log:
@@ -74,7 +74,7 @@ rule neighbours:
 
 rule local:
     input:
-        bank=f"{RUN}/banks/{{backbone}}",
+        bank=f"{RUN}/banks/{{backbone}}/index.json",
         data=f"{RUN}/data/eval.json",
     output:
         f"{RUN}/measurements/local/{{backbone}}.csv",

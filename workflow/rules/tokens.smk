@@ -6,7 +6,7 @@ rule tokens:
         weights=checkpoint_of,
         data=f"{RUN}/data/eval.json",
     output:
-        directory(f"{RUN}/banks/{{backbone}}"),
+        f"{RUN}/banks/{{backbone}}/index.json",
     log:
         f"{RUN}/logs/tokens/{{backbone}}.log",
     benchmark:
