@@ -85,11 +85,12 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(finished,
     assert (killed / on_the_way).read_bytes() == (whole / on_the_way).read_bytes()
 
 
-def test_a_run_restored_elsewhere_has_nothing_to_do(finished, tmp_path):
+def test_a_restored_run_has_nothing_to_do(finished, tmp_path_factory):
     """As after `dvc pull`: every file has a new time stamp, and only Snakemake's records say that nothing changed."""
+    restored = tmp_path_factory.mktemp("restored")  # as deep as `finished`, so that the way to this checkout's sources is the same
     for part in ("results", "reports", ".snakemake/metadata"):
-        shutil.copytree(finished / part, tmp_path / "run" / part, copy_function=shutil.copy)
-    assert "Nothing to be done" in snakemake(tmp_path / "run", "--dry-run")
+        shutil.copytree(finished / part, restored / part, copy_function=shutil.copy)
+    assert "Nothing to be done" in snakemake(restored, "--dry-run")
 
 
 def test_one_figure_is_drawn_alone(finished):
