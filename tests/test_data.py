@@ -102,12 +102,12 @@ def test_templates_are_clips_and_all_are_used():
 def test_wordnet_ids_become_names(tmp_path):
     assert folders.class_names(["n01440764_tench", "n01443537", "n02", "black_grouse"], tmp_path) == (
         "tench",
-        "n01443537",
+        "goldfish",
         "n02",
         "black grouse",
     )
-    (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n")
-    assert folders.class_names(["n01440764", "n01443537"], tmp_path) == ("tench", "goldfish")
+    (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\nn01443537 gold fish, Carassius auratus\n")
+    assert folders.class_names(["n01440764", "n01443537"], tmp_path) == ("tench", "gold fish")
 
 
 def test_val_and_test_stand_in_for_each_other(tmp_path):

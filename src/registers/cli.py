@@ -56,7 +56,10 @@ def _params(given: str | None) -> dict | str:
 
 def check(settings: Settings, options: argparse.Namespace) -> None:
     """Check the settings and say in short what they ask for."""
+    from registers.data.catalogue import check_words
+
     config.check_paths(settings)
+    check_words(settings)
     trained = artifacts.trained(settings)
     print(f"scale {settings.scale}: {len(trained)} backbones to train, {len(artifacts.available(settings))} figures and tables")
     for backbone in trained:
@@ -211,17 +214,20 @@ def linear(settings: Settings, options: argparse.Namespace) -> None:
 
 def zeroshot(settings: Settings, options: argparse.Namespace) -> None:
     """Zero-shot classification with OpenCLIP's text tower."""
+    from dataclasses import asdict
+
+    from registers.data import words
     from registers.data.catalogue import open_dataset
     from registers.evals.zeroshot import evaluate
     from registers.models.checkpoint import load_extras
 
     backbone, facts, device = _load(settings, options.backbone)
     extras = load_extras(_checkpoint(settings, options.backbone))
-    val = open_dataset(settings, "eval", "val")
-    rows = evaluate(
-        backbone, extras, facts, val, count=settings.linear.val_images, size=settings.image_size, device=device, data=data_label(settings)
-    )
-    _record(settings, "zeroshot", options.backbone, rows, {})
+    val, chosen = open_dataset(settings, "eval", "val"), settings.zeroshot
+    common = dict(count=settings.linear.val_images, size=settings.image_size, device=device, data=data_label(settings))
+    names = words.class_names(chosen.classes, val.classes, getattr(val, "folders", val.classes))
+    rows = evaluate(backbone, extras, facts, val, classes=names, prompts=words.templates(chosen.templates), **common)
+    _record(settings, "zeroshot", options.backbone, rows, asdict(chosen))
 
 
 def dense(settings: Settings, options: argparse.Namespace) -> None:

@@ -172,6 +172,14 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class ZeroShot:
+    """Words of zero-shot classification (data/words.py). classes: own, or a file of names; templates: openai, CLIP's 80, or a file."""
+
+    classes: str = "own"
+    templates: str = "openai"
+
+
+@dataclass(frozen=True)
 class Discovery:
     """Object discovery with LOST: images looked at, and the grid over which facet, layer, normalisation and bias are tuned."""
 
@@ -248,6 +256,7 @@ class Settings:
     bank: Bank = Bank()
     probes: Probes = Probes()
     linear: Linear = Linear()
+    zeroshot: ZeroShot = ZeroShot()
     maps: Maps = Maps()
     discovery: Discovery = Discovery()
     segmentation: Segmentation = Segmentation()

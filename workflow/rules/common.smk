@@ -15,6 +15,7 @@ from registers.config import (
     data_path,
 )
 from registers.config import load as load_settings
+from registers.data.words import OWN, digest
 
 try:
     SETTINGS = load_settings(dict(config))
@@ -47,8 +48,11 @@ os.environ.update(
 
 onstart:
     # not before: a dry run of a scale needs none of its data
+    from registers.data.catalogue import check_words
+
     try:
         check_paths(SETTINGS)
+        check_words(SETTINGS)
     except ConfigError as error:
         sys.exit(f"params.yaml: {error}")
 
@@ -96,6 +100,13 @@ def training_data(wildcards):
         BackboneId.parse(wildcards.trained).method, "images"
     )
     return f"{RUN}/data/{role}.json"
+
+
+def content_of_role(wildcards):
+    """What a role's manifest depends on: the data set, and for captions made of class names the names chosen for them."""
+    spec, chosen = getattr(SETTINGS.data, wildcards.role), SETTINGS.zeroshot.classes
+    named = wildcards.role == "text" and spec == SETTINGS.data.eval and chosen != OWN
+    return [spec, digest(chosen)] if named else spec
 
 
 def recipe_of(wildcards):

@@ -32,7 +32,7 @@ rule data:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
     params:
-        source=lambda wildcards: getattr(SETTINGS.data, wildcards.role),
+        source=content_of_role,
     shell:
         "registers data {wildcards.role} --threads {threads} > {log} 2>&1"
 

@@ -173,6 +173,8 @@ rule zeroshot:
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+    params:
+        words=[digest(given) for given in asdict(SETTINGS.zeroshot).values()],
     shell:
         "registers zeroshot {wildcards.backbone} --threads {threads} > {log} 2>&1"
 

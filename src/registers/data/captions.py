@@ -1,10 +1,8 @@
 """Captions: from the facts of a scene, or from class names by templates where a data set has none."""
 
-import importlib.util
 import re
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+
+from registers.data.words import templates
 
 _ARTICLE = re.compile(r"\ba (?=[aeiou])")
 _MORE = {"3": " and another shape", "4": " and two more shapes"}
@@ -35,16 +33,6 @@ def describe(facts: dict[str, str], touching: bool, index: int) -> str:
     if index % 5 == 0:
         text += f", in the {facts['quadrant']}"
     return _ARTICLE.sub("an ", _BEGINNINGS[index % len(_BEGINNINGS)] + text)
-
-
-@cache
-def templates() -> tuple[Callable[[str], str], ...]:
-    """CLIP's 80 ImageNet templates (open_clip/zero_shot_metadata.py), read without importing open_clip: that takes seconds."""
-    package = importlib.util.find_spec("open_clip").submodule_search_locations[0]
-    spec = importlib.util.spec_from_file_location("zero_shot_metadata", Path(package) / "zero_shot_metadata.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return tuple(module.OPENAI_IMAGENET_TEMPLATES)
 
 
 def from_class(name: str, index: int) -> str:

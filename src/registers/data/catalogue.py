@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from registers.config import PICTURES, TRUTHS, ConfigError, Settings, data_path
-from registers.data import truth_sets, world
-from registers.data.facts import SPLITS
+from registers.data import folders, truth_sets, words, world
+from registers.data.facts import KINDS, SPLITS
 from registers.data.folders import ImageFolder
 from registers.data.sample import Dataset
 from registers.data.shards import Shards
@@ -35,7 +35,10 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
     key = hashlib.sha256(f"{spec} {path.absolute()}".encode()).hexdigest()[:12]
     index = settings.results / "data" / f"index-{key}-{split}"
     if kind == "folder":
-        return ImageFolder(path, split, cache=index.with_suffix(".npz"), mixed=True)
+        found = ImageFolder(path, split, cache=index.with_suffix(".npz"), mixed=True)
+        if role == "text" and spec == settings.data.eval:  # captions name the classes as the prompts will
+            found.classes = words.class_names(settings.zeroshot.classes, found.classes, found.folders)
+        return found
     if split != "train":
         raise ConfigError(f'data.use.{role} = "{spec}": shards have no split {split}, only train')
     return Shards(str(path), cache=index.with_suffix(".npz"))
@@ -55,6 +58,21 @@ def open_truths(settings: Settings, role: str, split: str) -> dict[str, Dataset 
             opened = truth_sets.open_set(kind, data_path(settings, place), role, split)
             found[truth_sets.name_of(kind, data_path(settings, place))] = opened
     return found
+
+
+def check_words(settings: Settings) -> None:
+    """Class names and prompts of zero-shot classification must suit the evaluation set: asked before anything is trained.
+
+    Raises ConfigError, see `words`. A set that is still to be downloaded is not looked at.
+    """
+    words.templates(settings.zeroshot.templates)
+    kind, _, place = settings.data.eval.partition(":")
+    path = data_path(settings, place)
+    if kind == "world":
+        words.class_names(settings.zeroshot.classes, KINDS, KINDS)
+    elif kind == "folder" and path.is_dir():
+        names = [name for name, _ in folders.class_folders(path / folders.existing_split(path, "val"))]
+        words.class_names(settings.zeroshot.classes, names, names)
 
 
 def world_folder(settings: Settings, split: str) -> Path:

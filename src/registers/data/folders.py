@@ -17,6 +17,7 @@ from registers.config import ConfigError
 from registers.data.captions import from_class
 from registers.data.pictures import is_picture, open_picture, readable
 from registers.data.sample import Sample
+from registers.data.words import synset_names
 
 WNID = re.compile(r"n\d{8}(_(?P<name>.+))?")
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def class_names(folders: list[str], root: Path) -> tuple[str, ...]:
     """Readable names of class folders: underscores become spaces; n01440764_tench is tench.
 
     Bare WordNet ids (n01440764) are looked up in root/classes.txt or root/words.txt (lines "n01440764 name, synonyms"), as
-    they come with ImageNet; without one they stay as they are.
+    they come with ImageNet; without one they get the names that CLIP's zero-shot results use (`words.synset_names`).
     """
     words = {}
     for file in ("classes.txt", "words.txt", "LOC_synset_mapping.txt"):
@@ -38,9 +39,17 @@ def class_names(folders: list[str], root: Path) -> tuple[str, ...]:
     names = []
     for folder in folders:
         found = WNID.fullmatch(folder)
-        name = words.get(folder) or (found and found["name"]) or folder
+        name = words.get(folder) or (found and (found["name"] or synset_names().get(folder))) or folder
         names.append(name.replace("_", " ").strip() or folder)
     return tuple(names)
+
+
+def class_folders(split: Path) -> list[tuple[str, int]]:
+    """Names and time stamps of a split's class folders, sorted: position = label. Raises ConfigError where there is none."""
+    found = sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(split) if entry.is_dir())
+    if not found:
+        raise ConfigError(f"folder = {split}: no class folders in it; allowed is {split.name}/CLASS/*.jpg")
+    return found
 
 
 class ImageFolder:
@@ -57,11 +66,9 @@ class ImageFolder:
 
     def __init__(self, root: Path | str, split: str, cache: Path | None = None, strict: bool = False, mixed: bool = False) -> None:
         self.root, self.strict = Path(root), strict
-        self.split = _existing_split(self.root, split)
+        self.split = existing_split(self.root, split)
         self.folder = self.root / self.split
-        stamps = sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(self.folder) if entry.is_dir())
-        if not stamps:
-            raise ConfigError(f"folder = {self.folder}: no class folders in it; allowed is {self.split}/CLASS/*.jpg")
+        stamps = class_folders(self.folder)
         self.folders = [name for name, _ in stamps]
         self.classes = class_names(self.folders, self.root)
         self.attributes: dict[str, tuple[str, ...]] = {}
@@ -111,7 +118,8 @@ class ImageFolder:
         return [str(path.relative_to(self.root)) for path, is_good in zip(paths, good) if not is_good]
 
 
-def _existing_split(root: Path, split: str) -> str:
+def existing_split(root: Path, split: str) -> str:
+    """`split`, or its twin where only that exists (val and test). Raises ConfigError where neither does."""
     if not root.is_dir():
         raise ConfigError(f"folder = {root}: no such folder; allowed is a folder with train/CLASS/*.jpg")
     twin = {"val": "test", "test": "val"}.get(split, split)

@@ -1,7 +1,7 @@
 """Zero-shot classification with a trained CLIP (Table 2 b; open_clip's zero_shot.py and zero_shot_metadata.py)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from registers.data.augment import evaluation
 from registers.data.sample import Dataset
+from registers.data.words import Template, templates
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
 from registers.models.text import TextTower, unpack
@@ -16,15 +17,8 @@ from registers.models.text import TextTower, unpack
 CONFIDENCE_Z = 1.959964  # 95 %
 
 
-def templates() -> tuple[Callable[[str], str], ...]:
-    """The 80 prompts of OpenAI's CLIP for ImageNet."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    return OPENAI_IMAGENET_TEMPLATES
-
-
-def classifier(text: TextTower, classes: Sequence[str], prompts: Sequence[Callable[[str], str]] | None = None) -> Tensor:
-    """Weights (E, C): for each class the mean over prompts of unit text embeddings, made a unit vector again."""
+def classifier(text: TextTower, classes: Sequence[str], prompts: Sequence[Template] | None = None) -> Tensor:
+    """Weights (E, C): for each class the mean over prompts (OpenAI's 80 unless given) of unit text embeddings, made a unit vector again."""
     prompts = templates() if prompts is None else prompts
     columns = []
     for name in classes:
@@ -47,15 +41,20 @@ def zero_shot(
     text: TextTower,
     batches: Iterable[tuple[Tensor, Tensor]],
     classes: Sequence[str],
-    prompts: Sequence[Callable[[str], str]] | None = None,
+    prompts: Sequence[Template] | None = None,
     data: str = "",
 ) -> list[Measurement]:
     """Top-1 and top-5 accuracy in [0, 1] with Wilson's 95 % interval; top-5 only where there are more than five classes.
 
-    projection: (D, E). batches: normalised images (B, 3, H, W) and labels (B,). prompts: OpenAI's 80 unless given. Raises
-    ValueError where there is no image.
+    projection: (D, E). batches: normalised images (B, 3, H, W) and labels (B,). prompts: OpenAI's 80 unless given. The rows' note says
+    how many prompts there are, and how many class names have words that the text tower never saw. Raises ValueError where there is
+    no image.
     """
-    weights = classifier(text, classes, prompts)
+    prompts = templates() if prompts is None else prompts
+    weights, unseen = classifier(text, classes, prompts), text.unseen(classes)
+    note = f"{len(prompts)} prompts"
+    if unseen:
+        note += f"; {len(unseen)} of {len(classes)} class names with words that no caption had, the first: {unseen[0]}"
     tops = [k for k in (1, 5) if k == 1 or k < len(classes)]
     right, n = dict.fromkeys(tops, 0), 0
     for images, labels in batches:
@@ -81,6 +80,7 @@ def zero_shot(
                 high=high,
                 n=n,
                 chance=k / len(classes),
+                note=note,
             )
         )
     return rows
@@ -95,10 +95,13 @@ def evaluate(
     size: int,
     device: torch.device | str = "cpu",
     data: str = "",
+    classes: Sequence[str] | None = None,
+    prompts: Sequence[Template] | None = None,
 ) -> list[Measurement]:
     """`zero_shot` of a checkpoint on the first `count` images of a labelled data set.
 
-    extras, facts: what the checkpoint holds beside the backbone, and its json. Images are resized to `size` (shorter side,
+    extras, facts: what the checkpoint holds beside the backbone, and its json. classes: names in the order of the labels, the data
+    set's own unless given. Images are resized to `size` (shorter side,
     bicubic), centre-cropped, and normalised as in training. Raises ValueError where the checkpoint has no text tower.
     """
     projection, text = unpack(extras, facts)
@@ -110,7 +113,7 @@ def evaluate(
             samples = [dataset[i] for i in range(first, min(first + batch, n))]
             yield torch.stack([pixels(s.image) for s in samples]), torch.tensor([s.label for s in samples])
 
-    return zero_shot(backbone, projection.to(device), text.to(device), batches(), dataset.classes, data=data)
+    return zero_shot(backbone, projection.to(device), text.to(device), batches(), classes or dataset.classes, prompts, data)
 
 
 def wilson(right: int, n: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from registers.config import BackboneId, Settings
 from registers.data.augment import OPENAI, clip_augment
 from registers.data.sample import Dataset, Sample
+from registers.data.words import templates
 from registers.losses import contrastive, gather
 from registers.methods.method import Method, Progress, decay_groups
 from registers.models.backbone import build
@@ -88,10 +89,8 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
 
 def occurring_tokens(dataset: Dataset, context: int) -> set[int]:
     """Ids of the tokens of all captions, and of the 80 prompts of each class, which zero-shot classification will ask."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
     captions = getattr(dataset, "captions", None)  # a reader that has them at hand need not open every image
     if captions is None:
         captions = (dataset[i].caption or "" for i in range(len(dataset)))
-    prompts = {template(name) for template in OPENAI_IMAGENET_TEMPLATES for name in dataset.classes}
+    prompts = {template(name) for template in templates() for name in dataset.classes}
     return token_ids({*captions, *prompts}, context)

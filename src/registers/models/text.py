@@ -54,6 +54,13 @@ class TextTower(nn.Module):
         """Token ids (n, context), padded with 0; a text seen before is not tokenized again."""
         return torch.stack([_tokens(text, self.context) for text in texts])
 
+    def unseen(self, texts: Sequence[str]) -> list[str]:
+        """The texts with a token that has no embedding of its own: no caption of the training set had it (vocabulary `None`: none)."""
+        if not self.compact:
+            return []
+        known = {*self.vocabulary.tolist()}
+        return [text for text in texts if not {*_tokens(text, self.context).tolist()} <= known]
+
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch: int = 256) -> Tensor:
         """Embeddings (n, E) of any number of texts, not normalised, on the tower's device."""
