@@ -127,6 +127,8 @@ def test_verdicts_on_the_page_and_in_json_agree(page):
         assert f">{v['verdict']}</td>" in row
     metrics = json.loads((folder / "reports/metrics.json").read_text())
     assert metrics["linear"]["top1"]["dinov2-r4-s0"] == 0.54 and metrics["claims"]["flops-of-four"] == claims.REPRODUCED
+    downstream = {("segmentation", "miou"): 0.2, ("depth", "rmse"): 1.5, ("discovery", "corloc"): 0.3, ("discovery", "corloc_tuned"): 0.4}
+    assert {key: metrics[key[0]][key[1]]["dinov2-r4-s0"] for key in downstream} == downstream
     assert metrics["outliers"]["second_mode"]["deit3-r0-s0"] == 0 and "share" not in metrics["outliers"]
 
 
@@ -146,3 +148,9 @@ def test_markdown_of_a_table():
 def test_metrics_leave_out_what_has_no_value(tmp_path):
     measured = planted.frame(tmp_path, [Measurement("outliers", "share", "dinov2-r0-s0", None, note="no second mode")])
     assert report.metrics(measured, []) == {"claims": {}}
+
+
+def test_metrics_keep_several_sets_apart(tmp_path):
+    found = [planted.discovery("dinov2-r0-s0", value, 0.4, data=data) for data, value in (("voc2007", 0.3), ("coco20k", 0.2))]
+    corloc = report.metrics(planted.frame(tmp_path, *found), [])["discovery"]["corloc"]
+    assert corloc == {"dinov2-r0-s0 on voc2007": 0.3, "dinov2-r0-s0 on coco20k": 0.2}

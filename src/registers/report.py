@@ -21,7 +21,14 @@ from registers.measurements import code_version
 REPORTS = Path("reports")
 RULE_FILE = "workflow/rules/artifacts.smk"
 UI = "http://127.0.0.1:5000"  # where `registers ui` shows MLflow
-METRICS = {"linear": ("top1",), "zeroshot": ("top1",), "outliers": ("second_mode", "share", "max_over_median")}
+METRICS = {
+    "linear": ("top1",),
+    "zeroshot": ("top1",),
+    "segmentation": ("miou",),
+    "depth": ("rmse",),
+    "discovery": ("corloc", "corloc_tuned"),
+    "outliers": ("second_mode", "share", "max_over_median"),
+}
 
 
 def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame]) -> None:
@@ -57,7 +64,9 @@ def metrics(measured: pd.DataFrame, verdicts: list[claims.Verdict]) -> dict:
         for name in names:
             rows = measured[(measured["question"] == question) & (measured["metric"] == name)].dropna(subset=["value"])
             if len(rows):
-                found.setdefault(question, {})[name] = {r.backbone: round(float(r.value), 6) for r in rows.itertuples()}
+                several = rows["data"].nunique() > 1  # sets, as in Table 3
+                values = {f"{r.backbone} on {r.data}" if several else r.backbone: round(float(r.value), 6) for r in rows.itertuples()}
+                found.setdefault(question, {})[name] = values
     return found
 
 
