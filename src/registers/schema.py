@@ -41,6 +41,8 @@ def typed(cls: type, given: Any, key: str) -> Any:
 
 
 def value_of(hint: Any, value: Any, path: str) -> Any:
+    if hint is Any:
+        return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else typed(hint, value, path)

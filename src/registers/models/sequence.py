@@ -4,16 +4,18 @@ from typing import Any, NamedTuple
 
 
 class Tokens(NamedTuple):
-    """A sequence taken apart. cls: (B, D), registers: (B, R, D), patches: (B, P, D)."""
+    """A sequence taken apart. cls: (B, D) or None, registers: (B, R, D), patches: (B, P, D)."""
 
     cls: Any
     registers: Any
     patches: Any
 
 
-def split_tokens(x_BND: Any, registers: int) -> Tokens:
+def split_tokens(x_BND: Any, registers: int, cls: bool = True) -> Tokens:
     """[CLS], registers and patches of a sequence laid out as timm does: [CLS] first, then registers, then patches.
 
     x_BND: (B images, N = 1 + registers + patches, D channels). Norms of shape (B, N) split the same way.
+    cls: False for a sequence without [CLS] (only regimes of the emergence study have one).
     """
-    return Tokens(cls=x_BND[:, 0], registers=x_BND[:, 1 : 1 + registers], patches=x_BND[:, 1 + registers :])
+    first = int(cls)
+    return Tokens(x_BND[:, 0] if cls else None, x_BND[:, first : first + registers], x_BND[:, first + registers :])

@@ -1,0 +1,127 @@
+"""A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from registers.schema import ConfigError, at_least, typed
+
+CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
+
+    Scenes are `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) cells show one of shapes x colours kinds, the rest is
+    background. plain: share of the background that is plain where it is "texture". task, with the label it gives a scene:
+    - "pair": one kind appears twice, all others once; the label is that kind. Every object must be compared with every other.
+    - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
+    - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
+    masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
+    summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
+    "query" (attention pooling), the last two without any [CLS]. image_loss: weight of the label's loss.
+    """
+
+    grid: int = at_least(2, 6)
+    patch: int = at_least(2, 4)
+    shapes: int = at_least(1, 6)
+    colours: int = at_least(1, 6)
+    objects: tuple[int, ...] = (4, 8)
+    background: Literal["flat", "gradient", "noise", "texture"] = "gradient"
+    plain: float = at_least(0, 0.2)
+    task: Literal["pair", "presence", "latent"] = "pair"
+    latents: int = at_least(2, 32)
+    masked: float = at_least(0, 0.0)
+    image_loss: float = at_least(0, 1.0)
+    summary: Literal["cls", "late", "mean", "query"] = "cls"
+    width: int = at_least(4, 64)
+    depth: int = at_least(1, 4)
+    heads: int = at_least(1, 2)
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    layer_scale: float = at_least(0, 0.0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = at_least(0, 1e-3)
+    beta2: float = at_least(0, 0.999)
+    weight_decay: float = at_least(0, 0.05)
+    clip: float = at_least(0, 1.0)
+    warmup: int = at_least(0, 200)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    steps: int = at_least(1, 5000)
+    batch: int = at_least(1, 32)
+
+    @property
+    def kinds(self) -> int:
+        return self.shapes * self.colours
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the label's head."""
+        return self.latents if self.task == "latent" else self.kinds
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the sweep: what is changed against the base, why, and what is predicted, both written before the run."""
+
+    hypothesis: str
+    change: dict[str, Any] = field(default_factory=dict)
+    predicts: str = ""
+    registers: tuple[int, ...] = ()  # none: those of the study
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on."""
+
+    base: Regime
+    variants: dict[str, Variant]
+    hypotheses: dict[str, str]
+    registers: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    images: int = at_least(128, 1024)
+    log_every: int = at_least(1, 100)
+    save_every: int = at_least(1, 500)
+
+    def regime(self, variant: str) -> Regime:
+        """The regime of a variant. Raises ConfigError for an unknown one."""
+        if variant not in self.variants:
+            raise ConfigError(f'variant = "{variant}": allowed are {", ".join(self.variants)}')
+        return typed(Regime, {**asdict(self.base), **self.variants[variant].change}, f"study.variants.{variant}.change")
+
+    def runs(self) -> list[tuple[str, int, int]]:
+        """(variant, registers, seed) of every run of the sweep."""
+        return [
+            (name, r, seed)
+            for name, variant in self.variants.items()
+            for r in variant.registers or self.registers
+            for seed in variant.seeds or self.seeds
+        ]
+
+
+def study(given: dict[str, Any]) -> Study:
+    """The `study:` part of a scale, checked: every regime can be built and every variant belongs to a hypothesis."""
+    found = typed(Study, given, "study")
+    for name, variant in found.variants.items():
+        if variant.hypothesis not in found.hypotheses:
+            raise ConfigError(f"study.variants.{name}.hypothesis = {variant.hypothesis}: allowed are {', '.join(found.hypotheses)}")
+        check(found.regime(name), f"study.variants.{name}")
+    return found
+
+
+def check(regime: Regime, key: str = "study.base") -> None:
+    """What the types alone cannot say; raises ConfigError."""
+    if len(regime.objects) != 2 or not 2 <= regime.objects[0] <= regime.objects[1] <= min(regime.grid**2, regime.kinds):
+        raise ConfigError(
+            f"{key}.objects = {list(regime.objects)}: allowed are fewest and most, from 2 to {min(regime.grid**2, regime.kinds)}"
+        )
+    if regime.width % regime.heads:
+        raise ConfigError(f"{key}.heads = {regime.heads}: allowed are divisors of width {regime.width}")
+    if regime.warmup > regime.steps:
+        raise ConfigError(f"{key}.warmup = {regime.warmup}: allowed are at most its {regime.steps} steps")
+    if regime.plain > 1 or regime.masked >= 1:
+        raise ConfigError(f"{key}.plain = {regime.plain}, masked = {regime.masked}: allowed are shares below 1")
+
+
+def with_steps(regime: Regime, steps: int) -> Regime:
+    return replace(regime, steps=steps, warmup=min(regime.warmup, steps))

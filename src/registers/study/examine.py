@@ -1,0 +1,106 @@
+"""The four conditions of the effect, asked of a finished model of the study with the same probes as the paper's backbones.
+
+1. second_mode: patch norms after the last block have a second, higher mode (`outliers.find_cutoff`).
+2. redundant: it sits in redundant patches. Neighbours' similarity at the input is above normal patches', and the share of redundant
+   background among outliers is above its share among all patches (95 % intervals over images do not touch).
+3. global_not_local: one outlier tells the image's class better than one normal patch does, and its place or its own pixels worse.
+4. registers_take_over: asked of two runs, see `study.summary`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from registers.data.scenes import Scenes
+from registers.outliers import find_cutoff, high_norm_tail
+from registers.probes.kinds import NORMAL, OUTLIER, TAIL, TAIL_SHARE, patch_kinds, standardised
+from registers.probes.neighbours import similarity
+from registers.probes.position import locate
+from registers.probes.reconstruction import patchify, reconstruct
+from registers.probes.solvers import bootstrap
+from registers.probes.token_class import classify
+from registers.study.net import Net
+
+STRENGTHS = 10.0 ** np.linspace(-4, 4, 9)  # C of the probes: enough for tokens of unit variance
+SHOWN = 8  # scenes whose norm maps are kept for the figures
+SHORT = {NORMAL: "normal", OUTLIER: "outlier", TAIL: "tail"}
+
+
+@torch.no_grad()
+def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
+    """{"numbers": name -> value or None, "intervals": name -> [low, high], "notes": name -> text, "conditions": name -> bool}.
+
+    All on `scenes` that training never saw; probes train on one half and are scored on the other.
+    """
+    parts = [net(part) for part in scenes.images.split(256)]
+    layers = [torch.cat(x) for x in zip(*(part.layers for part in parts))]
+    depth, grid = len(layers), (net.regime.grid,) * 2
+    norms = [net.split(x, layer).patches.norm(dim=-1).cpu().numpy() for layer, x in enumerate(layers)]
+    tokens = layers[-1].cpu().numpy()
+    last = net.split(tokens, depth - 1)
+    embeddings = torch.cat([part.embeddings for part in parts]).cpu().numpy()
+    redundant, name = scenes.redundant.cpu().numpy(), "study-r0-s0"
+
+    cutoff = find_cutoff(norms[-1])
+    kinds = patch_kinds(norms[-1], cutoff, high_norm_tail(norms[-1], TAIL_SHARE))
+    numbers: dict[str, float | None] = {"second_mode": float(cutoff.second_mode), "cutoff": cutoff.value, "share": cutoff.share}
+    intervals, notes = {}, {"second_mode": cutoff.reason}
+    for layer, values in enumerate(norms):
+        found = find_cutoff(values)
+        numbers |= {f"layer{layer + 1}/second_mode": float(found.second_mode), f"layer{layer + 1}/share": found.share}
+        numbers[f"layer{layer + 1}/max_over_median"] = float(values.max() / np.median(values))
+        notes[f"layer{layer + 1}"] = found.reason
+
+    def keep(key: str, value, low, high) -> None:
+        numbers[key], intervals[key] = value, [low, high]
+
+    alike = similarity(embeddings, grid)
+    for kind in kinds:
+        if kind.mask is None or not kind.mask.any():
+            continue
+        short, count = SHORT[kind.name], kind.mask.sum(1)
+        keep(f"neighbours/{short}", *bootstrap((alike * kind.mask).sum(1), count))
+        keep(f"redundant/{short}", *bootstrap((redundant & kind.mask).sum(1).astype(float), count))
+    keep("redundant/all", *bootstrap(redundant.mean(1)))
+
+    labels = {"label": scenes.label.cpu().numpy()}
+    if net.regime.task == "presence":
+        labels = {f"kind{k}": scenes.present[:, k].long().cpu().numpy() for k in range(0, net.regime.kinds, 6)}
+    split_cls = last.cls is not None
+    sequence = tokens if split_cls else np.concatenate([np.zeros_like(tokens[:, :1]), tokens], 1)  # `classify` expects a [CLS]
+    patches = standardised(last.patches)
+    rows = classify(standardised(sequence), net.registers, kinds, labels, backbone=name, draws=3, strengths=STRENGTHS)
+    for row in rows:
+        if row.metric == "top1_mean" and row.value is not None and (split_cls or row.token != "cls"):
+            keep(f"class/{SHORT.get(row.token, row.token)}", row.value, row.low, row.high)
+            numbers["class/chance"] = row.chance
+    rows = locate(patches, grid, kinds, backbone=name, strengths=STRENGTHS[2:7:2])
+    rows += reconstruct(patches, patchify(scenes.images, net.regime.patch).cpu().numpy(), kinds, backbone=name)
+    for row in rows:
+        if row.value is not None:
+            keep(f"{row.question}/{row.metric}/{SHORT[row.token]}", row.value, row.low, row.high)
+            numbers[f"{row.question}/{row.metric}/{SHORT[row.token]}/chance"] = row.chance
+
+    shown = dict(images=scenes.images[:SHOWN].cpu().numpy(), redundant=redundant[:SHOWN])
+    maps.parent.mkdir(parents=True, exist_ok=True)
+    where = norms[-1] > cutoff.value if cutoff.value else np.zeros_like(norms[-1], dtype=bool)
+    np.savez_compressed(
+        maps, norms=np.stack([n[:SHOWN] for n in norms]), all_norms=norms[-1].astype(np.float32), where=where.mean(0), **shown
+    )
+    return dict(numbers=numbers, intervals=intervals, notes=notes, conditions=conditions(numbers, intervals))
+
+
+def conditions(numbers: dict, intervals: dict) -> dict[str, bool]:
+    """Conditions 1 to 3 of one run. False also where a number is missing, which is so when there is no second mode."""
+
+    def above(a: str, b: str) -> bool:
+        """a is surely above b: 95 % intervals do not touch."""
+        return a in intervals and b in intervals and intervals[a][0] > intervals[b][1]
+
+    less_local = above("position/top1/normal", "position/top1/outlier") or above("reconstruction/l2/outlier", "reconstruction/l2/normal")
+    return {
+        "second_mode": bool(numbers["second_mode"]),
+        "redundant": above("neighbours/outlier", "neighbours/normal") and above("redundant/outlier", "redundant/all"),
+        "global_not_local": above("class/outlier", "class/normal") and less_local,
+    }

@@ -1,0 +1,85 @@
+"""The ViT of a regime with its heads. A plain timm ViT with registers; regimes differ in where [CLS] is and how the label is read."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registers.data.scenes import Scenes
+from registers.models.backbone import Architecture, build
+from registers.models.sequence import Tokens, split_tokens
+from registers.regime import Regime
+
+
+class Seen(NamedTuple):
+    """What one forward pass passes through. embeddings (B, P, D): patches before position. layers: L residual streams (B, N, D), each
+    after its block; last: the final tokens, after the norm, taken apart."""
+
+    embeddings: Tensor
+    layers: list[Tensor]
+    last: Tokens
+
+
+class Net(nn.Module):
+    """ViT and heads. After block l the sequence is laid out as `split(x, l)` says: [CLS] is there from `self.enters` on."""
+
+    def __init__(self, regime: Regime, registers: int) -> None:
+        super().__init__()
+        self.regime, self.registers = regime, registers
+        sizes = dict(width=regime.width, depth=regime.depth, heads=regime.heads, patch=regime.patch, image=regime.grid * regime.patch)
+        self.backbone = build(Architecture(**sizes, registers=registers, ffn=regime.ffn, layer_scale=regime.layer_scale or None))
+        self.label = nn.Linear(regime.width, regime.classes)
+        self.kind = nn.Linear(regime.width, regime.kinds + 1) if regime.masked else None
+        self.mask_token = nn.Parameter(torch.zeros(regime.width)) if regime.masked else None
+        self.query = nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
+        self.enters = {"cls": 0, "late": regime.depth - 1}.get(regime.summary)  # block that [CLS] enters; None: never
+
+    def split(self, x_BND: Tensor, layer: int) -> Tokens:
+        """Tokens after block `layer` (0 .. L - 1)."""
+        return split_tokens(x_BND, self.registers, cls=self.enters is not None and layer >= self.enters)
+
+    def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None) -> Seen:
+        vit = self.backbone.vit
+        patches = vit.patch_embed(images_B3HW).flatten(1, 2)
+        x = patches if mask_BP is None else torch.where(mask_BP[..., None], self.mask_token, patches)
+        parts = [x + vit.pos_embed]
+        if self.registers:
+            parts.insert(0, vit.reg_token.expand(len(x), -1, -1))
+        x, layers = torch.cat(parts, 1), []
+        for number, block in enumerate(vit.blocks):
+            if number == self.enters:
+                x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], 1)
+            x = block(x)
+            layers.append(x)
+        return Seen(patches, layers, self.split(vit.norm(x), len(layers) - 1))
+
+    def summary(self, last: Tokens) -> Tensor:
+        """(B, D), what the label is read from."""
+        match self.regime.summary:
+            case "mean":
+                return last.patches.mean(1)
+            case "query":
+                weights = (last.patches @ self.query / self.regime.width**0.5).softmax(1)
+                return (weights[..., None] * last.patches).sum(1)
+            case _:
+                return last.cls
+
+    def losses(self, scenes: Scenes, mask_BP: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and metrics of the batch: "accuracy" of the label, "masked" accuracy of hidden objects."""
+        regime, last = self.regime, self(scenes.images, mask_BP).last
+        logits = self.label(self.summary(last))
+        if regime.task == "presence":
+            image = F.binary_cross_entropy_with_logits(logits, scenes.present) * 10
+            right = (((logits > 0) == (scenes.present > 0)) * scenes.present).sum() / scenes.present.sum()  # recall
+        else:
+            image = F.cross_entropy(logits, scenes.label)
+            right = (logits.argmax(1) == scenes.label).float().mean()
+        loss, metrics = regime.image_loss * image, {"accuracy": right}
+        if mask_BP is not None:
+            target = torch.where(scenes.kinds < 0, regime.kinds, scenes.kinds)[mask_BP]
+            guesses = self.kind(last.patches[mask_BP])
+            loss = loss + F.cross_entropy(guesses, target)
+            objects = target < regime.kinds
+            metrics["masked"] = (guesses.argmax(1) == target)[objects].float().mean()
+        return loss, metrics
