@@ -115,7 +115,7 @@ def test_one_bad_file_is_counted_and_ends_nothing(backbone, augment):
 
     short = dict(iterations=3, augment=augment, batch=4)
     rows, _ = segment(backbone, Bands(8, bad=2), Bands(8, bad=1, wrong=3), replace(SEG, **short), **common())
-    assert rows[0].n == 6 and "1 of 8 images left out, the first: bands 2: not a readable image" in rows[0].note
+    assert rows[0].n == 6 and "1 of 8 training images left out, the first: bands 2: not a readable image" in rows[0].note
     assert "2 of 8 images left out, the first: bands 1" in rows[0].note
     deep, _ = estimate_depth(backbone, Bands(8, bad=2), Bands(8, bad=1), replace(DEEP, **short), **common())
     assert deep[0].n == 7 and np.isfinite(deep[0].value)

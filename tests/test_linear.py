@@ -116,7 +116,7 @@ def test_bad_data_is_named():
             sample = super().__getitem__(index)
             return type(sample)(sample.image, sample.name)
 
-    with pytest.raises(ValueError, match=r"image fake \d+: has no label"):
+    with pytest.raises(ValueError, match=r"none of 32 training images can be used; the first: fake \d+: has no label"):
         run(Unlabelled(32), FakeDataset(30))
     with pytest.raises(ValueError, match="classes: 4 in train, 3 in val"):
         run(FakeDataset(32), FakeDataset(30, classes=3))

@@ -90,6 +90,7 @@ class Half:
     def __init__(self, whole: Files, first: int) -> None:
         self.whole, self.first = whole, first
         self.classes, self.attributes, self.mask_classes = whole.classes, whole.attributes, whole.mask_classes
+        self.part = f"every second of {whole.split} from the {'first' if first == 0 else 'second'} on, as it is the only split"  # for notes
         self.split = f"{whole.split}, every second image from {'the first' if first == 0 else 'the second'} on"
         if not len(self):
             raise ConfigError(f"data = {whole.root}: {len(whole)} images; allowed are at least 2, to train and to measure")

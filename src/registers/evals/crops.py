@@ -14,6 +14,7 @@ from registers.data.truths import IGNORE
 
 NYU_BORDER = (43, 45, 608, 472)  # left, upper, right, lower: NYUv2's frames without their white rim (BTS, DINOv2's NYUCrop), of 640 x 480
 NYU_CROP = (416, 544)  # height, width (dinov2 depth configs: RandomCrop)
+LONGEST = 4  # times the short side asked for: mmseg's img_scale (2048, 512) of the official segmentation configs
 
 
 def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -23,10 +24,10 @@ def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) 
 
 
 def resized(image: Image.Image, short: float) -> Image.Image:
-    """Bilinear, keeping the shape; the shorter side becomes `short` pixels (0: as it is)."""
-    if not short or min(image.size) == short:
+    """Bilinear, keeping the shape; the shorter side becomes `short` pixels (0: as it is), or the longer one LONGEST times as many."""
+    ratio = min(short / min(image.size), LONGEST * short / max(image.size))
+    if not short or ratio == 1:
         return image
-    ratio = short / min(image.size)
     return image.resize([max(1, round(side * ratio)) for side in image.size], Image.Resampling.BILINEAR)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from registers.config import Dense
 from registers.data.sample import Sample
+from registers.evals.held import Held
 from registers.evals.streams import Stream
 from registers.models.backbone import Backbone
 from registers.probes.solvers import DRAWS
@@ -69,8 +70,8 @@ def training_batches(
 ) -> Iterator[tuple[Maps, Tensor]]:
     """settings.iterations batches of frozen features and truths (B, H, W); a new order each epoch, the same for each seed.
 
-    With augment, each image is read and augmented anew (in threads, ahead of the training step) and memory does not depend on how many
-    there are. Without, features of all training images are computed once and held in half precision.
+    With augment, each image is read and augmented anew (in threads, ahead of the training step). Without, features of all training images
+    are computed once and held in half precision, in a file. Either way memory does not depend on how many there are.
     """
     if not settings.augment:
         yield from _held(backbone, stream, example, settings, normed, device, seed, progress)
@@ -92,7 +93,7 @@ def training_batches(
                 asked += 1
                 failures = failures + 1 if loaded is None else 0
                 if failures > stream.limit:
-                    raise ValueError(f"none of {stream.limit} images can be used; the first: {stream.left_out[0]}")
+                    raise stream.nothing()
                 batch += [] if loaded is None else [loaded]
             images, truths = zip(*batch)
             yield feature_maps(backbone, torch.stack(images).to(device), normed), torch.from_numpy(np.stack(truths)).to(device)
@@ -101,13 +102,11 @@ def training_batches(
 
 
 def _held(backbone, stream, example, settings, normed, device, seed, progress) -> Iterator[tuple[Maps, Tensor]]:
-    patches, cls, truths, waiting, pad = [], [], [], [], (0, 0)
+    held, waiting, pad = Held(), [], (0, 0)
 
     def flush() -> tuple[int, int]:
         maps = feature_maps(backbone, torch.stack([image for image, _ in waiting]).to(device), normed)
-        patches.append(maps.patches.half())
-        cls.append(maps.cls.half())
-        truths.append(torch.from_numpy(np.stack([truth for _, truth in waiting])))
+        held.append(maps.patches.half(), maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting])))
         waiting.clear()
         return maps.pad
 
@@ -117,12 +116,11 @@ def _held(backbone, stream, example, settings, normed, device, seed, progress) -
             pad = flush()
     if waiting:
         pad = flush()
-    patches, cls, truths = torch.cat(patches), torch.cat(cls), torch.cat(truths)
-    order = _order(len(truths), settings.iterations * settings.batch, seed)
+    order = _order(len(held), settings.iterations * settings.batch, seed)
     for step in tqdm(range(settings.iterations), desc=progress, disable=not progress, mininterval=1):
-        chosen = torch.tensor([order(step * settings.batch + place) for place in range(settings.batch)])
-        at = chosen.to(patches.device)
-        yield Maps(patches[at].float(), cls[at].float(), pad, backbone.architecture.patch), truths[chosen].to(device)
+        chosen = [order(step * settings.batch + place) for place in range(settings.batch)]
+        patches, cls, truths = (x.to(device) for x in held[chosen])
+        yield Maps(patches.float(), cls.float(), pad, backbone.architecture.patch), truths
 
 
 def _order(images: int, draws: int, seed: int) -> Callable[[int], int]:

@@ -6,7 +6,9 @@ Losses: dinov2/eval/depth/models/losses. Recipe: DINOv2's NYUd config: AdamW, wa
 clip 35; test: mean with the mirrored image, Eigen's crop.
 """
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +25,7 @@ from registers.evals.streams import Stream
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
 
+SHAPE_IMAGES = 8  # the first images, the commonest size of which is what the head is trained on
 BINS = 256  # decode_head.py: n_bins
 MIN_DEPTH = 1e-3  # decode_head.py: min_depth
 UPSAMPLE = 4  # depthers.py: upsample=4
@@ -54,8 +57,13 @@ class DepthHead(nn.Module):
 
 
 def sig_loss(predicted: Tensor, depth: Tensor, max_depth: float, mean_only: bool = False) -> Tensor:
-    """Scale-invariant loss over known pixels: sqrt(var(g) + 0.15 mean(g)^2), g the difference of logarithms. mean_only: its warm-up."""
+    """Scale-invariant loss over known pixels: sqrt(var(g) + 0.15 mean(g)^2), g the difference of logarithms. mean_only: its warm-up.
+
+    Fewer than two known pixels, which have no variance, give 0.
+    """
     known = (depth > 0) & (depth <= max_depth)
+    if known.sum() < 2:
+        return 0 * predicted.sum()
     g = torch.log(predicted[known] + LOG_EPS) - torch.log(depth[known] + LOG_EPS)
     mean = MEAN_WEIGHT * g.mean() ** 2
     return torch.sqrt(mean if mean_only else g.var() + mean)
@@ -123,30 +131,29 @@ def estimate_depth(
     """
     backbone = backbone.to(device).eval()
 
-    def check(sample: Sample) -> None:
+    def check(sample: Sample, crop: str = "none") -> None:
         same_size(sample.depth, sample.image, sample.name)
-        if not errors(sample.depth, sample.depth, settings.max_depth)[1]:
-            raise ValueError(f"{sample.name}: no depth between {MIN_DEPTH:g} and {settings.max_depth:g}")
+        try:
+            known = errors(sample.depth, sample.depth, settings.max_depth, crop)[1]
+        except ValueError as error:
+            raise ValueError(f"{sample.name}: {error}") from None
+        if not known:
+            where = " inside the crop" if crop != "none" else ""
+            raise ValueError(f"{sample.name}: no depth between {MIN_DEPTH:g} and {settings.max_depth:g}{where}")
 
-    used = Stream(train, settings.train_images, ["depth"], check=check)
+    used = Stream(train, settings.train_images, ["depth"], check=check, what="training images")
     head, constant = fit(backbone, used, settings, mean, std, device, seed, "training depth" if progress else "")
-    stream = Stream(val, settings.val_images, ["depth"], "depth" if progress else "", check)
+    stream = Stream(val, settings.val_images, ["depth"], "depth" if progress else "", lambda sample: check(sample, settings.crop))
     sums, guesses, kept = [], [], []
     for sample, image in one_by_one(stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)):
         predicted = predict(backbone, head, image)
         if predicted.shape[2:] != sample.depth.shape:
             predicted = F.interpolate(predicted, sample.depth.shape, mode="bilinear", align_corners=False)
         predicted = predicted.squeeze((0, 1)).cpu().numpy()
-        found = errors(predicted, sample.depth, settings.max_depth, settings.crop)
-        if not found[1]:
-            stream.left_out.append(f"{sample.name}: no known depth inside the crop")
-            continue
-        sums.append(found)
+        sums.append(errors(predicted, sample.depth, settings.max_depth, settings.crop))
         guesses.append(errors(np.full_like(sample.depth, constant), sample.depth, settings.max_depth, settings.crop))
         if len(kept) < settings.pictures:
             kept.append((sample, sample.depth, predicted))
-    if not sums:
-        raise ValueError(f"depth: none of {stream.limit} images has a known depth inside the crop")
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     note = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
     rows = _rows(backbone.name, np.array(sums), np.array(guesses), data or type(val).__name__.lower(), note)
@@ -155,8 +162,8 @@ def estimate_depth(
 
 def fit(backbone, stream: Stream, settings: Depth, mean, std, device, seed: int, progress: str = "") -> tuple[DepthHead, float]:
     """The trained head, and the mean depth of what it was trained on."""
-    first = next(iter(Stream(stream.dataset, stream.limit, stream.needs, check=stream.check)))
-    size = resized(first.image, settings.size).size
+    first = itertools.islice(Stream(stream.dataset, stream.limit, stream.needs, check=stream.check, what=stream.what), SHAPE_IMAGES)
+    size = Counter(resized(sample.image, settings.size).size for sample in first).most_common(1)[0][0]
     shape = tuple(min(pair) for pair in zip(NYU_CROP, size[::-1])) if settings.augment else size[::-1]
 
     def example(sample: Sample, rng):

@@ -127,7 +127,7 @@ class Shrunk:
     """A data set whose images have a short side of `short` pixels (bilinear), with their boxes."""
 
     def __init__(self, dataset: Dataset, short: int) -> None:
-        self.dataset, self.short = dataset, short
+        self.dataset, self.short, self.part = dataset, short, getattr(dataset, "part", "")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -149,12 +149,12 @@ class Search:
         self.mean, self.std, self.device = mean, std, device
         self.patch = backbone.architecture.patch
 
-    def passes(self, dataset: Dataset, limit: int, layers: Iterable[int], needs=("boxes",), progress: str = ""):
-        """(stream, batches) with each batch's (grid, numbered samples, facets, attention)."""
-        stream = Stream(dataset, limit, needs, progress)
+    def passes(self, dataset: Dataset, limit: int, layers: Iterable[int], most: int | None = None, progress: str = ""):
+        """(stream, batches) with each batch's (grid, numbered samples, facets, attention). most: so many usable images are enough."""
+        stream = Stream(dataset, limit, ["boxes"], progress)
 
         def run():
-            for grid, group in batches(stream, self.settings.batch, self.patch):
+            for grid, group in batches(itertools.islice(stream, most), self.settings.batch, self.patch):
                 images = torch.stack([padded(sample, self.patch, self.mean, self.std) for _, sample in group]).to(self.device)
                 yield (grid, group, *look(self.backbone, images, layers))
 
@@ -163,7 +163,7 @@ class Search:
     def units(self, dataset: Dataset) -> dict[tuple[str, int], float]:
         """Mean squared norm of raw features by facet and layer, over the first images."""
         sums, count = defaultdict(float), 0
-        for _, group, facets, _ in self.passes(dataset, min(SCALE_IMAGES, self.settings.tune_images), self.settings.layers)[1]:
+        for _, group, facets, _ in self.passes(dataset, self.settings.tune_images, self.settings.layers, SCALE_IMAGES)[1]:
             count += len(group)
             for key, x in facets.items():
                 sums[key] += float(x.float().square().sum(-1).mean(-1).sum())
@@ -211,7 +211,7 @@ class Search:
             "facet": np.array(choice.facet),
         }
         names: dict[int, str] = {}
-        for grid, group, facets, _ in self.passes(dataset, count, {choice.layer})[1]:
+        for grid, group, facets, _ in self.passes(dataset, self.settings.images, {choice.layer}, count)[1]:
             sizes = np.array([sample.image.size for _, sample in group])
             for facet in FACETS:
                 steps = lost(facets[facet, choice.layer], grid, self.settings.k, choice.bias, choice.normalisation)

@@ -9,6 +9,7 @@ images come from the scale; a backbone of fewer than 4 blocks uses all it has. F
 """
 
 import dataclasses
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,8 @@ from tqdm import tqdm
 
 from registers.config import Linear
 from registers.data.augment import evaluation, linear_augment
-from registers.data.sample import Dataset, Sample
+from registers.data.sample import Dataset
+from registers.evals.streams import Stream, labelled
 from registers.evals.zeroshot import wilson
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
@@ -123,7 +125,8 @@ def linear(
     - "top1_held_out": the same without that optimism: the head is chosen on one half of the images and counted on the other,
       both ways round.
     - "top1_head": each head; x = learning rate, token = "cls" or "cls+patch", layer = how many last blocks (1 or 4).
-    Raises ValueError for images without a label and for classes or image numbers below what is needed.
+    Files that cannot be used, or have no label, are left out and counted in the notes. Raises ValueError where none is left, and for
+    classes that are fewer than two or differ.
     """
     classes = len(train.classes)
     if classes < 2 or tuple(train.classes) != tuple(val.classes):
@@ -131,10 +134,10 @@ def linear(
     normalization = (tuple(mean), tuple(std))
     backbone = backbone.to(device).eval()
     look = dataclasses.replace(linear_augment(size), normalization=normalization)
-    images = min(settings.train_images, len(train))
+    used = labelled(train, settings.train_images, classes, "training images")
     heads = None
     for seen, labels in tqdm(
-        _train_batches(train, look, images, settings.batch, settings.iterations, seed), total=settings.iterations, disable=not progress
+        _train_batches(used, look, settings.batch, settings.iterations, seed), total=settings.iterations, disable=not progress
     ):
         x = features(backbone, seen.to(device))
         if heads is None:
@@ -143,38 +146,29 @@ def linear(
         heads.step(x, labels.to(device))
 
     look = evaluation(size, resize=round(size * RESIZE), normalization=normalization)
-    hits = []
-    for start in range(0, min(settings.val_images, len(val)), settings.batch):
-        samples = [val[i] for i in range(start, min(start + settings.batch, settings.val_images, len(val)))]
-        seen = torch.stack([look(s.image) for s in samples]).to(device)
-        labels = torch.tensor([_label(s) for s in samples], device=device)
+    stream, hits = labelled(val, settings.val_images, classes), []
+    samples = iter(stream)
+    while batch := [(look(s.image), s.label) for s in itertools.islice(samples, settings.batch)]:
+        seen, labels = (torch.stack([torch.as_tensor(x) for x in column]).to(device) for column in zip(*batch))
         hits.append((heads.logits(features(backbone, seen)).argmax(-1) == labels[:, None]).cpu().numpy())
-    return _rows(backbone.name, heads, np.concatenate(hits), data or type(val).__name__.lower())
+    return _rows(backbone.name, heads, np.concatenate(hits), data or type(val).__name__.lower(), used.note() + stream.note())
 
 
-def _train_batches(dataset: Dataset, look, images: int, batch: int, iterations: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _train_batches(stream: Stream, look, batch: int, iterations: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches for so many iterations, a new order each epoch; the same for each seed. The global generator is left as it was."""
-    order, rng = np.empty(0, dtype=np.int64), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    drawn = stream.draws(int(i) for _ in itertools.count() for i in rng.permutation(stream.limit))
     for step in range(iterations):
-        while len(order) < batch:
-            order = np.concatenate([order, rng.permutation(images)])
-        chosen, order = order[:batch], order[batch:]
         before = random.getstate()
         random.seed(f"linear {seed} {step}")  # the augmentations draw from it
-        samples = [dataset[int(i)] for i in chosen]
+        samples = list(itertools.islice(drawn, batch))
         seen = torch.stack([look(s.image) for s in samples])
         random.setstate(before)
-        yield seen, torch.tensor([_label(s) for s in samples])
+        yield seen, torch.tensor([s.label for s in samples])
 
 
-def _label(sample: Sample) -> int:
-    if sample.label is None:
-        raise ValueError(f"image {sample.name}: has no label; linear classification needs one for each image")
-    return sample.label
-
-
-def _rows(name: str, heads: Heads, hits: np.ndarray, data: str) -> list[Measurement]:
-    """hits: (images, heads), whether each head was right."""
+def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -> list[Measurement]:
+    """hits: (images, heads), whether each head was right. left_out: what to add to each note."""
     n, right = len(hits), hits.sum(axis=0)
     common = dict(question="linear", backbone=name, data=data, n=n, chance=1 / heads.classes)
 
@@ -184,7 +178,7 @@ def _rows(name: str, heads: Heads, hits: np.ndarray, data: str) -> list[Measurem
 
     def row(metric: str, count: int, note: str, token: str = "cls", **more) -> Measurement:
         low, high = wilson(count, n)
-        return Measurement(metric=metric, value=count / n, low=low, high=high, token=token, note=note, **common, **more)
+        return Measurement(metric=metric, value=count / n, low=low, high=high, token=token, note=note + left_out, **common, **more)
 
     best = int(right.argmax())
     even, odd = (hits[part::2].sum(axis=0) for part in (0, 1))

@@ -108,11 +108,13 @@ def segment(
 
     def check(sample: Sample) -> None:
         same_size(sample.mask, sample.image, sample.name)
-        top = int(sample.mask[sample.mask != IGNORE].max(initial=0))
-        if top >= len(names):
+        counted = sample.mask[sample.mask != IGNORE]
+        if not counted.size:
+            raise ValueError(f"{sample.name}: every pixel of its mask is ignored")
+        if (top := counted.max()) >= len(names):
             raise ValueError(f"{sample.name}: class id {top} is out of range; allowed are 0 to {len(names) - 1}, {IGNORE} for ignored")
 
-    used = Stream(train, settings.train_images, ["mask"], check=check)
+    used = Stream(train, settings.train_images, ["mask"], check=check, what="training images")
     head = fit(backbone, used, len(names), settings, mean, std, device, seed, "training segmentation" if progress else "")
     stream = Stream(val, settings.val_images, ["mask"], "segmentation" if progress else "", check)
     inters, unions, areas, kept = [], [], [], []
