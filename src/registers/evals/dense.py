@@ -9,18 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from registers.config import Dense
 from registers.data.sample import Sample
+from registers.evals.crops import resized_truth
 from registers.evals.held import Held
 from registers.evals.streams import Stream
 from registers.models.backbone import Backbone
 from registers.probes.solvers import DRAWS
 
 LOADERS = 4  # threads that read and augment while the head trains
+SHOWN = 512  # pixels: the longer side of a picture that is kept for looking at, at most
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def _held(backbone, stream, example, settings, normed, device, seed, progress) -
 
     def flush() -> tuple[int, int]:
         maps = feature_maps(backbone, torch.stack([image for image, _ in waiting]).to(device), normed)
-        held.append(maps.patches.half(), maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting])))
+        patches = maps.patches.movedim(1, -1).half()  # channels last, as they lie in memory
+        held.append(patches, maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting])))
         waiting.clear()
         return maps.pad
 
@@ -120,7 +124,7 @@ def _held(backbone, stream, example, settings, normed, device, seed, progress) -
     for step in tqdm(range(settings.iterations), desc=progress, disable=not progress, mininterval=1):
         chosen = [order(step * settings.batch + place) for place in range(settings.batch)]
         patches, cls, truths = (x.to(device) for x in held[chosen])
-        yield Maps(patches.float(), cls.float(), pad, backbone.architecture.patch), truths
+        yield Maps(patches.movedim(-1, 1).float(), cls.float(), pad, backbone.architecture.patch), truths
 
 
 def _order(images: int, draws: int, seed: int) -> Callable[[int], int]:
@@ -174,8 +178,16 @@ def normal_head(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def picture_arrays(kept: Sequence[tuple[Sample, np.ndarray, np.ndarray]], backbone: str, **more) -> dict[str, np.ndarray]:
-    """Small arrays for looking at predictions: i_rgb, i_truth, i_predicted of each image i; names, backbone."""
+    """Small arrays for looking at predictions: i_rgb (H, W, 3) uint8, i_truth and i_predicted (H, W) of each image i; names, backbone.
+
+    kept: samples with their truth and prediction, at the image's own size. Pictures whose longer side exceeds SHOWN are shrunk to it,
+    truths and predictions by nearest neighbour, so that every value shown is one that was counted.
+    """
     arrays = {"names": np.array([sample.name for sample, *_ in kept]), "backbone": np.array(backbone)}
     for i, (sample, truth, predicted) in enumerate(kept):
-        arrays |= {f"{i}_rgb": np.asarray(sample.image), f"{i}_truth": truth, f"{i}_predicted": predicted}
+        ratio = min(1.0, SHOWN / max(sample.image.size))
+        size = tuple(max(1, round(side * ratio)) for side in sample.image.size)
+        image = sample.image if ratio == 1 else sample.image.resize(size, Image.Resampling.BILINEAR)
+        arrays[f"{i}_rgb"] = np.asarray(image)
+        arrays |= {f"{i}_{name}": resized_truth(values, size) for name, values in (("truth", truth), ("predicted", predicted))}
     return arrays | {name: np.array(value) for name, value in more.items()}
