@@ -1,5 +1,7 @@
 """Every wrong setting is one line that names the key, the value and what is allowed, before any job starts."""
 
+from dataclasses import replace
+
 import pytest
 
 from registers import config
@@ -36,6 +38,15 @@ def test_a_wrong_setting_is_named_in_one_line(params, words):
     assert "\n" not in message
     for word in words:
         assert word in message, message
+
+
+@pytest.mark.parametrize("given", [{"linear.iterations": 6}, {"linear": {"iterations": 6}}])
+def test_an_override_changes_nothing_beside_it(given):
+    """The second is what `dvc exp run -S +overrides.linear.iterations=6` writes."""
+    shipped, changed = config.load({"scale": "smoke"}), config.load({"scale": "smoke", "overrides": given})
+    assert changed.linear == replace(shipped.linear, iterations=6) and replace(changed, linear=shipped.linear) == shipped
+    nested = config.load({"scale": "smoke", "overrides": {"recipes": {"dinov2": {"steps": 7}}}})
+    assert nested.recipes["dinov2"] == replace(shipped.recipes["dinov2"], steps=7) and nested.recipes["mae"] == shipped.recipes["mae"]
 
 
 def test_a_missing_data_folder_is_named(tmp_path):

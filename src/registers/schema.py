@@ -74,13 +74,18 @@ def value_of(hint: Any, value: Any, path: str) -> Any:
 
 
 def override(tree: dict[str, Any], key: str, value: Any, scale: str) -> None:
+    """Set one number of a scale by its dotted name, or several of a section by a mapping; what they do not name stays."""
     *parents, last = str(key).split(".")
     node = tree
     for part in parents:
         if not isinstance(node.get(part), dict):
             raise ConfigError(f"overrides.{key}: scale {scale} has no {part}; allowed are {', '.join(map(str, node))}")
         node = node[part]
-    node[last] = value
+    if isinstance(value, dict) and isinstance(node.get(last), dict):  # {linear: {iterations: 6}} changes one number
+        for name, one in value.items():
+            override(tree, f"{key}.{name}", one, scale)
+    else:
+        node[last] = value
 
 
 def only_known(key: str, given: Any, allowed: set[str]) -> None:
