@@ -18,6 +18,8 @@ class Regime:
     - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
     masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
+    local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there (0: none).
+    bias: whether the blocks have biases; without them a constant can only come from a token.
     summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
     "query" (attention pooling), the last two without any [CLS]. image_loss: weight of the label's loss.
     """
@@ -32,6 +34,7 @@ class Regime:
     task: Literal["pair", "presence", "latent"] = "pair"
     latents: int = at_least(2, 32)
     masked: float = at_least(0, 0.0)
+    local_loss: float = at_least(0, 0.0)
     image_loss: float = at_least(0, 1.0)
     summary: Literal["cls", "late", "mean", "query"] = "cls"
     width: int = at_least(4, 64)
@@ -39,6 +42,7 @@ class Regime:
     heads: int = at_least(1, 2)
     ffn: Literal["mlp", "swiglu"] = "mlp"
     layer_scale: float = at_least(0, 0.0)
+    bias: bool = True
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = at_least(0, 1e-3)
     beta2: float = at_least(0, 0.999)

@@ -16,12 +16,14 @@ CONTRAST = 0.35  # of background noise and textures, where an object's colour di
 
 class Scenes(NamedTuple):
     """images (B, 3, H, W), about -1 to 1. label (B,). present (B, K): 1 where a kind appears. kinds (B, P): 0..K - 1, or -1 for
-    background. redundant (B, P): background that looks like its surroundings (plain)."""
+    background. contents (B, P): the kind, K + the texture, or -1 where there is neither. redundant (B, P): that is where contents is -1,
+    background which looks like its surroundings."""
 
     images: Tensor
     label: Tensor
     present: Tensor
     kinds: Tensor
+    contents: Tensor
     redundant: Tensor
 
 
@@ -51,13 +53,14 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
     kinds = kinds[:, :cells]
     present = torch.zeros(batch, regime.kinds, device=device).scatter_(1, torch.where(active, kind, kind[:, :1]), 1.0)
 
-    background, plain = _background(regime, batch, generator)
+    background, textures = _background(regime, batch, generator)
     shape_masks, palette = _alphabet(regime)
     known = kinds.clamp_min(0)
     glyph = shape_masks.to(device)[known // regime.colours] * (kinds >= 0)[..., None, None]  # (B, P, p, p)
     colour = palette.to(device)[known % regime.colours]  # (B, P, 3)
     patches = torch.where(glyph[:, :, None] > 0, colour[..., None, None], background)
-    return Scenes(unpatch(patches, regime.grid), label, present, kinds, plain & (kinds < 0))
+    contents = torch.where((kinds < 0) & (textures >= 0), regime.kinds + textures, kinds)
+    return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, contents < 0)
 
 
 def unpatch(patches: Tensor, grid: int) -> Tensor:
@@ -88,10 +91,10 @@ def _alphabet(regime: Regime) -> tuple[Tensor, Tensor]:
 
 
 def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(B, P, 3, p, p) and which patches are plain, (B, P)."""
+    """(B, P, 3, p, p) and each patch's texture, (B, P), -1 for none."""
     device, grid, size, cells = generator.device, regime.grid, regime.patch, regime.grid**2
     first = torch.rand(batch, 1, 3, 1, 1, generator=generator, device=device) - 0.5
-    plain = torch.ones(batch, cells, dtype=torch.bool, device=device)
+    textures = torch.full((batch, cells), -1, device=device)
     image = first.expand(batch, cells, 3, size, size)
     if regime.background == "gradient":
         second = torch.rand(batch, 3, 1, 1, generator=generator, device=device) - 0.5
@@ -110,4 +113,5 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         along = torch.cos(angle) * axis.repeat_interleave(grid) + torch.sin(angle) * axis.repeat(grid)
         plain = along.argsort(1).argsort(1) < round(regime.plain * cells)
         image = torch.where(plain[..., None, None, None], image, image + CONTRAST * book[chosen])
-    return image, plain
+        textures = torch.where(plain, textures, chosen)
+    return image, textures

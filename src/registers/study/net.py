@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.data.scenes import Scenes
+from registers.data.scenes import CODEBOOK, Scenes
 from registers.models.backbone import Architecture, build
 from registers.models.sequence import Tokens, split_tokens
 from registers.regime import Regime
@@ -31,8 +31,13 @@ class Net(nn.Module):
         self.backbone = build(Architecture(**sizes, registers=registers, ffn=regime.ffn, layer_scale=regime.layer_scale or None))
         self.label = nn.Linear(regime.width, regime.classes)
         self.kind = nn.Linear(regime.width, regime.kinds + 1) if regime.masked else None
+        self.content = nn.Linear(regime.width, regime.kinds + CODEBOOK) if regime.local_loss else None
         self.mask_token = nn.Parameter(torch.zeros(regime.width)) if regime.masked else None
         self.query = nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
+        if not regime.bias:
+            for name, parameter in self.backbone.vit.blocks.named_parameters():
+                if name.endswith("bias"):
+                    nn.init.zeros_(parameter).requires_grad_(False)
         self.enters = {"cls": 0, "late": regime.depth - 1}.get(regime.summary)  # block that [CLS] enters; None: never
 
     def split(self, x_BND: Tensor, layer: int) -> Tokens:
@@ -82,4 +87,9 @@ class Net(nn.Module):
             loss = loss + F.cross_entropy(guesses, target)
             objects = target < regime.kinds
             metrics["masked"] = (guesses.argmax(1) == target)[objects].float().mean()
+        if self.content is not None:
+            shows = scenes.contents >= 0
+            guesses, target = self.content(last.patches[shows]), scenes.contents[shows]
+            loss = loss + regime.local_loss * F.cross_entropy(guesses, target)
+            metrics["local"] = (guesses.argmax(1) == target).float().mean()
         return loss, metrics
