@@ -93,6 +93,51 @@ def test_a_restored_run_has_nothing_to_do(finished, tmp_path_factory):
     assert "Nothing to be done" in snakemake(restored, "--dry-run")
 
 
+def test_dvc_carries_a_run_elsewhere(finished, tmp_path_factory):
+    """dvc push, git clone, dvc pull: the other checkout holds the same bytes, and neither DVC nor Snakemake has anything to do."""
+    here, there, remote = (tmp_path_factory.mktemp(name) for name in ("pushed", "pulled", "remote"))
+    environment = {**os.environ, **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}}
+
+    def run(folder, *command):
+        command = [sys.executable, "-m", *command] if command[0] == "dvc" else command
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    for part in ("src/registers", "paper", "workflow", ".dvc", "Snakefile", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        whole = (ROOT / part).is_dir()
+        (here / part).parent.mkdir(parents=True, exist_ok=True)
+        junk = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+        shutil.copytree(ROOT / part, here / part, ignore=junk) if whole else shutil.copy(ROOT / part, here / part)
+    for part in ("results", "reports", ".snakemake/metadata"):
+        shutil.copytree(finished / part, here / part)
+    run(here, "git", "init", "-q")
+    run(here, "dvc", "commit", "-q", "-f")
+    run(here, "git", "add", ".")
+    run(here, "git", "commit", "-q", "-m", "a run")
+    weights = "results/smoke/checkpoints/dinov2-r0-s0/last.safetensors"
+    assert not {weights, "reports/paper.html", "reports/metrics.json"} & set(run(here, "git", "ls-files").splitlines())
+    run(there, "git", "clone", "-q", str(here), ".")
+    for folder, verb in ((here, "push"), (there, "pull")):
+        run(folder, "dvc", "remote", "add", "-q", "--local", "-d", "store", str(remote))
+        run(folder, "dvc", verb, "-q")
+    assert run(there, "dvc", "status", "-q") == ""
+    assert (there / weights).read_bytes() == (finished / weights).read_bytes() and (there / "reports/paper.html").exists()
+    assert "Nothing to be done" in snakemake(there, "--dry-run")
+
+
+def test_dvc_changes_a_setting_and_keeps_the_words_about_it(tmp_path):
+    """What `dvc exp run -S scale=smoke` does to params.yaml: it writes the file anew."""
+    from dvc.utils.hydra import apply_overrides
+
+    comments = [line for line in (ROOT / "params.yaml").read_text().splitlines() if line.lstrip().startswith("#")]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(tmp_path / "params.yaml", ["scale=smoke", "+overrides.linear.iterations=6"])
+    assert [line for line in (tmp_path / "params.yaml").read_text().splitlines() if line.lstrip().startswith("#")] == comments
+    settings = config.load(tmp_path / "params.yaml")
+    assert (settings.scale, settings.linear.iterations) == ("smoke", 6)
+
+
 def test_one_figure_is_drawn_alone(finished):
     (finished / "reports/figures/fig07.png").unlink()
     assert planned(snakemake(finished, "--dry-run", targets=["reports/figures/fig07.png"])) == {"figure": 1}
