@@ -60,7 +60,7 @@ class Ade20kFull(Files):
             raise ConfigError(f"classes = {len(classes)} names: allowed are 1 to {IGNORE}")
         folder = root / "images" / "ADE" / FOLDERS[split]
         folder = folder if folder.is_dir() else root
-        super().__init__(root, sorted(folder.rglob("ADE_*.jpg")), split, classes)
+        super().__init__(root, sorted(folder.rglob(f"ADE_{split}_*.jpg")), split, classes)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -79,12 +79,13 @@ class Ade20kFull(Files):
         same_size(colours, image, self.name(mask))
         ids = colours[..., 0].astype(np.int64) // 10 * 256 + colours[..., 1]
         try:
-            objects = json.loads(path.with_suffix(".json").read_text(encoding="utf-8", errors="replace"))["annotation"]["object"]
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+            text = path.with_suffix(".json").read_text(encoding="utf-8", errors="replace")
+            objects = [(str(one["name"]), int(one["name_ndx"])) for one in json.loads(text)["annotation"]["object"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{self.name(path.with_suffix('.json'))}: not a readable ADE20K annotation ({type(error).__name__})") from None
         table = np.full(max(int(ids.max(initial=0)), 0) + 1, IGNORE, np.uint8)
-        for one in objects:
-            number = self._numbers.get(one["name"], self._numbers.get(one["name"].split(",")[0].strip()))
-            if number is not None and one["name_ndx"] < len(table):
-                table[one["name_ndx"]] = number
+        for name, place in objects:
+            number = self._numbers.get(name, self._numbers.get(name.split(",")[0].strip()))
+            if number is not None and 0 <= place < len(table):
+                table[place] = number
         return Sample(image=image, name=self.name(path), mask=table[ids])

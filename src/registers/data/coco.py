@@ -43,30 +43,27 @@ class Coco(Files):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             by_name = {Path(image["file_name"]).name: image for image in sorted(content["images"], key=lambda i: i["id"])}
-            categories = sorted(content["categories"], key=lambda c: c["id"])
-            annotations = content["annotations"]
+            categories = [(c["id"], str(c["name"])) for c in sorted(content["categories"], key=lambda c: c["id"])]
+            by_image: dict[int, list[dict]] = {}
+            for one in content["annotations"]:
+                by_image.setdefault(one["image_id"], []).append(one)
         except FileNotFoundError:
             raise ConfigError(f"coco = {path}: no such file") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigError(f"coco = {path}: not COCO's instances format ({type(error).__name__}: {error})") from None
         chosen = list(by_name) if names is None else [Path(n).name for n in (lines_of(Path(names)) if _is_path(names) else names)]
         missing = [name for name in chosen if name not in by_name]
         if missing:
             raise ConfigError(f"names = {missing[0]} (and {len(missing) - 1} more of {len(chosen)}): not in {path}")
-        super().__init__(root, [root / split / name for name in chosen], split, ("background", *(c["name"] for c in categories)))
-        number = {category["id"]: 1 + place for place, category in enumerate(categories)}
-        position = {by_name[name]["id"]: index for index, name in enumerate(chosen)}
-        self._truths: list[list] = [[] for _ in chosen]
-        for one in annotations:
-            index = position.get(one["image_id"])
-            if index is not None:
-                kind = "segmentation" if truth == "masks" else "bbox"
-                if kind not in one:
-                    raise ConfigError(
-                        f"coco = {path}: annotation {one.get('id')} has no {kind}; allowed for {truth} are annotations with one"
-                    )
-                shape = one[kind]
-                self._truths[index].append((number.get(one["category_id"], -1), bool(one.get("iscrowd", 0)), shape))
+        super().__init__(root, [root / split / name for name in chosen], split, ("background", *(name for _, name in categories)))
+        number = {category: 1 + place for place, (category, _) in enumerate(categories)}
+        kind = "segmentation" if truth == "masks" else "bbox"
+        if by_image and not any(kind in one for found in by_image.values() for one in found):
+            raise ConfigError(f"coco = {path}: has no {kind} in any annotation; allowed for {truth} are annotations with one")
+        truths = (by_image.get(by_name[name]["id"], []) for name in chosen)
+        self._truths = [
+            [(number.get(one.get("category_id"), -1), bool(one.get("iscrowd", 0)), one.get(kind)) for one in found] for found in truths
+        ]
         self._json = path
 
     def truth_files(self) -> list[Path]:
@@ -74,8 +71,11 @@ class Coco(Files):
 
     def boxes(self, index: int) -> np.ndarray:
         """(K, 4) float32 boxes of one image, without reading it."""
-        found = [(x, y, x + w, y + h) for _, crowd, (x, y, w, h) in self._truths[index] if not crowd]
-        return np.array([[round(edge) for edge in box] for box in found], np.float32).reshape(-1, 4)
+        try:
+            found = [(x, y, x + w, y + h) for _, crowd, (x, y, w, h) in self._truths[index] if not crowd]
+            return np.array([[round(edge) for edge in box] for box in found], np.float32).reshape(-1, 4)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{self.name(self.images[index])}: a box in {self._json.name} is not four numbers") from None
 
     def read(self, index: int) -> Sample:
         image, name = open_picture(self.images[index]), self.name(self.images[index])
@@ -85,7 +85,10 @@ class Coco(Files):
         for number, crowd, shape in self._truths[index]:
             if number < 0:
                 raise ValueError(f"{name}: an object of a category that {self._json.name} does not list")
-            inside = _inside(shape, image.width, image.height, name)
+            try:
+                inside = _inside(shape, image.width, image.height)
+            except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+                raise ValueError(f"{name}: not a readable COCO segmentation in {self._json.name} ({error})") from None
             other = inside & (mask != 0) & (mask != number)
             mask[inside] = IGNORE if crowd else number
             mask[other] = IGNORE
@@ -135,12 +138,12 @@ def _is_path(value: object) -> bool:
     return isinstance(value, (str, Path))
 
 
-def _inside(shape: list | dict, width: int, height: int, name: str) -> np.ndarray:
+def _inside(shape: list | dict, width: int, height: int) -> np.ndarray:
     """(H, W) bool of a COCO segmentation: polygons, or run lengths (a list or COCO's compressed text)."""
     if isinstance(shape, dict):
         runs = shape["counts"] if isinstance(shape["counts"], list) else decompress(shape["counts"])
         if list(shape["size"]) != [height, width] or sum(runs) != width * height:
-            raise ValueError(f"{name}: run lengths of {shape['size']}, but the image has {width} x {height} pixels")
+            raise ValueError(f"run lengths of {shape['size']}, but the image has {width} x {height} pixels")
         return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T  # by columns, zeros first
     canvas = Image.new("1", (width, height))
     for polygon in shape:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registers.config import ConfigError
-from registers.data.ade20k import Ade20k
+from registers.data.ade20k import Ade20k, Ade20kFull, object_names
 from registers.data.coco import Coco, SemanticMasks
-from registers.data.nyud import Nyud
+from registers.data.nyud import open_nyud
 from registers.data.sample import Dataset, Sample
 from registers.data.truths import Files
 from registers.data.voc import Voc
@@ -27,37 +27,72 @@ NAMES = {
 
 def name_of(kind: str, root: Path) -> str:
     """How measurements name a set: as the paper does, or the folder's name."""
-    return NAMES.get(kind, root.name)
+    return root.name if kind == "ade20k" and _is_full(root) else NAMES.get(kind, root.name)
 
 
 def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
     """One split of a set of `config.TRUTHS`; None where discovery has nothing else to tune on.
 
     Discovery: VOC 2007 trainval, tuned on its test images; VOC 2012 trainval, tuned on VOC 2007's trainval beside it; COCO 20k, tuned on
-    val2014; other COCO sets as their splits are. A set of a single split is halved: "val" is every second image from the first on.
+    val2014; other COCO sets as their splits are. A set of a single split, or of none (VOC's layout without ImageSets), is halved: "val" is
+    every second image from the first on, and the rows say so.
     """
     if kind == "ade20k":
-        return Ade20k(root, split)
+        return _own_or_half(split, lambda name: _ade20k(root, name))
     if kind == "nyud":
-        return Nyud(root, "train" if split == "train" else "test")
+        opened = open_nyud(root, split)
+        return Half.of(opened, split) if opened.whole else opened
     truth = "masks" if role == "segmentation" else "boxes"
     if kind == "coco":
         return _coco(root, truth, split)
     if kind == "semantic":
         return _semantic(root, split)
-    if role == "segmentation":
-        return Voc(root, split, "2012", "masks")
     if kind == "coco20k":
         listed = (root / COCO_20K) if split == "val" else None
         other = split == "val" or (root / "annotations" / "instances_val2014.json").is_file()
         return Coco(root, "train2014" if split == "val" else "val2014", listed) if other else None
     year = kind.removeprefix("voc")
+    whole = Voc(root, "all", year, truth)
+    if not (whole.root / "ImageSets").is_dir():
+        return Half.of(whole, split)
+    if role == "segmentation":
+        return _own_or_half(split, lambda name: Voc(root, name, year, "masks"))
     if split == "val":
         return Voc(root, "trainval", year)
     try:
-        return Voc(root, "test", "2007") if year == "2007" else Voc(root, "trainval", "2007")
+        return Voc(root, "test", "2007") if year == "2007" else Voc(whole.root.parent, "trainval", "2007")
     except ConfigError:
         return None
+
+
+def _is_full(root: Path) -> bool:
+    return not (root / "annotations").is_dir()
+
+
+def _ade20k(root: Path, split: str) -> Ade20k | Ade20kFull:
+    """Either release; the full one in the 150 classes of the other, whose objectInfo150.txt must lie there or in the folder beside it."""
+    if not _is_full(root):
+        return Ade20k(root, split)
+    for place in (root, root.parent / "ADEChallengeData2016"):
+        if (place / "objectInfo150.txt").is_file():
+            return Ade20kFull(root, split, object_names(place))
+    raise ConfigError(
+        f"ade20k = {root}: no annotations/ there (ADEChallengeData2016), nor, for the full release, objectInfo150.txt of "
+        "ADEChallengeData2016, there or in that folder beside it, which names the 150 classes that count"
+    )
+
+
+def _own_or_half(split: str, open_one: Callable[[str], Files]) -> Dataset:
+    """The split, or half of the other one where the set has only that. Raises the split's ConfigError where it has neither."""
+    found, errors = {}, {}
+    for name in ("train", "val"):
+        try:
+            found[name] = open_one(name)
+        except ConfigError as error:
+            errors[name] = error
+    if not found:
+        raise errors[split]
+    return found[split] if len(found) == 2 else Half.of(*found.values(), split)
 
 
 def _coco(root: Path, truth: str, split: str) -> Dataset:
@@ -81,7 +116,7 @@ def _part(found: list[str], split: str, open_one: Callable[[str], Files]) -> Dat
     own = [name for name in found if name.startswith(split)]
     if own and len(found) > 1:
         return open_one(own[-1])
-    return Half(open_one(found[0]), 0 if split == "val" else 1)
+    return Half.of(open_one(found[0]), split)
 
 
 class Half:
@@ -90,10 +125,14 @@ class Half:
     def __init__(self, whole: Files, first: int) -> None:
         self.whole, self.first = whole, first
         self.classes, self.attributes, self.mask_classes = whole.classes, whole.attributes, whole.mask_classes
-        self.part = f"every second of {whole.split} from the {'first' if first == 0 else 'second'} on, as it is the only split"  # for notes
         self.split = f"{whole.split}, every second image from {'the first' if first == 0 else 'the second'} on"
+        self.part = f"{self.split} (the set has no other split)"  # what a row says
         if not len(self):
             raise ConfigError(f"data = {whole.root}: {len(whole)} images; allowed are at least 2, to train and to measure")
+
+    @classmethod
+    def of(cls, whole: Files, split: str) -> "Half":
+        return cls(whole, 0 if split == "val" else 1)
 
     @property
     def fingerprint(self) -> str:

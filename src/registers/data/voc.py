@@ -85,7 +85,7 @@ class Voc(Files):
             found = [_box(o) for o in objects if self.hard or not (_says_yes(o, "truncated") or _says_yes(o, "difficult"))]
         except FileNotFoundError:
             raise ValueError(f"{self.name(path)}: no such file") from None
-        except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+        except (ElementTree.ParseError, AttributeError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.name(path)}: not a readable VOC annotation ({error})") from None
         return np.array(found, np.float32).reshape(-1, 4)
 

@@ -1,7 +1,9 @@
 """Zero-shot classification with a trained CLIP (Table 2 b; open_clip's zero_shot.py and zero_shot_metadata.py)."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from registers.data.augment import evaluation
 from registers.data.sample import Dataset
 from registers.data.words import Template, templates
+from registers.evals.streams import labelled
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
 from registers.models.text import TextTower, unpack
@@ -101,19 +104,22 @@ def evaluate(
     """`zero_shot` of a checkpoint on the first `count` images of a labelled data set.
 
     extras, facts: what the checkpoint holds beside the backbone, and its json. classes: names in the order of the labels, the data
-    set's own unless given. Images are resized to `size` (shorter side,
-    bicubic), centre-cropped, and normalised as in training. Raises ValueError where the checkpoint has no text tower.
+    set's own unless given. Images are resized to `size` (shorter side, bicubic), centre-cropped, and normalised as in training. Files
+    that cannot be used are left out and counted in the notes. Raises ValueError where the checkpoint has no text tower.
     """
     projection, text = unpack(extras, facts)
     pixels = evaluation(size, normalization=facts["normalization"])
+    classes = classes or dataset.classes
+    stream = labelled(dataset, count, len(classes))
 
     def batches(batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
-        n = min(count, len(dataset))
-        for first in range(0, n, batch):
-            samples = [dataset[i] for i in range(first, min(first + batch, n))]
-            yield torch.stack([pixels(s.image) for s in samples]), torch.tensor([s.label for s in samples])
+        samples = iter(stream)
+        while group := [(pixels(s.image), s.label) for s in itertools.islice(samples, batch)]:
+            images, labels = zip(*group)
+            yield torch.stack(images), torch.tensor(labels)
 
-    return zero_shot(backbone, projection.to(device), text.to(device), batches(), classes or dataset.classes, prompts, data)
+    rows = zero_shot(backbone, projection.to(device), text.to(device), batches(), classes, prompts, data)
+    return [replace(row, note=row.note + stream.note()) for row in rows]
 
 
 def wilson(right: int, n: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:
