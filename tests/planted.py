@@ -170,24 +170,29 @@ def maps(backbone, peak=1.0, norm_peak=1.0, images=4, side=8, heads=4, component
     return found | {"prefix_norms": np.ones((images, 1 + registers), np.float32), "backbone": np.array(backbone)}
 
 
-def lost(backbone, expansion=1.0, images=2, side=8):
+def lost(backbone, expansion=1.0, images=2, side=8, across=None, data="planted val"):
     """Arrays of evals.discovery for one backbone: the object is a quarter of the image, found whole; the facet is keys for DINOv2, else
-    values. The expansion of keys is `expansion` in a chequered pattern, of queries and values a smooth ramp."""
-    inside = np.zeros((side, side), bool)
-    inside[: side // 2, : side // 2] = True
-    ramp = np.add.outer(np.arange(side), np.arange(side)).astype(np.float32)
+    values. The expansion of keys is `expansion` in a chequered pattern, of queries and values a smooth ramp. Photos of side x across
+    patches of 4 pixels, the last ones half beyond the photo. DINO-seg's box is the whole photo, the tuned one the true one."""
+    across = across or side
+    inside = np.zeros((side, across), bool)
+    inside[: side // 2, : across // 2] = True
+    ramp = np.add.outer(np.arange(side), np.arange(across)).astype(np.float32)
     chequered = np.where(ramp % 2, expansion, -expansion).astype(np.float32)
     arrays = {"names": np.array([f"val/{i}" for i in range(images)]), "backbone": np.array(backbone), "facets": np.array(["k", "q", "v"])}
-    arrays["facet"] = np.array("k" if backbone.startswith("dinov2") else "v")
+    arrays |= {"facet": np.array("k" if backbone.startswith("dinov2") else "v"), "patch": np.array(4), "data": np.array(data)}
+    truth = np.array([0, 0, 2 * across, 2 * side], np.float32)
     for i in range(images):
         arrays |= {
-            f"{i}_rgb": np.full((4 * side, 4 * side, 3), 128, np.uint8),
-            f"{i}_truths": np.array([[0, 0, 2 * side, 2 * side]], np.float32),
+            f"{i}_rgb": np.full((4 * side - 2, 4 * across - 2, 3), 128, np.uint8),
+            f"{i}_truths": truth[None],
+            f"{i}_tuned_box": truth,
+            f"{i}_dino_seg_box": np.array([0, 0, 4 * across - 2, 4 * side - 2]),
         }
         for facet in "kqv":
             maps = dict(score=-ramp, similarity=ramp, expansion=chequered if facet == "k" else ramp, component=inside, mask=inside)
             arrays |= {f"{i}_{facet}_{step}": values for step, values in maps.items()}
-            arrays |= {f"{i}_{facet}_seed": np.array([0, 0]), f"{i}_{facet}_box": np.array([0, 0, 2 * side, 2 * side])}
+            arrays |= {f"{i}_{facet}_seed": np.array([0, 0]), f"{i}_{facet}_box": truth.astype(int)}
     return arrays
 
 
@@ -198,6 +203,22 @@ def discovery(backbone, corloc, tuned, n=200, half=0.03, data="planted val"):
     return [
         Measurement(metric=m, value=v, low=v - half, high=v + half, token="k", note=f"planted {m}", **common) for m, v in values.items()
     ]
+
+
+def predictions(backbone, images=2, shape=(12, 20), wrong=0, data="planted val"):
+    """Arrays of evals.dense.picture_arrays, for segmentation and for depth: three classes in stripes, the first column not counted or
+    unknown; predicted as they are but for `wrong` columns at the right end, where the class is another and the depth 2 too far."""
+    stripes = np.broadcast_to(np.arange(shape[1]) % 3, shape)
+    arrays = {"names": np.array([f"val/{i}" for i in range(images)]), "backbone": np.array(backbone), "data": np.array(data)}
+    seg, deep = dict(arrays, classes=np.array(["red", "green", "blue"])), dict(arrays)
+    for i in range(images):
+        for found, truth, unknown, other in ((seg, stripes.astype(np.uint8), 255, 1), (deep, 1 + stripes.astype(np.float32), 0, 2)):
+            truth, predicted = truth.copy(), truth.copy()
+            truth[:, 0] = unknown
+            if wrong:
+                predicted[:, -wrong:] = (predicted[:, -wrong:] + other) % (3 if found is seg else 100)
+            found |= {f"{i}_rgb": np.full((*shape, 3), 90, np.uint8), f"{i}_truth": truth, f"{i}_predicted": predicted}
+    return seg, deep
 
 
 def dense(backbone, miou, rmse, n=100):

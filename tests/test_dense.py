@@ -12,7 +12,7 @@ from torchmetrics.regression import MeanSquaredError
 from registers.config import Depth, Segmentation
 from registers.data.sample import Sample
 from registers.evals.crops import centre, depth_example, photometric, resized, segmentation_example
-from registers.evals.dense import Maps, feature_maps, resampled, warmed
+from registers.evals.dense import Maps, feature_maps, picture_arrays, resampled, warmed
 from registers.evals.depth import BINS, DepthHead, errors, estimate_depth, gradient_loss, schedule, sig_loss
 from registers.evals.segmentation import LinearHead, intersections, loss, mean_iou, predict, segment, windows
 
@@ -155,6 +155,31 @@ def test_mean_iou_equals_torchmetrics_and_hand():
     assert float(mean_iou(inter, union)) == 0.5  # classes that occur nowhere do not count
     with pytest.raises(ValueError, match="class id 4: allowed are 0 to 3"):
         intersections(np.zeros((1, 1)), np.array([[4]]), 4)
+
+
+def test_rare_classes_do_not_pull_the_interval_away():
+    """Each class in two of 40 images: a draw that misses both says nothing of that class, so its value is inside its interval."""
+    from registers.evals.segmentation import _rows
+
+    rng, classes = np.random.default_rng(0), 20
+    masks = np.repeat(np.arange(40) % classes, 100).reshape(40, 10, 10)
+    guesses = np.where(rng.random(masks.shape) < 0.5, masks, rng.integers(0, classes, masks.shape))
+    inter, union = (np.array(x) for x in zip(*(intersections(g, m, classes) for g, m in zip(guesses, masks))))
+    area = np.array([np.bincount(m.ravel(), minlength=classes) for m in masks])
+    row = _rows("dinov2-r0-s0", [str(c) for c in range(classes)], inter, union, area, "")[0]
+    assert row.low < row.value < row.high and abs((row.low + row.high) / 2 - row.value) < 0.25 * (row.high - row.low)
+
+
+def test_pictures_keep_their_shape_and_their_values():
+    """A large photo is shrunk to 512 pixels; its truth and prediction hold no value that was not there, and lie as before."""
+    mask = np.repeat(np.array([0, 7, 255], np.uint8), 400)[None].repeat(600, 0)
+    big = Sample(Image.new("RGB", (1200, 600)), name="big", mask=mask)
+    small = Sample(Image.new("RGB", (30, 50)), name="small", mask=np.zeros((50, 30), np.uint8))
+    depth = np.linspace(0, 9, mask.size, dtype=np.float32).reshape(mask.shape)
+    arrays = picture_arrays([(big, mask, depth), (small, small.mask, small.mask)], "dinov2-r0-s0", data="x")
+    assert arrays["0_rgb"].shape == (256, 512, 3) and arrays["1_rgb"].shape == (50, 30, 3) and arrays["data"] == "x"
+    assert arrays["0_truth"].shape == arrays["0_predicted"].shape == (256, 512) and set(np.unique(arrays["0_truth"])) == {0, 7, 255}
+    assert arrays["0_truth"][128, [80, 256, 430]].tolist() == [0, 7, 255] and np.isin(arrays["0_predicted"], depth).all()
 
 
 def test_rmse_by_both_definitions(backbone):

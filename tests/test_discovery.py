@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from registers.config import Discovery
 from registers.data.sample import Sample
 from registers.evals.boxes import attended, component_boxes, corloc, dino_seg, found, iou, largest_box
-from registers.evals.discovery import Choice, choices, discover, look, untuned
+from registers.evals.discovery import Choice, choices, discover, look, lost, padded, untuned
 from registers.models.backbone import Architecture, build, split_tokens
 from registers.tokens import attention, capture
 
@@ -163,6 +163,22 @@ def test_pictures_hold_every_step(backbone, result):
             assert score.shape == grid and score[tuple(seed)] == score.max()
             assert (arrays[f"{image}_{facet}_mask"] == (arrays[f"{image}_{facet}_expansion"] > 0)).all()
             assert arrays[f"{image}_{facet}_component"][tuple(seed)]
+
+
+def test_pictures_hold_the_boxes_that_were_counted(backbone, result):
+    """Image by image: LOST's untuned and tuned box and DINO-seg's at its chosen head, in pixels and inside the photo."""
+    rows, arrays = {row.metric: row for row in result[0]}, result[1]
+    assert arrays["patch"] == 4 and arrays["data"] == rows["corloc"].data
+    head, best = int(rows["corloc_dino_seg"].x), rows["corloc_tuned"]
+    name = best.note.split("normalisation ")[1].split(",")[0]
+    for image, grid in ((0, (4, 5)), (1, (8, 5))):
+        sample = Scenes()[image]
+        facets, attended_BHP = look(backbone, padded(sample, 4, MEAN, STD)[None], SETTINGS.layers)
+        steps = lost(facets[best.token, best.layer - 3], grid, SETTINGS.k, best.x, name)
+        size = np.array([sample.image.size])
+        assert arrays[f"{image}_tuned_box"].tolist() == steps.pixels(4, size)[0].tolist()
+        around = dino_seg(attended_BHP[:, head], grid)[0] * 4
+        assert arrays[f"{image}_dino_seg_box"].tolist() == np.minimum(around, np.tile(size[0], 2)).tolist()
 
 
 def test_look_sees_what_the_bank_sees(backbone):

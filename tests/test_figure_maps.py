@@ -191,3 +191,24 @@ def test_tables_stay_small():
 
 def test_rounding_keeps_four_digits():
     assert grids.rounded(np.array([0.000123456, 98765.4, -1.00004, 0])).tolist() == [0.0001235, 98770.0, -1.0, 0.0]
+
+
+def test_lost_is_drawn_in_the_shape_of_its_photo():
+    """46 x 30 pixels in patches of 4: each cell has the photo's shape, a map reaches two pixels beyond it, the box lies on its patches."""
+    models = {b: planted.lost(b, side=8, across=12) for b in ("openclip-r0-s0", "openclip-r4-s0")}
+    for artifact, columns in (("fig13", 5), ("fig14", 4)):
+        figure = module(artifact).draw(models)
+        cells = [ax for ax in figure.axes if ax.images]
+        assert len(cells) == 2 * columns
+        for ax in cells:
+            place = ax.get_position()
+            width, height = figure.get_size_inches()
+            assert place.height * height / (place.width * width) == pytest.approx(30 / 46)
+            assert ax.get_xlim() == (0, 46) and ax.get_ylim() == (30, 0)
+        assert cells[0].images[0].get_extent() == [0, 46, 30, 0] and cells[1].images[0].get_extent() == [0, 48, 32, 0]
+    cells = [ax for ax in module("fig13").draw(models).axes if ax.images]
+    assert cells[1].patches[0].get_bbox().extents.tolist() == [0, 0, 4, 4]  # the seed
+    box = cells[4].patches[0].get_bbox()
+    assert box.extents.tolist() == [0, 0, 24, 16]
+    bright = cells[4].images[0].get_array()[..., 0] > 100
+    assert bright[:16, :24].all() and bright.sum() == 16 * 24

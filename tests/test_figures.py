@@ -291,7 +291,7 @@ def test_fig06_agrees_with_where_tokens_go():
 
 
 def test_figures_and_report_need_no_torch():
-    names = [f"registers.{a.kind}.{a.module}" for a in ARTIFACTS.values()] + ["registers.report", "registers.claims"]
+    names = [f"registers.{a.kind}.{a.module}" for a in ARTIFACTS.values()] + ["registers.report", "registers.claims", "registers.pictures"]
     code = f"import sys; [__import__(n) for n in {names}]; print(sorted({{'torch', 'timm', 'mlflow', 'torchvision'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

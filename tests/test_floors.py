@@ -14,7 +14,7 @@ FLOOR_0 = {"config", "schema", "measurements", "tracking", "artifacts", "referen
 FLOOR_1 = {"data", "models", "losses", "outliers"}
 MAKE, LOOK = {"methods", "train"}, {"tokens", "bank"}
 FLOOR_3 = {"maps", "probes", "evals", "interpolation", "cost", "norms", "positions"}
-FLOOR_4 = {"figures", "tables"}
+FLOOR_4 = {"figures", "tables", "pictures"}
 FLOOR_5 = {"report", "claims"}
 ALLOWED = (
     dict.fromkeys(FLOOR_0, FLOOR_0)

@@ -63,6 +63,12 @@ def page(tmp_path_factory):
                     else:
                         measurements.write(file, planted_rows(settings, source, backbone))
             assert cli.main(["draw", artifact.id]) == 0
+        for picture in artifacts.pictures(settings):
+            file = folder / picture.arrays(settings)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            seg, deep = planted.predictions(picture.backbone)
+            np.savez(file, **{"segmentation": seg, "depth": deep, "discovery": planted.lost(picture.backbone)}[picture.question])
+            assert cli.main(["picture", picture.question, picture.backbone]) == 0
         assert cli.main(["report"]) == 0
     return folder, settings, built, (folder / "reports/paper.html").read_text()
 
@@ -70,8 +76,9 @@ def page(tmp_path_factory):
 def test_it_holds_exactly_what_is_built(page):
     _, _, built, html = page
     assert re.findall(r'<section id="((?:fig|table)\d+)"', html) == list(built)  # the paper's order
-    assert html.count('src="data:image/png;base64,') == sum(a.kind == "figures" for a in built.values())
-    assert [href for href in re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)] == list(built)
+    assert html.count('src="data:image/png;base64,') == sum(a.kind == "figures" for a in built.values()) + 6
+    assert all(p.outputs[0] in html for p in artifacts.pictures(page[1])) and "100.0 % of the pixels that count" in html
+    assert [href for href in re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)] == [*built, "pictures"]
 
 
 def test_it_is_self_contained_and_well_formed(page):

@@ -83,7 +83,13 @@ def test_dense_and_discovery_by_the_command_line(coco, tmp_path, monkeypatch):
     assert set(rows["depth"]["metric"]) == {"rmse", "rmse_mean_image"} and set(rows["depth"]["data"]) == {"world"}
     corloc = rows["discovery"][rows["discovery"]["metric"] == "corloc"].set_index("data")["n"].to_dict()
     assert corloc == {"world": 8, "five": 3}
-    steps = np.load(folder / "lost" / "dinov2-r0-s0.npz")
+    pictures = {q: np.load(folder / "pictures" / q / "dinov2-r0-s0.npz") for q in ("segmentation", "depth", "discovery")}
+    assert {q: str(arrays["data"]) for q, arrays in pictures.items()} == {"segmentation": "five", "depth": "world", "discovery": "world"}
+    assert pictures["segmentation"]["0_predicted"].shape == (24, 32) and pictures["segmentation"]["classes"].tolist() == ["sky", "sea"]
+    for question in pictures:
+        assert cli.main(["picture", question, "dinov2-r0-s0"]) == 0
+        assert (tmp_path / f"reports/pictures/{question}-dinov2-r0-s0.png").stat().st_size > 0
+    steps = pictures["discovery"]
     assert steps["0_rgb"].shape == (32, 32, 3) and len(steps["names"]) == 2
     manifest = json.loads((folder / "data" / "discovery.json").read_text())
     assert {"world val", "five val", "five train"} <= set(manifest)

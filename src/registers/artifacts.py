@@ -6,9 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from registers.config import BackboneId, ConfigError, Settings
+from registers.config import TRUTHS, BackboneId, ConfigError, Settings
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
+MAPS = {"maps": "maps", "lost": "pictures/discovery"}  # stages that leave arrays instead of rows: their folders
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,47 @@ def _backbones(settings: Settings, source: str) -> list[BackboneId]:
 def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
 
-    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" likewise, the steps of LOST. Several families
-    may be joined: "maps/ends+dino"; one that may be empty ends in "?".
+    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" -> pictures/discovery/<backbone>.npz, the steps
+    of LOST. Several families may be joined: "maps/ends+dino"; one that may be empty ends in "?".
     """
     stage, _, name = source.rstrip("?").partition("/")
     if stage == "reference":
         return [os.path.relpath(PAPER / "reference.yaml")]
-    folder, ending = (settings.results, "npz") if stage in ("maps", "lost") else (settings.results / "measurements", "csv")
     if not name or name == "none":
-        return [str(folder / f"{stage}.{ending}")]
-    return [str(folder / stage / f"{backbone}.{ending}") for backbone in _backbones(settings, source)]
+        return [str(settings.results / "measurements" / f"{stage}.csv")]
+    folder, ending = (MAPS[stage], "npz") if stage in MAPS else (f"measurements/{stage}", "csv")
+    return [str(settings.results / folder / f"{backbone}.{ending}") for backbone in _backbones(settings, source)]
 
 
 def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
     """All files behind an artifact by argument name."""
     return {name: files(settings, source) for name, source in artifact.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A further picture, beyond the paper's: what one backbone says of single images. question: segmentation, depth or discovery."""
+
+    question: str
+    backbone: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.question}-{self.backbone}"
+
+    @property
+    def outputs(self) -> list[str]:
+        return [f"reports/pictures/{self.id}.{e}" for e in ("png", "pdf", "txt")]
+
+    def arrays(self, settings: Settings) -> str:
+        """The file it is drawn from."""
+        return str(settings.results / "pictures" / self.question / f"{self.backbone}.npz")
+
+
+def pictures(settings: Settings) -> list[Picture]:
+    """The further pictures that the report shows: those of the first seed's `focus`. Any other is drawn when it is asked for."""
+    shown = [b for b in family(settings, "focus") if b.seed == settings.seeds[0]]
+    return [Picture(question, str(b)) for question in TRUTHS for b in shown]
 
 
 def evidence(settings: Settings) -> list[str]:

@@ -237,14 +237,18 @@ def dense(settings: Settings, options: argparse.Namespace) -> None:
     from registers.data.catalogue import open_truths
     from registers.evals.depth import estimate_depth
     from registers.evals.segmentation import segment
+    from registers.maps import save_maps
 
     backbone, facts, device = _load(settings, options.backbone)
     mean, std = facts["normalization"]
     for question, evaluate, chosen in (("segmentation", segment, settings.segmentation), ("depth", estimate_depth, settings.depth)):
         val = open_truths(settings, question, "val")
-        rows = []
+        rows, pictures = [], {}
         for name, train in open_truths(settings, question, "train").items():
-            rows += evaluate(backbone, train, val[name], chosen, mean=mean, std=std, device=device, data=name)[0]
+            measured, arrays = evaluate(backbone, train, val[name], chosen, mean=mean, std=std, device=device, data=name)
+            rows += measured
+            pictures = pictures or arrays
+        save_maps(settings.results / "pictures" / question / f"{options.backbone}.npz", pictures)
         _record(settings, question, options.backbone, rows, asdict(chosen), role=question)
 
 
@@ -264,7 +268,7 @@ def discovery(settings: Settings, options: argparse.Namespace) -> None:
         found, arrays = discover(backbone, images, chosen, mean=mean, std=std, device=device, tune_on=tune_on[name], data=name)
         rows += found
         steps = steps or arrays  # the figures show the first set
-    save_maps(settings.results / "lost" / f"{options.backbone}.npz", steps)
+    save_maps(settings.results / "pictures" / "discovery" / f"{options.backbone}.npz", steps)
     _record(settings, "discovery", options.backbone, rows, asdict(chosen), role="discovery")
 
 
@@ -305,6 +309,21 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
             out.with_suffix(".md").write_text(markdown(rows))
         record.artifact(out.with_suffix(".csv"))
+
+
+def picture(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw what segmentation, depth or discovery says of single images: reports/pictures/QUESTION-BACKBONE.png."""
+    from registers import pictures
+    from registers.figures import panels
+
+    chosen = artifacts.Picture(options.question, options.backbone)
+    (arrays,) = _read(settings, [chosen.arrays(settings)]).values()
+    out = Path(chosen.outputs[0]).with_suffix("")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tracking.run(settings.results, "draw", chosen.id, {"picture": chosen.id}, {}, began=STARTED) as record:
+        panels.save(pictures.draw(chosen.question, arrays), out)
+        out.with_suffix(".txt").write_text(pictures.caption(chosen.question, arrays) + "\n")
+        record.artifact(out.with_suffix(".png"))
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
@@ -428,6 +447,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(cost)
     verb(interpolation)
     verb(draw, "artifact")
+    verb(picture, "question", "backbone")
     verb(report)
     verb(deliver)
     verb(ui).add_argument("--port", type=int, default=5000)

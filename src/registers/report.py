@@ -52,6 +52,7 @@ def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame
         verdicts=verdicts,
         tally={v: sum(one.verdict == v for one in verdicts) for v in claims.VERDICTS},
         artifacts=[_section(settings, a, printed, runs[a.id]) for a in built.values()],
+        pictures=[_further(p) for p in artifacts.pictures(settings)],
         link=lambda key: _link(known.get(key)),
     )
     _write(REPORTS / "paper.html", page)
@@ -101,6 +102,18 @@ def _section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys
         "rule_link": _relative(root / RULE_FILE),
         "command": f"snakemake --cores all {stem.with_suffix('.png' if artifact.kind == 'figures' else '.md').as_posix()}",
         "runs": keys,
+    }
+
+
+def _further(picture: artifacts.Picture) -> dict:
+    """What the page shows of a picture beyond the paper's."""
+    png, pdf, words = map(Path, picture.outputs)
+    return {
+        "id": picture.id,
+        "picture": _picture(png),
+        "ours": words.read_text().strip(),
+        "pdf": pdf.relative_to(REPORTS).as_posix(),
+        "command": f"snakemake --cores all {png.as_posix()}",
     }
 
 

@@ -31,3 +31,20 @@ rule table:
         "../envs/registers.yaml"
     shell:
         "registers draw {wildcards.id} > {log} 2>&1"
+
+
+# beyond the paper: what one backbone says of single photos, `snakemake reports/pictures/discovery-dinov2-r0-s0.png`
+rule picture:
+    input:
+        arrays=f"{RUN}/pictures/{{question}}/{{backbone}}.npz",
+        source=os.path.relpath(Path(workflow.basedir) / "src/registers/pictures.py"),
+    output:
+        multiext("reports/pictures/{question}-{backbone}", ".png", ".pdf", ".txt"),
+    log:
+        f"{RUN}/logs/pictures/{{question}}-{{backbone}}.log",
+    wildcard_constraints:
+        question="segmentation|depth|discovery",
+    conda:
+        "../envs/registers.yaml"
+    shell:
+        "registers picture {wildcards.question} {wildcards.backbone} > {log} 2>&1"

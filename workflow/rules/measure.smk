@@ -120,6 +120,8 @@ rule dense:
     output:
         f"{RUN}/measurements/segmentation/{{backbone}}.csv",
         f"{RUN}/measurements/depth/{{backbone}}.csv",
+        f"{RUN}/pictures/segmentation/{{backbone}}.npz",
+        f"{RUN}/pictures/depth/{{backbone}}.npz",
     log:
         f"{RUN}/logs/dense/{{backbone}}.log",
     benchmark:
@@ -142,7 +144,7 @@ rule discovery:
         data=f"{RUN}/data/discovery.json",
     output:
         f"{RUN}/measurements/discovery/{{backbone}}.csv",
-        f"{RUN}/lost/{{backbone}}.npz",
+        f"{RUN}/pictures/discovery/{{backbone}}.npz",
     log:
         f"{RUN}/logs/discovery/{{backbone}}.log",
     benchmark:

@@ -4,6 +4,9 @@
 rule report:
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
+        pictures=[
+            p for picture in artifacts.pictures(SETTINGS) for p in picture.outputs
+        ],
         measurements=artifacts.evidence(SETTINGS),
         words=words_of_report(),
     output:

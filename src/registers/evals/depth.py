@@ -157,7 +157,7 @@ def estimate_depth(
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     note = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
     rows = _rows(backbone.name, np.array(sums), np.array(guesses), data or type(val).__name__.lower(), note)
-    return rows, picture_arrays(kept, backbone.name)
+    return rows, picture_arrays(kept, backbone.name, data=rows[0].data)
 
 
 def fit(backbone, stream: Stream, settings: Depth, mean, std, device, seed: int, progress: str = "") -> tuple[DepthHead, float]:

@@ -203,20 +203,30 @@ class Search:
         tally.left_out = stream.note()
         return tally
 
-    def steps(self, dataset: Dataset, count: int, choice: Choice) -> dict[str, np.ndarray]:
-        """All steps of LOST for a few images and each facet, for Figs. 13 and 14: small arrays by name, see `discover`."""
+    def steps(self, dataset: Dataset, count: int, choice: Choice, tuned: Choice | None, head: int) -> dict[str, np.ndarray]:
+        """All steps of LOST for a few images and each facet, for Figs. 13 and 14, and what else puts a box: small arrays, see `discover`.
+
+        tuned: the choice with its own box, if there is one; head: DINO-seg's.
+        """
         arrays: dict[str, np.ndarray] = {
             "backbone": np.array(self.backbone.name),
             "facets": np.array(FACETS),
             "facet": np.array(choice.facet),
+            "patch": np.array(self.patch),
         }
         names: dict[int, str] = {}
-        for grid, group, facets, _ in self.passes(dataset, self.settings.images, {choice.layer}, count)[1]:
+        layers = {c.layer for c in (choice, tuned) if c}
+        for grid, group, facets, rows_BHP in self.passes(dataset, self.settings.images, layers, count)[1]:
             sizes = np.array([sample.image.size for _, sample in group])
+            others = {"dino_seg": to_pixels(dino_seg(rows_BHP.select(1, head), grid), self.patch, sizes)}
+            if tuned:
+                best = lost(facets[tuned.facet, tuned.layer], grid, self.settings.k, tuned.bias, tuned.normalisation)
+                others["tuned"] = best.pixels(self.patch, sizes)
             for facet in FACETS:
                 steps = lost(facets[facet, choice.layer], grid, self.settings.k, choice.bias, choice.normalisation)
                 boxes = steps.pixels(self.patch, sizes)
                 for place, (number, sample) in enumerate(group):
+                    arrays |= {f"{number}_{other}_box": found[place] for other, found in others.items()}
                     one, key = steps[place], f"{number}_{facet}"
                     for step in ("score", "similarity", "similars", "expansion", "mask", "component"):
                         arrays[f"{key}_{step}"] = getattr(one, step).reshape(grid)
@@ -257,7 +267,8 @@ def discover(
     - "corloc_dino_seg", "corloc_largest_box": from the best head's attention, x = head, chosen on tune_on (or, without, on these images).
     - chance of all: the box of the whole image.
     Arrays, for the first `settings.pictures` images i and each facet f, at the untuned setting: i_rgb, i_truths, i_f_score, i_f_similarity,
-    i_f_similars, i_f_expansion, i_f_mask, i_f_component (h, w), i_f_seed (row, column), i_f_box (pixels); names, backbone, facets, facet.
+    i_f_similars, i_f_expansion, i_f_mask, i_f_component (h, w), i_f_seed (row, column), i_f_box (pixels); i_dino_seg_box and, tuned,
+    i_tuned_box; names, backbone, data, facets, facet, patch (pixels). Images are whole, the maps go over them padded to whole patches.
     Images without a true box, or whose file cannot be used, are left out and counted in the notes.
     """
     data = data or type(dataset).__name__.lower()
@@ -297,4 +308,6 @@ def discover(
             replace(lost_row("corloc_choice", c, tuning, i, "on the tuning split: "), data=f"{data} (tuning)")
             for i, c in enumerate(candidates)
         ]
-    return rows, search.steps(dataset, settings.pictures, published) if settings.pictures else {}
+    if not settings.pictures:
+        return rows, {}
+    return rows, search.steps(dataset, settings.pictures, published, tuned, heads[0]) | {"data": np.array(data)}

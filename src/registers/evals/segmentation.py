@@ -133,7 +133,7 @@ def segment(
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     notes = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
     rows = [Measurement(**{**vars(row), "note": row.note or notes}) for row in rows]
-    return rows, picture_arrays(kept, backbone.name, classes=names)
+    return rows, picture_arrays(kept, backbone.name, classes=names, data=rows[0].data)
 
 
 def classes_of(dataset: Dataset) -> tuple[str, ...]:
@@ -167,7 +167,13 @@ def _rows(name: str, names: Sequence[str], inter: np.ndarray, union: np.ndarray,
     n, common = len(inter), dict(question="segmentation", backbone=name, data=data, n=len(inter))
     total = area.sum(0)
     chance = float(total.max() / total.sum() / (total > 0).sum())  # the IoU of the most frequent class, 0 for the others
-    low, high = resampled(lambda weights: mean_iou(weights @ inter, weights @ union), n)
+
+    def drawn(weights: np.ndarray) -> np.ndarray:
+        """Classes of which no drawn image has a pixel do not count in that draw: else rare classes pull the interval below the value."""
+        gone = (weights @ area == 0) & (total > 0)
+        return mean_iou(weights @ inter, np.where(gone, 0, weights @ union))
+
+    low, high = resampled(drawn, n)
     rows = [Measurement(metric="miou", value=float(mean_iou(inter.sum(0), union.sum(0))), low=low, high=high, chance=chance, **common)]
     right = float(inter.sum() / area.sum())
     low, high = resampled(lambda weights: (weights @ inter.sum(1)) / (weights @ area.sum(1)), n)

@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from registers.figures import grids, panels
+from registers.figures import grids, panels, photos
 
 STEPS = {"score": "score and seed", "similarity": "likeness to the seed", "expansion": "seed expansion", "component": "mask and box"}
 IMAGE = 0  # the first one, as in the paper
@@ -24,23 +23,25 @@ def table(lost: grids.Maps) -> pd.DataFrame:
 
 def draw(lost: grids.Maps) -> Figure:
     shown = _models(lost)
-    page = grids.page(len(shown), 2 + len(STEPS), ["", "Input", *STEPS.values()], [1])
+    shape = [photos.ratio(lost[str(b)][f"{IMAGE}_rgb"]) for b in shown]
+    page = grids.page(len(shown), 2 + len(STEPS), ["", "Input", *STEPS.values()], [1], ratios=shape)
     for axes, backbone in zip(page.axes, shown):
         arrays = lost[str(backbone)]
-        picture, (row, column) = arrays[f"{IMAGE}_rgb"], arrays[_key(arrays, "seed")]
+        picture, patch, (row, column) = arrays[f"{IMAGE}_rgb"], int(arrays["patch"]), arrays[_key(arrays, "seed")]
         facet = {"k": "keys", "q": "queries", "v": "values"}[str(arrays["facet"])]
         text = f"{panels.name(backbone.method)}\n{panels.registers_label(backbone.registers)}\n({facet})"
         axes[0].text(0.5, 0.5, text, transform=axes[0].transAxes, ha="center", va="center", fontsize=8, color=panels.INK)
         axes[0].patch.set_visible(False)
-        axes[1].imshow(picture, aspect="auto")
-        _box(axes[1], arrays[f"{IMAGE}_truths"], "white")
+        photos.photo(axes[1], picture)
+        photos.boxes(axes[1], arrays[f"{IMAGE}_truths"], "white")
         for ax, step in zip(axes[2:], STEPS):
             if step == "component":
-                ax.imshow(_shaded(picture, _step(arrays, step)), aspect="auto")
-                _box(ax, arrays[_key(arrays, "box")][None], panels.CUTOFF)
+                photos.photo(ax, photos.shaded(picture, _step(arrays, step), patch))
+                photos.boxes(ax, arrays[_key(arrays, "box")], panels.CUTOFF)
             else:
-                grids.show(ax, _step(arrays, step))
-        axes[2].plot(column, row, marker="s", markersize=4, markerfacecolor="none", markeredgecolor=panels.CUTOFF)
+                photos.over(ax, _step(arrays, step), picture.shape, patch)
+        seed = np.array([column, row, column + 1, row + 1]) * patch
+        photos.boxes(axes[2], np.minimum(seed, [*picture.shape[1::-1]] * 2), panels.CUTOFF)
     return page.figure
 
 
@@ -72,20 +73,5 @@ def _name(arrays: dict[str, np.ndarray]) -> str:
     return str(arrays["names"][IMAGE])
 
 
-def _shaded(picture: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The picture, bright where the mask is; patches that reach beyond the picture are cut off."""
-    rows = np.minimum(np.arange(picture.shape[0]) * inside.shape[0] // picture.shape[0], inside.shape[0] - 1)
-    columns = np.minimum(np.arange(picture.shape[1]) * inside.shape[1] // picture.shape[1], inside.shape[1] - 1)
-    return np.where(inside[rows][:, columns, None], picture, (0.3 * picture).astype(np.uint8))
-
-
-def _box(ax, boxes: np.ndarray, colour: str) -> None:
-    for x0, y0, x1, y1 in boxes:
-        ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1))
-
-
 def _overlap(arrays: dict[str, np.ndarray], image: int) -> float:
-    box, truths = arrays[_key(arrays, "box", image)].astype(float), arrays[f"{image}_truths"].astype(float)
-    sides = np.maximum(np.minimum(box[2:], truths[:, 2:]) - np.maximum(box[:2], truths[:, :2]), 0)
-    inter = sides.prod(axis=1)
-    return float((inter / ((box[2:] - box[:2]).prod() + (truths[:, 2:] - truths[:, :2]).prod(axis=1) - inter)).max())
+    return photos.overlap(arrays[_key(arrays, "box", image)], arrays[f"{image}_truths"])

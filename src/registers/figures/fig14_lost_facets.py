@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids, panels
+from registers.figures import grids, panels, photos
 
 FACETS = {"k": "keys", "q": "queries", "v": "values"}
 IMAGE = 0  # the first one, as in the paper
@@ -17,14 +17,16 @@ def table(lost: grids.Maps) -> pd.DataFrame:
 
 def draw(lost: grids.Maps) -> Figure:
     shown = _models(lost)
-    page = grids.page(len(shown), 2 + len(FACETS), ["", "Input", *FACETS.values()], [1])
+    shape = [photos.ratio(arrays[f"{IMAGE}_rgb"]) for _, arrays in shown]
+    page = grids.page(len(shown), 2 + len(FACETS), ["", "Input", *FACETS.values()], [1], ratios=shape)
     for axes, (backbone, arrays) in zip(page.axes, shown):
         text = f"{panels.name(backbone.method)}\n{panels.registers_label(backbone.registers)}"
         axes[0].text(0.5, 0.5, text, transform=axes[0].transAxes, ha="center", va="center", fontsize=8, color=panels.INK)
         axes[0].patch.set_visible(False)
-        axes[1].imshow(arrays[f"{IMAGE}_rgb"], aspect="auto")
+        picture = arrays[f"{IMAGE}_rgb"]
+        photos.photo(axes[1], picture)
         for ax, facet in zip(axes[2:], FACETS):
-            grids.show(ax, _map(arrays, facet))
+            photos.over(ax, _map(arrays, facet), picture.shape, int(arrays["patch"]))
     return page.figure
 
 

@@ -147,7 +147,7 @@ def comparison(groups: list[list[BackboneId]], values: dict[str, float], claim: 
 
 @dataclass
 class Page:
-    """A figure whose square cells are placed to the inch. axes (rows, columns)."""
+    """A figure whose cells are placed to the inch. axes (rows, columns)."""
 
     figure: Figure
     axes: np.ndarray
@@ -203,11 +203,13 @@ def page(
     row_gap: float = GAP,
     right: float = 0.0,
     whole: bool = False,
+    ratios: Sequence[float] = (),
 ) -> Page:
-    """An empty page of rows x columns square cells; a wider gap stands before each column in groups.
+    """An empty page of rows x columns cells, square unless ratios says so; a wider gap stands before each column in groups.
 
     titles: over the columns. heads: room for `Page.head`. below, above, right: further inches, e.g. BAR for `Page.bar`.
-    whole: the page is `width` inches wide even where its cells are not; they stand in the middle.
+    whole: the page is `width` inches wide even where its cells are not; they stand in the middle. ratios: height over width of each
+    row's cells, for photos in their own shape.
     """
     gaps = (columns - 1) * GAP + len(groups) * (GROUP - GAP)
     side = min(side or LARGEST, (width - 2 * MARGIN - right - gaps) / columns)
@@ -215,15 +217,16 @@ def page(
     left = MARGIN + (max(0.0, width - used) / 2 if whole else 0.0)
     used = max(used, width) if whole else used
     top = MARGIN + above + (TITLE if titles else 0) + (HEAD if heads else 0)
-    height = top + rows * side + (rows - 1) * row_gap + MARGIN + below
+    heights = [side * ratio for ratio in ratios or [1.0] * rows]
+    height = top + sum(heights) + (rows - 1) * row_gap + MARGIN + below
     figure = Figure(figsize=(used, height))
     axes = np.empty((rows, columns), dtype=object)
     for r in range(rows):
         x = left
         for c in range(columns):
             x += (GROUP - GAP) if c in groups else 0
-            y = height - top - (r + 1) * side - r * row_gap
-            axes[r, c] = figure.add_axes([x / used, y / height, side / used, side / height])
+            y = height - top - sum(heights[: r + 1]) - r * row_gap
+            axes[r, c] = figure.add_axes([x / used, y / height, side / used, heights[r] / height])
             blank(axes[r, c])
             x += side + GAP
     for ax, title in zip(axes[0], titles):
