@@ -19,6 +19,7 @@ class Regime:
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
     masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
     local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there (0: none).
+    texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
     bias: whether the blocks have biases; without them a constant can only come from a token.
     summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
     "query" (attention pooling), the last two without any [CLS]. image_loss: weight of the label's loss.
@@ -29,12 +30,13 @@ class Regime:
     shapes: int = at_least(1, 6)
     colours: int = at_least(1, 6)
     objects: tuple[int, ...] = (4, 8)
-    background: Literal["flat", "gradient", "noise", "texture"] = "gradient"
+    background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
     plain: float = at_least(0, 0.2)
     task: Literal["pair", "presence", "latent"] = "pair"
     latents: int = at_least(2, 32)
     masked: float = at_least(0, 0.0)
     local_loss: float = at_least(0, 0.0)
+    texture_loss: float = at_least(0, 0.0)
     image_loss: float = at_least(0, 1.0)
     summary: Literal["cls", "late", "mean", "query"] = "cls"
     width: int = at_least(4, 64)

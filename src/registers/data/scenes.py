@@ -17,7 +17,7 @@ CONTRAST = 0.35  # of background noise and textures, where an object's colour di
 class Scenes(NamedTuple):
     """images (B, 3, H, W), about -1 to 1. label (B,). present (B, K): 1 where a kind appears. kinds (B, P): 0..K - 1, or -1 for
     background. contents (B, P): the kind, K + the texture, or -1 where there is neither. redundant (B, P): that is where contents is -1,
-    background which looks like its surroundings."""
+    background which looks like its surroundings. texture (B,): the background's, where all of it has one, else -1."""
 
     images: Tensor
     label: Tensor
@@ -25,6 +25,7 @@ class Scenes(NamedTuple):
     kinds: Tensor
     contents: Tensor
     redundant: Tensor
+    texture: Tensor
 
 
 def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
@@ -53,14 +54,14 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
     kinds = kinds[:, :cells]
     present = torch.zeros(batch, regime.kinds, device=device).scatter_(1, torch.where(active, kind, kind[:, :1]), 1.0)
 
-    background, textures = _background(regime, batch, generator)
+    background, textures, texture = _background(regime, batch, generator)
     shape_masks, palette = _alphabet(regime)
     known = kinds.clamp_min(0)
     glyph = shape_masks.to(device)[known // regime.colours] * (kinds >= 0)[..., None, None]  # (B, P, p, p)
     colour = palette.to(device)[known % regime.colours]  # (B, P, 3)
     patches = torch.where(glyph[:, :, None] > 0, colour[..., None, None], background)
     contents = torch.where((kinds < 0) & (textures >= 0), regime.kinds + textures, kinds)
-    return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, contents < 0)
+    return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, contents < 0, texture)
 
 
 def unpatch(patches: Tensor, grid: int) -> Tensor:
@@ -90,11 +91,12 @@ def _alphabet(regime: Regime) -> tuple[Tensor, Tensor]:
     return torch.stack(masks), colours
 
 
-def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(B, P, 3, p, p) and each patch's texture, (B, P), -1 for none."""
+def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, P, 3, p, p); each patch's own texture, (B, P); the image's texture, (B,); -1 for none."""
     device, grid, size, cells = generator.device, regime.grid, regime.patch, regime.grid**2
     first = torch.rand(batch, 1, 3, 1, 1, generator=generator, device=device) - 0.5
     textures = torch.full((batch, cells), -1, device=device)
+    texture = torch.full((batch,), -1, device=device)
     image = first.expand(batch, cells, 3, size, size)
     if regime.background == "gradient":
         second = torch.rand(batch, 3, 1, 1, generator=generator, device=device) - 0.5
@@ -105,6 +107,12 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         image = mixed.view(batch, 3, grid, size, grid, size).permute(0, 2, 4, 1, 3, 5).reshape(batch, cells, 3, size, size)
     elif regime.background == "noise":
         image = image + CONTRAST * torch.randn(batch, cells, 3, size, size, generator=generator, device=device)
+    elif (
+        regime.background == "tiled"
+    ):  # one texture an image, the same in every patch: as redundant as can be, and different in every image
+        book = torch.randn(CODEBOOK, 3, size, size, generator=_fixed()).to(device)
+        texture = torch.randint(CODEBOOK, (batch,), generator=generator, device=device)
+        image = image + CONTRAST * book[texture][:, None]
     elif regime.background == "texture":  # a half plane is plain, all else is one of the textures, each patch by itself
         book = torch.randn(CODEBOOK, 3, size, size, generator=_fixed()).to(device)
         chosen = torch.randint(CODEBOOK, (batch, cells), generator=generator, device=device)
@@ -114,4 +122,4 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         plain = along.argsort(1).argsort(1) < round(regime.plain * cells)
         image = torch.where(plain[..., None, None, None], image, image + CONTRAST * book[chosen])
         textures = torch.where(plain, textures, chosen)
-    return image, textures
+    return image, textures, texture

@@ -32,6 +32,7 @@ class Net(nn.Module):
         self.label = nn.Linear(regime.width, regime.classes)
         self.kind = nn.Linear(regime.width, regime.kinds + 1) if regime.masked else None
         self.content = nn.Linear(regime.width, regime.kinds + CODEBOOK) if regime.local_loss else None
+        self.texture = nn.Linear(regime.width, CODEBOOK) if regime.texture_loss else None
         self.mask_token = nn.Parameter(torch.zeros(regime.width)) if regime.masked else None
         self.query = nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
         if not regime.bias:
@@ -73,7 +74,8 @@ class Net(nn.Module):
     def losses(self, scenes: Scenes, mask_BP: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and metrics of the batch: "accuracy" of the label, "masked" accuracy of hidden objects."""
         regime, last = self.regime, self(scenes.images, mask_BP).last
-        logits = self.label(self.summary(last))
+        summary = self.summary(last)
+        logits = self.label(summary)
         if regime.task == "presence":
             image = F.binary_cross_entropy_with_logits(logits, scenes.present) * 10
             right = (((logits > 0) == (scenes.present > 0)) * scenes.present).sum() / scenes.present.sum()  # recall
@@ -87,6 +89,10 @@ class Net(nn.Module):
             loss = loss + F.cross_entropy(guesses, target)
             objects = target < regime.kinds
             metrics["masked"] = (guesses.argmax(1) == target)[objects].float().mean()
+        if self.texture is not None:
+            guesses = self.texture(summary)
+            loss = loss + regime.texture_loss * F.cross_entropy(guesses, scenes.texture)
+            metrics["texture"] = (guesses.argmax(1) == scenes.texture).float().mean()
         if self.content is not None:
             shows = scenes.contents >= 0
             guesses, target = self.content(last.patches[shows]), scenes.contents[shows]
