@@ -36,8 +36,13 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
     except FileNotFoundError:
         raise ValueError(f"{name}: no such image") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name}: not a readable image ({reason})") from None
+        raise ValueError(f"{name}: not a readable image ({reason(error)})") from None
+
+
+def reason(error: Exception) -> str:
+    """What Pillow says in one line, without the file's name: our message has it."""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return said.split(" '")[0].split(" <")[0]
 
 
 def open_picture(path: Path) -> Image.Image:

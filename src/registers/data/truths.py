@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from registers.config import ConfigError
-from registers.data.pictures import is_picture, readable
+from registers.data.pictures import is_picture, readable, reason
 from registers.data.sample import Sample
 
 IGNORE = 255  # the value of Sample.mask that no metric counts
@@ -92,7 +92,7 @@ def read_values(path: Path, name: str) -> np.ndarray:
     except FileNotFoundError:
         raise ValueError(f"{name}: no such file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a readable image ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        raise ValueError(f"{name}: not a readable image ({reason(error)})") from None
 
 
 def read_mask(path: Path, name: str, image: Image.Image, table: np.ndarray) -> np.ndarray:
