@@ -1,5 +1,7 @@
 """Segmentation and depth: planted truths, metrics against torchmetrics and by hand, the published head and losses in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torchmetrics.regression import MeanSquaredError
 
 from registers.config import Depth, Segmentation
 from registers.data.sample import Sample
+from registers.data.truth_sets import open_set
 from registers.evals.crops import centre, depth_example, photometric, resized, segmentation_example
 from registers.evals.dense import Maps, feature_maps, picture_arrays, resampled, warmed
 from registers.evals.depth import BINS, DepthHead, errors, estimate_depth, gradient_loss, schedule, sig_loss
@@ -111,8 +114,6 @@ def test_a_planted_depth_is_measured(backbone):
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_one_bad_file_is_counted_and_ends_nothing(backbone, augment):
-    from dataclasses import replace
-
     short = dict(iterations=3, augment=augment, batch=4)
     rows, _ = segment(backbone, Bands(8, bad=2), Bands(8, bad=1, wrong=3), replace(SEG, **short), **common())
     assert rows[0].n == 6 and "1 of 8 training images left out, the first: bands 2: not a readable image" in rows[0].note
@@ -130,8 +131,6 @@ def test_classes_that_differ_are_one_clear_line(backbone):
 
 
 def test_training_is_the_same_again_and_leaves_the_generators_alone(backbone):
-    from dataclasses import replace
-
     state = torch.get_rng_state()
     runs = [
         segment(backbone, Bands(8), Bands(8), replace(SEG, iterations=5, augment=True, batch=4), **common())[0][0].value for _ in range(2)
@@ -344,3 +343,23 @@ def test_small_pictures_are_padded_with_unknown():
     assert mask.tolist() == [[0, 255, 255], [255, 255, 255]] and pixels.sum() == 3
     assert centre(torch.ones(3, 1, 1), np.ones((1, 1), np.float32), (1, 2))[1].tolist() == [[1, 0]]
     assert resized(Image.new("RGB", (1, 1)), 8).size == (8, 8) and resized(Image.new("RGB", (3, 6)), 0).size == (3, 6)
+
+
+def test_masks_in_files_with_sparse_ids_are_segmented_as_planted(backbone, tmp_path):
+    """From PNG masks to mIoU: ids 3, 7 and 200 stand for classes 0, 1 and 2, 0 is unlabelled; photos of 24 x 16 in sliding windows."""
+    for folder in ("train2017", "semantic/train2017"):
+        (tmp_path / folder).mkdir(parents=True)
+    ids, table = np.array([3, 7, 200], np.uint8), np.array(COLOURS, np.uint8)
+    for i, bands in enumerate(np.random.default_rng(0).integers(0, 3, (40, 3))):
+        where = np.repeat(bands, 8)[None].repeat(16, 0)
+        mask = ids[where]
+        for x in (8, 16):
+            mask[:, x - 2 : x + 2] = 0 if bands[x // 8 - 1] != bands[x // 8] else ids[bands[x // 8]]
+        Image.fromarray(table[where]).save(tmp_path / f"train2017/{i:02}.png")
+        Image.fromarray(mask).save(tmp_path / f"semantic/train2017/{i:02}.png")
+    (tmp_path / "semantic/classes.yaml").write_text("classes: {0: unlabeled, 3: sky, 7: sea, 200: sand}\n")
+    train, val = (open_set("semantic", tmp_path, "segmentation", split) for split in ("train", "val"))
+    rows, arrays = segment(backbone, train, val, replace(SEG, stride=8, iterations=100), **common())
+    found = {(row.metric, row.token): row.value for row in rows}
+    assert found == {("miou", ""): 1, ("pixel_accuracy", ""): 1, ("iou", "sky"): 1, ("iou", "sea"): 1, ("iou", "sand"): 1}
+    assert arrays["0_truth"].shape == (16, 24) and rows[0].n == 20
