@@ -29,6 +29,9 @@ from registers.config import BackboneId, ConfigError
         ({"overrides": {"recipes.deit3.warmup": 10**6}}, ["recipes.deit3.warmup", "at most"]),
         ({"overrides": {"sizes.base.heads": 7}}, ["sizes.base.heads", "7", "divisors"]),
         ({"overrides": {"bank.sample": 10**6}}, ["bank.sample", "at most"]),
+        ({"overrides": {"discovery.facets": ["keys"]}}, ["discovery.facets", "'keys'", "k, q, v"]),
+        ({"overrides": {"discovery.normalisations": ["l1"]}}, ["discovery.normalisations", "'l1'", "centre+l2"]),
+        ({"overrides": {"discovery.layers": [-1, -9]}}, ["discovery.layers", "-9", "-1", "to -6"]),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(params, words):

@@ -1,5 +1,7 @@
 """Boxes, CorLoc, the baselines, and the whole of discovery against a slow path of its own: one image at a time, plain LOST."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -142,9 +144,17 @@ def test_tuning_tries_the_grid_and_takes_the_best(backbone, result):
     assert len(tried) == 3 * 2 * 3 * 2  # facets, layers, normalisations, biases
     tuned = next(row for row in result[0] if row.metric == "corloc_tuned")
     assert tuned.value == max(row.value for row in tried)  # tuned on the same images here
-    assert "tuned on 6 images of another split, best of 36" in tuned.note
+    assert "tuned on 6 images of scenes val, best of 36" in tuned.note
     raw = {row.x for row in tried if "normalisation none" in row.note}
     assert len(raw) == 7 and min(raw) < 0, "a bias on raw features is in units of their own squared norm"
+
+
+def test_the_grid_is_what_the_settings_say(backbone):
+    small = replace(SETTINGS, facets=("v", "q"), normalisations=("l2",), layers=(-2,), biases=(0.1,))
+    assert choices(small) == [Choice("v", -2, "l2", 0.1), Choice("q", -2, "l2", 0.1)]
+    rows, _ = discover(backbone, Scenes(), replace(small, pictures=0), mean=MEAN, std=STD, tune_on=Scenes(), progress=False)
+    assert {(r.token, r.layer, r.x) for r in rows if r.metric == "corloc_choice"} == {("v", 1, 0.1), ("q", 1, 0.1)}
+    assert next(r for r in rows if r.metric == "corloc").token == "v"  # untuned is the published setting whatever the grid
 
 
 def test_without_a_tuning_split_nothing_is_tuned(backbone):

@@ -187,6 +187,8 @@ class Discovery:
     tune_images: int = at_least(1, 500)
     batch: int = at_least(1, 8)  # images of one grid that pass the backbone together
     k: int = at_least(1, 100)
+    facets: tuple[str, ...] = ("k", "q", "v")
+    normalisations: tuple[str, ...] = ("none", "l2", "centre+l2")
     layers: tuple[int, ...] = (-1, -2, -3, -4)  # counted from the end; the published one is -1
     biases: tuple[float, ...] = (-0.6, -0.4, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1)  # in units of the mean squared norm of the features
     pictures: int = at_least(0, 4)  # images whose steps are kept for Figs. 13 and 14
@@ -422,6 +424,12 @@ def _check(s: Settings) -> None:
             raise ConfigError(f"fractions = {fraction}: allowed are numbers from 0 to below 1")
     if s.bank.sample > s.bank.images:
         raise ConfigError(f"bank.sample = {s.bank.sample}: allowed are at most bank.images {s.bank.images}")
+    each_of(s.discovery.facets, "discovery.facets", Discovery.facets)
+    each_of(s.discovery.normalisations, "discovery.normalisations", Discovery.normalisations)
+    shallowest = min(s.sizes[s.recipes[m].size].depth for m in s.methods)
+    for layer in s.discovery.layers:
+        if not -shallowest <= layer <= -1:
+            raise ConfigError(f"discovery.layers = {layer}: allowed are -1 (the last block) to -{shallowest}")
     for method in s.cutoff:
         if method not in METHODS:
             raise ConfigError(f"cutoff = {method}: allowed are {', '.join(METHODS)}")

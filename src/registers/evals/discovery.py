@@ -66,7 +66,7 @@ def choices(settings: Discovery, units: dict[tuple[str, int], float] | None = No
     """The grid: every facet, layer, normalisation and bias. units: mean squared norm of raw features by (facet, layer); without, raw
     features get no bias but 0."""
     grid = []
-    for facet, layer, name in itertools.product(FACETS, settings.layers, ("none", "l2", "centre+l2")):
+    for facet, layer, name in itertools.product(settings.facets, settings.layers, settings.normalisations):
         unit = 1.0 if name != "none" else (units or {}).get((facet, layer), 0.0)
         grid += [Choice(facet, layer, name, bias) for bias in dict.fromkeys(b * unit + 0.0 for b in sorted(settings.biases, key=abs))]
     return grid
@@ -139,6 +139,12 @@ class Shrunk:
             return replace(sample, image=image)
         ratio = np.divide(image.size, sample.image.size)
         return replace(sample, image=image, boxes=(sample.boxes * np.tile(ratio, 2)).astype(np.float32))
+
+
+def origin(dataset: Dataset | None) -> str:
+    """A data set in a row's words, its folder and its split: "VOC2007 trainval"."""
+    root = getattr(getattr(dataset, "whole", dataset), "root", None)
+    return f"{root.name if root else type(dataset).__name__.lower()} {getattr(dataset, 'split', '')}".strip()
 
 
 class Search:
@@ -271,14 +277,14 @@ def discover(
     i_tuned_box; names, backbone, data, facets, facet, patch (pixels). Images are whole, the maps go over them padded to whole patches.
     Images without a true box, or whose file cannot be used, are left out and counted in the notes.
     """
-    data = data or type(dataset).__name__.lower()
+    data, declared = data or type(dataset).__name__.lower(), origin(tune_on)
     if settings.size:
         dataset, tune_on = Shrunk(dataset, settings.size), None if tune_on is None else Shrunk(tune_on, settings.size)
     search, published = Search(backbone, settings, mean, std, device), untuned(backbone)
     tuned, heads, where, tuning = None, None, "these images, as published", None
     if tune_on is not None:
         tuned, seg, box, candidates, tuning = tune(search, tune_on, progress)
-        heads, where = (seg, box), f"{len(tuning.lost)} images of another split"
+        heads, where = (seg, box), f"{len(tuning.lost)} images of {declared}"
     chosen = [published] if tuned is None else [published, tuned]
     tally = search.count(dataset, settings.images, chosen, "LOST" if progress else "")
     by_head = np.array(tally.heads)

@@ -11,7 +11,7 @@ from registers.figures import grids, panels
 TASKS = {
     "linear": ("top1", "classification", "top-1 accuracy (%)", 100, True),
     "segmentation": ("miou", "segmentation", "mIoU (%)", 100, True),
-    "depth": ("rmse", "depth", "RMSE", 1, False),
+    "depth": ("rmse", "depth", "RMSE, lower is better", 1, False),
 }
 HEIGHT = 2.2  # inches: the bottom row with its labels
 
@@ -22,7 +22,7 @@ def table(
     """Top: a row per patch of every map, panel attention. Bottom: a row per backbone, panel linear...: value, its interval low to high.
 
     Values of "linear" and "segmentation" are in per cent, of "depth" in the data's unit (metres for NYUd); several sets of a task are
-    averaged. n: images, chance: the value of guessing.
+    averaged. n: images, chance: the value of guessing. Drawn are means over seeds and their standard deviation (of one seed its interval).
     """
     bottom = [
         _rows(question, frame).assign(panel=question)
@@ -55,47 +55,53 @@ def caption(maps: grids.Maps, linear: pd.DataFrame, segmentation: pd.DataFrame |
     peaks, backbones = grids.peaks(_cells(maps, None)), _models(maps)
     by_count = panels.listing(f"{grids.times(peaks[str(b)])} ({b.registers})" for b in backbones)
     attention = f"the largest [CLS] attention of {panels.name(backbones[0].method)} over the median one is {by_count}"
-    said = [_finding(question, frame) for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()]
-    return f"By number of registers, {attention}; {'; '.join(said)}."
+    given = _given(linear=linear, segmentation=segmentation, depth=depth)
+    said = [_finding(question, frame) for question, frame in given.items()]
+    seeds = max(int(_points(_rows(question, frame))["seeds"].max()) for question, frame in given.items())
+    bars = f"standard deviations over {seeds} seeds around their mean" if seeds > 1 else "95 % intervals over images, of one seed"
+    return f"By number of registers, {attention}; {'; '.join(said)}; bars are {bars}."
 
 
 def _finding(question: str, frame: pd.DataFrame) -> str:
     """What the curves of one task show, method by method."""
     rows, said = _rows(question, frame), []
+    points = _points(rows)
     for method in panels.in_order(rows["method"]):
-        one = rows[rows["method"] == method].groupby("registers")[["value", "low", "high"]].mean()
+        one = points[points["method"] == method].set_index("registers")
         better = TASKS[question][4]
         best, first = one["value"].idxmax() if better else one["value"].idxmin(), one.index.min()
         model, start, top = panels.name(method), panels.number(one.loc[first, "value"]), panels.number(one.loc[best, "value"])
         apart = one.loc[best, "low"] > one.loc[first, "high"] if better else one.loc[best, "high"] < one.loc[first, "low"]
-        verdict = f"{top} with {best}, where {best} is best, {'beyond' if apart else 'within'} the intervals"
+        bars = "standard deviations" if one["seeds"].max() > 1 else "intervals"
+        verdict = f"{top} with {best}, where {best} is best, {'beyond' if apart else 'within'} the {bars}"
         said.append(f"{model} {start} with {first} and {f'no higher count improves on {first}' if best == first else verdict}")
-    images = int(rows["n"].min())
-    return f"{TASKS[question][1]} ({TASKS[question][2]}, n = {images}) gives for {'; '.join(said)}"
+    images, sets = int(rows["n"].min()), rows["data"].iloc[0].split(", ")
+    averaged = f", averaged over {panels.listing(sets)}" if len(sets) > 1 else ""
+    return f"{TASKS[question][1]} ({TASKS[question][2]}{averaged}, n = {images}) gives for {'; '.join(said)}"
 
 
 def _curve(ax: Axes, question: str, rows: pd.DataFrame) -> None:
-    """One line per method, one point and interval per seed, at evenly spaced counts: most are small."""
-    _, title, label, _, _ = TASKS[question]
-    counts = sorted(rows["registers"].unique())
-    methods, seeds = panels.in_order(rows["method"]), sorted(rows["seed"].unique())
+    """One line per method through the means over seeds with their bars, beside them pale the seeds; counts are evenly spaced."""
+    _, title, label, _, better = TASKS[question]
+    counts, points, methods = sorted(rows["registers"].unique()), _points(rows), panels.in_order(rows["method"])
     for m, method in enumerate(methods):
-        of_method = rows[rows["method"] == method]
-        shift = 0.06 * (m - (len(methods) - 1) / 2)
-        mean = of_method.groupby("registers")["value"].mean()
-        ax.plot([counts.index(r) + shift for r in mean.index], mean, color=panels.colour(method), zorder=2)
-        for i, seed in enumerate(seeds):
-            one = of_method[of_method["seed"] == seed]
-            x = [counts.index(r) + shift + 0.12 * (i - (len(seeds) - 1) / 2) for r in one["registers"]]
-            error = [(one["value"] - one["low"]).fillna(0), (one["high"] - one["value"]).fillna(0)]
-            ax.errorbar(x, one["value"], error, fmt="o", markersize=3.5, color=panels.colour(method), elinewidth=0.8, capsize=1.5, zorder=3)
+        shift = 0.12 * (m - (len(methods) - 1) / 2)
+        one, single = (frame[frame["method"] == method] for frame in (points, rows))
+        x = [counts.index(r) + shift for r in one["registers"]]
+        error = [(one["value"] - one["low"]).fillna(0), (one["high"] - one["value"]).fillna(0)]
+        look = dict(color=panels.colour(method), markersize=3.5, linewidth=1.2, elinewidth=0.8, capsize=1.5, zorder=3)
+        ax.errorbar(x, one["value"], error, fmt="o-", **look)
+        if one["seeds"].max() > 1:
+            x = [counts.index(r) + shift + 0.13 for r in single["registers"]]
+            ax.plot(x, single["value"], "o", color=panels.colour(method), alpha=0.45, markersize=1.8, markeredgewidth=0, zorder=2)
     chance = rows["chance"].mean()
-    if chance == chance and chance > 0.8 * rows["low"].min():
+    if chance > 0.8 * rows["low"].min() if better else chance < 1.2 * rows["high"].max():  # where it does not squeeze the curves
         ax.axhline(chance, color=panels.GREY, linestyle=":", linewidth=0.9)
         words = {"fontsize": 6.5, "color": panels.GREY, "ha": "center", "va": "bottom", "transform": ax.get_yaxis_transform()}
         ax.text(0.5, chance, f"chance {panels.number(chance)}", **words)
     ax.set_xticks(range(len(counts)), [str(r) for r in counts])
-    ax.set(xlabel="number of [reg] tokens", title=f"{title}, {rows['data'].iloc[0]}")
+    sets = rows["data"].iloc[0].split(", ")
+    ax.set(xlabel="number of [reg] tokens", title=f"{title}, {sets[0] if len(sets) == 1 else f'mean of {len(sets)} sets'}")
     ax.set_ylabel(label)
     ax.margins(x=0.08)
 
@@ -113,6 +119,16 @@ def _rows(question: str, frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values(["method", "registers", "seed"], ignore_index=True)
     rows[["value", "low", "high", "chance"]] *= factor
     return rows.astype({"seed": "Int64", "n": "Int64"})
+
+
+def _points(rows: pd.DataFrame) -> pd.DataFrame:
+    """method, registers, seeds, value, low, high: the mean over seeds, one standard deviation below and above; of one seed its interval."""
+    means = {column: (column, "mean") for column in ("value", "low", "high")}
+    points = rows.groupby(["method", "registers"], as_index=False).agg(seeds=("seed", "nunique"), deviation=("value", "std"), **means)
+    several = points["seeds"] > 1
+    for column, sign in (("low", -1), ("high", 1)):
+        points[column] = points[column].where(~several, points["value"] + sign * points["deviation"])
+    return points
 
 
 def _models(maps: grids.Maps) -> list:

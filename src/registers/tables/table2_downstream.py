@@ -23,7 +23,7 @@ def table(
     """A row per part, task and model: ours with its 95 % interval, n, chance, data set; the paper's value. Top-1 and mIoU in per cent,
     rmse in the data's unit (metres for NYUd).
 
-    Several seeds: mean, and the span of their intervals. `note` says why a cell is empty.
+    Several seeds: mean, standard deviation (std), and the span of their intervals. `note` says why a cell is empty.
     """
     printed = reference[reference["artifact"] == "table2"].set_index(["part", "row", "column"])["value"]
     given = dict(zip(MEASURES, (linear, segmentation, depth, zeroshot)))
@@ -71,13 +71,11 @@ def caption(
 def _cells(found: pd.DataFrame, factor: int) -> dict[str, float | int | str | None]:
     known = found.dropna(subset=["value"])
     if known.empty:
-        return {"ours": None, "low": None, "high": None, "n": None, "chance": None, "data": ""}
-    inside = {"ours": known["value"].mean(), "low": known["low"].min(), "high": known["high"].max(), "chance": known["chance"].mean()}
-    cells = {key: round(factor * value, 2 if factor == 100 else 3) for key, value in inside.items()}
-    return {"ours": cells["ours"], "low": cells["low"], "high": cells["high"], "n": int(known["n"].min())} | {
-        "chance": cells["chance"],
-        "data": known["data"].iloc[0],
-    }
+        return dict.fromkeys(("ours", "std", "low", "high", "n", "chance")) | {"data": ""}
+    inside = {"ours": known["value"].mean(), "std": known.groupby("seed")["value"].mean().std(), "low": known["low"].min()}
+    inside |= {"high": known["high"].max(), "n": int(known["n"].min()), "chance": known["chance"].mean()}
+    cells = {key: value if key == "n" else round(factor * value, 2 if factor == 100 else 3) for key, value in inside.items()}
+    return cells | {"data": ", ".join(dict.fromkeys(known["data"]))}
 
 
 def _reason(found: pd.DataFrame) -> str:

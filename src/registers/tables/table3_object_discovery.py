@@ -15,7 +15,8 @@ PROCEDURES = {  # metric: what found the boxes
 def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, procedure and model, in per cent: corloc, its 95 % interval, n, chance (the box is the image), the paper's sets.
 
-    The paper's numbers are LOST's with a bias that is not published. Several seeds: mean, and the span of their intervals.
+    The paper's numbers are LOST's with a bias that is not published. Several seeds: mean, standard deviation (std), and the span of
+    their intervals.
     """
     printed = reference[reference["artifact"] == "table3"].pivot(index="row", columns="column", values="value")
     columns = list(dict.fromkeys(reference.loc[reference["artifact"] == "table3", "column"]))
@@ -25,12 +26,15 @@ def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
             for registers in sorted(found.loc[found["method"] == method, "registers"].unique()):
                 one = found[(found["method"] == method) & (found["registers"] == registers)]
                 label = panels.name(method) + ("+reg" if registers else "")
-                cells = {"corloc": one["value"].mean(), "low": one["low"].min(), "high": one["high"].max(), "chance": one["chance"].mean()}
+                cells = {"corloc": one["value"].mean(), "std": one["value"].std(), "low": one["low"].min(), "high": one["high"].max()}
+                cells |= {"chance": one["chance"].mean()}
                 row = {"data": data, "procedure": PROCEDURES[metric], "model": label, "registers": int(registers)}
+                row |= {"seeds": one["seed"].nunique()}
                 row |= {key: round(100 * value, 1) for key, value in cells.items()} | {"n": int(one["n"].min())}
-                for column in columns:
-                    row[f"paper {column}"] = printed[column].get(label) if metric in ("corloc", "corloc_tuned") else None
-                rows.append(row | {"settings": one["note"].iloc[0]})
+                for column in columns:  # a set of the paper's stands beside the same set, any other beside all three
+                    known = metric in ("corloc", "corloc_tuned") and (data == column or data not in columns)
+                    row[f"paper {column}"] = printed[column].get(label) if known else None
+                rows.append(row | {"settings": "; by seed: ".join(dict.fromkeys(one["note"]))})
     return pd.DataFrame(rows)
 
 
