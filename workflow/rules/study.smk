@@ -1,0 +1,47 @@
+# The emergence study: every run of the sweep in workflow/scales/emergence.yaml, and what they say together.
+# snakemake --cores all study        (a killed run goes on from its last saved step; --keep-going past a failed one)
+from dataclasses import asdict
+
+from registers.regime import study as read_study
+from registers.schema import read_yaml
+
+STUDY = read_study(
+    read_yaml(Path(workflow.basedir) / "workflow/scales/emergence.yaml")["study"]
+)
+RUNS = [f"{variant}-r{r}-s{seed}" for variant, r, seed in STUDY.runs()]
+EMERGENCE = "results/emergence"
+
+
+def regime_of(wildcards):
+    """All that a run depends on: a new variant trains no other one again."""
+    return json.dumps(asdict(STUDY.regime(wildcards.variant)))
+
+
+rule study:
+    input:
+        "reports/emergence.md",
+
+
+rule study_run:
+    output:
+        multiext(
+            f"{EMERGENCE}/runs/{{variant}}-r{{registers}}-s{{seed}}/",
+            "run.json",
+            "history.csv",
+            "net.pt",
+        ),
+    log:
+        f"{EMERGENCE}/logs/{{variant}}-r{{registers}}-s{{seed}}.log",
+    wildcard_constraints:
+        variant=r"[a-z0-9-]+",
+        registers=r"\d+",
+        seed=r"\d+",
+    params:
+        regime=regime_of,
+        uri=SETTINGS.mlflow_uri,
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+    shell:
+        "python -m registers.study --mlflow-uri {params.uri} run {wildcards.variant}-r{wildcards.registers}-s{wildcards.seed}"
+        " --threads {threads} > {log} 2>&1"
