@@ -27,9 +27,10 @@ VALIDATION = 10**9  # seeds of scenes that no training sees begin here
 
 
 def run(study: Study, variant: str, registers: int, seed: int, out: Path, device: torch.device, record: tracking.Run) -> dict:
-    """Train, examine, and write out/run.json, out/history.csv and out/maps.npz. Returns what run.json says.
+    """Train, examine, and write out/net.pt, out/run.json, out/history.csv and out/maps.npz. Returns what run.json says.
 
-    A run whose loss is no number ends there and is written down as "diverged": a failure is a result of the study.
+    A run whose loss is no number ends there and is written down as "diverged": a failure is a result of the study. A file `stop` in
+    `out` ends a run at its next look and examines it there ("stopped"): what an early sign has answered needs no more hours.
     """
     regime = study.regime(variant)
     torch.manual_seed(seed)
@@ -48,7 +49,7 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
         state = dict(facts=json.dumps(facts), step=step, history=history, seconds=seconds + time.monotonic() - began)
         checkpoint.save_state(state_file, {**state, "net": net.state_dict(), "optimizer": optimizer.state_dict()})
 
-    began, finished = time.monotonic(), True
+    began, status = time.monotonic(), "finished"
     bar = tqdm(range(first, regime.steps), desc=f"{variant}-r{registers}-s{seed}", initial=first, total=regime.steps, mininterval=5)
     for step in bar:
         if step % study.log_every == 0:
@@ -66,16 +67,19 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
             torch.nn.utils.clip_grad_norm_(net.parameters(), regime.clip)
         optimizer.step()
         if step % 20 == 0 and not torch.isfinite(loss):
-            finished = False
+            status = "diverged"
+            break
+        if step % study.log_every == 0 and (out / "stop").exists():
+            status = "stopped"
             break
     net.eval().requires_grad_(False)
-    result = dict(**facts, steps=step + 1, status="finished" if finished else "diverged", seconds=seconds + time.monotonic() - began)
-    if finished:
-        history.append({"step": regime.steps, **watch(net, probe)})
-        record.metrics({k: v for k, v in history[-1].items() if k != "step"}, regime.steps)
+    result = dict(**facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began)
+    if status != "diverged":
+        history.append({"step": step + 1, **watch(net, probe)})
+        record.metrics({k: v for k, v in history[-1].items() if k != "step"}, step + 1)
         result |= {"signs": history[-1], **examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")}
-        record.metrics({f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, regime.steps)
-    out.mkdir(parents=True, exist_ok=True)
+        record.metrics({f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, step + 1)
+    checkpoint.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
     columns = list(dict.fromkeys(k for row in history for k in row))
     with open(out / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -135,8 +139,13 @@ def watch(net: Net, probe: Scenes) -> dict[str, float]:
             hook.remove()
     row = {k: float(v) for k, v in metrics.items()}
     for layer, x in enumerate(seen.layers):
-        norms = net.split(x, layer).patches.norm(dim=-1)
+        tokens = net.split(x, layer)
+        norms = tokens.patches.norm(dim=-1)
         signs = statistics(norms)
+        if tokens.cls is not None:
+            row[f"layer{layer + 1}/cls_over_median"] = float(tokens.cls.norm(dim=-1).mean()) / signs["median"]
+        if net.registers:
+            row[f"layer{layer + 1}/registers_over_median"] = float(tokens.registers.norm(dim=-1).mean(0).max()) / signs["median"]
         row |= {f"layer{layer + 1}/{k}": signs[k] for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")}
         q, k, _ = qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
         received = net.split(attention(q, k, range(q.shape[2])).mean((1, 2))[..., None], layer)  # (B, N, 1): mean over heads and queries
