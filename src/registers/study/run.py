@@ -149,12 +149,15 @@ def watch(net: Net, probe: Scenes) -> dict[str, float]:
         row |= {f"layer{layer + 1}/{k}": signs[k] for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")}
         q, k, _ = qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
         received = net.split(attention(q, k, range(q.shape[2])).mean((1, 2))[..., None], layer)  # (B, N, 1): mean over heads and queries
-        row[f"layer{layer + 1}/attention_on_a_patch"] = float(received.patches.amax((1, 2)).mean())
+        mass, sink = received.patches[..., 0].max(1)
+        row[f"layer{layer + 1}/attention_on_a_patch"] = float(mass.mean())
+        row[f"layer{layer + 1}/sink_redundant"] = float(probe.redundant.gather(1, sink[:, None]).float().mean())
+        row[f"layer{layer + 1}/sink_over_median"] = float(norms.gather(1, sink[:, None]).mean()) / signs["median"]
+        top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
+        row[f"layer{layer + 1}/top_percent_redundant"] = float(probe.redundant[top].float().mean())
         if received.cls is not None:
             row[f"layer{layer + 1}/attention_on_cls"] = float(received.cls.mean())
         if net.registers:
             row[f"layer{layer + 1}/attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
-    top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
-    row["top_percent_redundant"] = float(probe.redundant[top].float().mean())
     row["redundant"] = float(probe.redundant.float().mean())
     return row
