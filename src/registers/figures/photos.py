@@ -7,8 +7,9 @@ patches and the photo lie on one another. A photo is padded, right and below, to
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
-from registers.figures import grids
+from registers.figures import grids, panels
 
 
 def ratio(rgb: np.ndarray) -> float:
@@ -36,9 +37,11 @@ def shaded(rgb: np.ndarray, inside: np.ndarray, patch: int) -> np.ndarray:
 
 
 def boxes(ax: Axes, corners: np.ndarray, colour: str) -> None:
-    """Boxes (K, 4) as x0, y0, x1, y1 in pixels, ends exclusive. A line on the photo's rim is not cut."""
+    """Boxes (K, 4) as x0, y0, x1, y1 in pixels, ends exclusive; with a rim, to be seen on any photo and at its edge."""
+    rim = withStroke(linewidth=1.8, foreground=panels.INK if colour == "white" else "white")
+    style = dict(fill=False, edgecolor=colour, linewidth=1, clip_on=False, path_effects=[rim])
     for x0, y0, x1, y1 in np.reshape(corners, (-1, 4)):
-        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1, clip_on=False))
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
 
 
 def overlap(box: np.ndarray, truths: np.ndarray) -> float:
