@@ -42,11 +42,10 @@ class Nyud(Files):
         if split not in SPLITS:
             raise ConfigError(f"split = {split!r}: allowed are {', '.join(SPLITS)}")
         self.scale = scale
-        *lists, folder = LISTS["train" if split == "train" else "test"]
-        found = [root / name for name in lists if (root / name).is_file()]
-        if names is None and found:
+        own = "train" if split == "train" else "test"
+        if names is None and (found := _lists(root, [own])):
             names = found[0]
-        listed = _listed(root, names, folder) if names is not None else []
+        listed = _listed(root, names, LISTS[own][-1]) if names is not None else []
         numbered = [] if listed else _numbered(root, split)
         pairs = listed or numbered or _frames(root)
         self.whole = not listed and not (numbered and (root / "splits.mat").is_file())
@@ -103,8 +102,17 @@ class NyudLabeled(Files):
 
 def open_nyud(root: Path, split: str) -> Nyud | NyudLabeled:
     """The release where it lies in root, unless it was unpacked there; else what `Nyud` finds."""
-    unpacked = any((root / name).is_file() for names in LISTS.values() for name in names[:-1]) or any(root.glob("*_image.png"))
-    return NyudLabeled(root, split) if (root / LABELED).is_file() and not unpacked else Nyud(root, split)
+    packed = (root / LABELED).is_file() and not any(root.glob("*_image.png")) and not _lists(root)
+    return NyudLabeled(root, split) if packed else Nyud(root, split)
+
+
+def is_recording(root: Path) -> bool:
+    """Whether a folder holds none of the files that come with NYU Depth v2."""
+    return not _lists(root) and not (root / LABELED).is_file() and not (root / "splits.mat").is_file()
+
+
+def _lists(root: Path, splits: Iterable[str] = LISTS) -> list[Path]:
+    return [root / name for split in splits for name in LISTS[split][:-1] if (root / name).is_file()]
 
 
 def _listed(root: Path, names: Path | str | Sequence[str], folder: str) -> list[tuple[Path, Path]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from registers.config import ConfigError
 from registers.data.ade20k import Ade20k, Ade20kFull, object_names
 from registers.data.coco import Coco, SemanticMasks
-from registers.data.nyud import open_nyud
+from registers.data.nyud import is_recording, open_nyud
 from registers.data.sample import Dataset, Sample
 from registers.data.truths import Files
 from registers.data.voc import Voc
@@ -26,8 +26,9 @@ NAMES = {
 
 
 def name_of(kind: str, root: Path) -> str:
-    """How measurements name a set: as the paper does, or the folder's name."""
-    return root.name if kind == "ade20k" and _is_full(root) else NAMES.get(kind, root.name)
+    """How measurements name a set: as the paper does where it lies as published, with its splits; else by the folder."""
+    alien = {"ade20k": _is_full, "nyud": is_recording, "voc2007": _is_unlisted, "voc2012": _is_unlisted}.get(kind)
+    return root.name if alien and alien(root) else NAMES.get(kind, root.name)
 
 
 def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
@@ -52,21 +53,26 @@ def open_set(kind: str, root: Path, role: str, split: str) -> Dataset | None:
         other = split == "val" or (root / "annotations" / "instances_val2014.json").is_file()
         return Coco(root, "train2014" if split == "val" else "val2014", listed) if other else None
     year = kind.removeprefix("voc")
-    whole = Voc(root, "all", year, truth)
-    if not (whole.root / "ImageSets").is_dir():
-        return Half.of(whole, split)
+    if _is_unlisted(root):
+        return Half.of(Voc(root, "all", year, truth), split)
     if role == "segmentation":
         return _own_or_half(split, lambda name: Voc(root, name, year, "masks"))
+    measured = Voc(root, "trainval", year)
     if split == "val":
-        return Voc(root, "trainval", year)
+        return measured
     try:
-        return Voc(root, "test", "2007") if year == "2007" else Voc(whole.root.parent, "trainval", "2007")
+        return Voc(root, "test", "2007") if year == "2007" else Voc(measured.root.parent, "trainval", "2007")
     except ConfigError:
         return None
 
 
 def _is_full(root: Path) -> bool:
     return not (root / "annotations").is_dir()
+
+
+def _is_unlisted(root: Path) -> bool:
+    """VOC's folders without lists of images, as labelling tools write them."""
+    return (root / "JPEGImages").is_dir() and not (root / "ImageSets").is_dir()
 
 
 def _ade20k(root: Path, split: str) -> Ade20k | Ade20kFull:
