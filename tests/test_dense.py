@@ -17,6 +17,7 @@ from registers.data.truth_sets import open_set
 from registers.evals.crops import centre, depth_example, photometric, resized, segmentation_example
 from registers.evals.dense import Maps, feature_maps, picture_arrays, resampled, warmed
 from registers.evals.depth import BINS, DepthHead, errors, estimate_depth, gradient_loss, schedule, sig_loss
+from registers.evals.held import Held
 from registers.evals.segmentation import LinearHead, intersections, loss, mean_iou, predict, segment, windows
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
@@ -256,6 +257,56 @@ def test_cross_entropy_is_a_mean_over_all_pixels_at_full_resolution():
     assert float(loss(maps, scores, mask)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_depth_that_is_nearly_unknown_costs_nothing_and_spoils_nothing():
+    predicted, depth = torch.ones(1, 1, 8, 8, requires_grad=True), torch.zeros(1, 1, 8, 8)
+    for known in range(3):
+        depth[0, 0, 0, :known] = 2.0 + torch.arange(known)
+        for mean_only in (False, True):
+            value = sig_loss(predicted, depth, 10.0, mean_only) + gradient_loss(predicted, depth, 10.0)
+            (gradient,) = torch.autograd.grad(value, predicted)
+            assert torch.isfinite(value) and torch.isfinite(gradient).all() and (value > 0) == (known > 1)
+
+
+def test_one_odd_size_in_front_does_not_shape_the_training(backbone):
+    class Odd(Bands):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample if index else Sample(sample.image.crop((0, 0, 1, 1)), sample.name, depth=sample.depth[:1, :1])
+
+    rows, _ = estimate_depth(backbone, Odd(seed=1), Bands(24, seed=2), DEEP, **common())
+    assert rows[0].value < 0.2 * rows[0].chance
+
+
+def test_eigens_crop_leaves_other_sizes_out():
+    class Two(Bands):
+        def __getitem__(self, index):
+            size = (640, 480) if index else (64, 48)
+            depth = np.full(size[::-1], 2.0, np.float32)
+            depth[0] = 3
+            if index == 2:
+                depth[:] = 0
+                depth[0] = 3  # known outside the crop alone
+            return Sample(Image.new("RGB", size), f"two {index}", depth=depth)
+
+    from dataclasses import replace
+
+    settings = replace(DEEP, iterations=1, batch=1, train_images=2, val_images=3, crop="eigen", size=16)
+    rows, _ = estimate_depth(fake_backbone(size=16), Two(3), Two(3), settings, **common())
+    assert rows[0].n == 1 and "2 of 3 images left out, the first: two 0: depth of 64 x 48 pixels" in rows[0].note
+
+
+def test_held_rows_come_back_and_vanish():
+    held = Held()
+    patches, truths = torch.randn(5, 3, 2, 2).half(), torch.randint(0, 9, (5, 4), dtype=torch.uint8)
+    for part in (slice(0, 2), slice(2, 5)):
+        held.append(patches[part], truths[part])
+    chosen = [4, 0, 0, 2]
+    back = held[chosen]
+    assert len(held) == 5 and torch.equal(back[0], patches[chosen]) and torch.equal(back[1], truths[chosen])
+    with pytest.raises(ValueError, match="allowed are such as the first"):
+        held.append(patches[:, :1], truths)
+
+
 def test_schedules():
     assert warmed(0, 10, 1e-3) == pytest.approx(1e-3) and warmed(5, 10, 0.0) == 0.5 and warmed(10, 10, 0.1) == 1 and warmed(0, 0, 0.1) == 1
     settings = Depth(iterations=100, warmup=0, lr=1.0)
@@ -336,6 +387,13 @@ def test_photometric_distortion_stays_in_range_and_changes_colours():
     results = [np.asarray(photometric(image, np.random.default_rng(seed))) for seed in range(12)]
     assert all(r.shape == (16, 16, 3) and r.dtype == np.uint8 for r in results)
     assert sum((r != np.asarray(image)).any() for r in results) >= 8
+
+
+def test_a_slim_picture_stays_small():
+    """mmseg's img_scale: the long side is at most 4 times the short side asked for; ordinary shapes keep the short side."""
+    assert resized(Image.new("RGB", (1, 5000)), 512).size == (1, 2048)
+    assert resized(Image.new("RGB", (100, 400)), 16).size == (16, 64) and resized(Image.new("RGB", (100, 401)), 16).size == (16, 64)
+    assert resized(Image.new("RGB", (30, 20)), 40).size == (60, 40) and resized(Image.new("RGB", (7, 900)), 0).size == (7, 900)
 
 
 def test_small_pictures_are_padded_with_unknown():

@@ -45,6 +45,41 @@ def test_a_set_of_one_split_is_halved(coco):
     assert len(masks) == 2 and masks.mask_classes == ("sky", "sea") and set(np.unique(masks[0].mask)) == {0, 1}
 
 
+def test_voc_2012_is_never_tuned_on_its_own_images(tmp_path):
+    """Also where the setting names VOCdevkit/VOC2012 itself; VOC 2007 is looked for beside it."""
+
+    def listed(year):
+        place = tmp_path / "VOCdevkit" / f"VOC{year}"
+        (place / "Annotations").mkdir(parents=True)
+        (place / "ImageSets" / "Main").mkdir(parents=True)
+        (place / "ImageSets" / "Main" / "trainval.txt").write_text(f"of_{year}\n")
+        return place
+
+    place = listed("2012")
+    for root in (place, place.parent, tmp_path):
+        assert truth_sets.open_set("voc2012", root, "discovery", "train") is None
+    listed("2007")
+    for root in (place, place.parent, tmp_path):
+        assert [p.stem for p in truth_sets.open_set("voc2012", root, "discovery", "train").images] == ["of_2007"]
+        assert [p.stem for p in truth_sets.open_set("voc2012", root, "discovery", "val").images] == ["of_2012"]
+
+
+def test_the_full_ade20k_by_its_setting(tmp_path):
+    root = tmp_path / "ADE20K_2021_17_01"
+    for split, folder in (("train", "training"), ("val", "validation")):
+        place = root / "images" / "ADE" / folder / "street"
+        place.mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (2, 1)).save(place / f"ADE_{split}_{i}.jpg")
+    with pytest.raises(ConfigError, match=r"objectInfo150\.txt"):
+        truth_sets.open_set("ade20k", root, "segmentation", "train")
+    (tmp_path / "ADEChallengeData2016").mkdir()
+    (tmp_path / "ADEChallengeData2016" / "objectInfo150.txt").write_text("Idx\tName\n1\twall\n2\tsky\n")
+    train, val = (truth_sets.open_set("ade20k", root, "segmentation", split) for split in ("train", "val"))
+    assert train.mask_classes == ("wall", "sky") and {p.stem for p in train.images} == {"ADE_train_0", "ADE_train_1"} and len(val) == 2
+    assert truth_sets.name_of("ade20k", root) == "ADE20K_2021_17_01" and truth_sets.name_of("coco20k", root) == "COCO 20k"
+
+
 def test_one_data_set_for_everything_is_for_pictures_only():
     settings = config.load({"scale": "smoke", "data": {"use": "folder:cifar10"}})
     assert settings.data.eval == "folder:cifar10" and settings.data.segmentation == "world" and settings.data.discovery == ("world",)

@@ -39,5 +39,5 @@ class Held:
         """The columns of the chosen rows, (len(chosen), ...) each."""
         self._file.flush()
         size = self._row.itemsize
-        found = np.frombuffer(b"".join(os.pread(self._file.fileno(), size, int(i) * size) for i in chosen), self._row)
+        found = np.frombuffer(bytearray().join(os.pread(self._file.fileno(), size, int(i) * size) for i in chosen), self._row)
         return [torch.from_numpy(np.ascontiguousarray(found[name])) for name in self._row.names]
