@@ -94,8 +94,21 @@ class Net(nn.Module):
             loss = loss + regime.texture_loss * F.cross_entropy(guesses, scenes.texture)
             metrics["texture"] = (guesses.argmax(1) == scenes.texture).float().mean()
         if self.content is not None:
-            shows = scenes.contents >= 0
-            guesses, target = self.content(last.patches[shows]), scenes.contents[shows]
+            asked, triggered = local_targets(scenes, regime)
+            shows = asked >= 0
+            guesses, target = self.content(last.patches[shows]), asked[shows]
             loss = loss + regime.local_loss * F.cross_entropy(guesses, target)
-            metrics["local"] = (guesses.argmax(1) == target).float().mean()
+            right = (guesses.argmax(1) == target).float()
+            metrics["local"] = right.mean()
+            if regime.triggers:
+                metrics["triggered"] = right[triggered[shows]].mean()
         return loss, metrics
+
+
+def local_targets(scenes: Scenes, regime: Regime) -> tuple[Tensor, Tensor]:
+    """What the local loss asks of each patch, (B, P), -1 for nothing; and where it asks for the left neighbour's content, (B, P)."""
+    own = scenes.contents
+    triggered = (own >= regime.kinds) & (own < regime.kinds + regime.triggers)
+    grid = own.view(-1, regime.grid, regime.grid)
+    left = grid.roll(1, dims=2).view_as(own)  # of the first in a row: the last
+    return torch.where(triggered, left, own), triggered
