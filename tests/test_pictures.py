@@ -87,3 +87,5 @@ def test_the_report_shows_the_focus_of_one_seed():
     settings = config.load({"scale": "laptop", "seeds": [3, 4]})
     shown = [p.id for p in artifacts.pictures(settings)]
     assert shown == [f"{q}-dinov2-r{r}-s3" for q in ("segmentation", "depth", "discovery") for r in (0, 4)]
+    few = config.load({"scale": "laptop", "overrides": {"segmentation.pictures": 0, "depth.pictures": 0}})
+    assert [p.question for p in artifacts.pictures(few)] == ["discovery"] * 2

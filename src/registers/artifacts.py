@@ -142,9 +142,9 @@ class Picture:
 
 
 def pictures(settings: Settings) -> list[Picture]:
-    """The further pictures that the report shows: those of the first seed's `focus`. Any other is drawn when it is asked for."""
+    """The further pictures that the report shows: those of the first seed's `focus`, where settings keep any. Others on demand."""
     shown = [b for b in family(settings, "focus") if b.seed == settings.seeds[0]]
-    return [Picture(question, str(b)) for question in TRUTHS for b in shown]
+    return [Picture(question, str(b)) for question in TRUTHS if getattr(settings, question).pictures for b in shown]
 
 
 def evidence(settings: Settings) -> list[str]:
