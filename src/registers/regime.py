@@ -19,8 +19,8 @@ class Regime:
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
     masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
     local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there (0: none).
-    triggers: of the textures, this many ask the local loss for their left neighbour's content in place of their own: a head has to be
-    active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
+    triggers: of the textures, this many ask the local loss for something else than their own content: their left neighbour's or the
+    image's label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
     texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
     bias: whether the blocks have biases; without them a constant can only come from a token.
     summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
@@ -39,6 +39,7 @@ class Regime:
     masked: float = at_least(0, 0.0)
     local_loss: float = at_least(0, 0.0)
     triggers: int = at_least(0, 0)
+    asks: Literal["left", "label"] = "left"
     texture_loss: float = at_least(0, 0.0)
     image_loss: float = at_least(0, 1.0)
     summary: Literal["cls", "late", "mean", "query"] = "cls"

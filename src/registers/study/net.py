@@ -106,9 +106,9 @@ class Net(nn.Module):
 
 
 def local_targets(scenes: Scenes, regime: Regime) -> tuple[Tensor, Tensor]:
-    """What the local loss asks of each patch, (B, P), -1 for nothing; and where it asks for the left neighbour's content, (B, P)."""
+    """What the local loss asks of each patch, (B, P), -1 for nothing; and where it asks for another thing than the patch's own content, (B, P)."""
     own = scenes.contents
     triggered = (own >= regime.kinds) & (own < regime.kinds + regime.triggers)
     grid = own.view(-1, regime.grid, regime.grid)
     left = grid.roll(1, dims=2).view_as(own)  # of the first in a row: the last
-    return torch.where(triggered, left, own), triggered
+    return torch.where(triggered, left if regime.asks == "left" else scenes.label[:, None], own), triggered
