@@ -17,6 +17,8 @@ class Regime:
     - "pair": one kind appears twice, all others once; the label is that kind. Every object must be compared with every other.
     - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
+    - "sum": one object has the first shape and one the second; the label is the sum of their colours' numbers, modulo the colours: both have
+      to be brought together before anything about the label can be said.
     masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
     local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there (0: none).
     triggers: of the textures, this many ask the local loss for something else than their own content: their left neighbour's or the
@@ -24,7 +26,7 @@ class Regime:
     texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
     bias: whether the blocks have biases; without them a constant can only come from a token.
     summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
-    "query" (attention pooling), the last two without any [CLS]. image_loss: weight of the label's loss.
+    "query" (attention pooling over patches and registers), the last two without any [CLS]. image_loss: weight of the label's loss.
     """
 
     grid: int = at_least(2, 6)
@@ -34,7 +36,7 @@ class Regime:
     objects: tuple[int, ...] = (4, 8)
     background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
     plain: float = at_least(0, 0.2)
-    task: Literal["pair", "presence", "latent"] = "pair"
+    task: Literal["pair", "presence", "latent", "sum"] = "pair"
     latents: int = at_least(2, 32)
     masked: float = at_least(0, 0.0)
     local_loss: float = at_least(0, 0.0)
@@ -66,7 +68,7 @@ class Regime:
     @property
     def classes(self) -> int:
         """Outputs of the label's head."""
-        return self.latents if self.task == "latent" else self.kinds
+        return {"latent": self.latents, "sum": self.colours}.get(self.task, self.kinds)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def check(regime: Regime, key: str = "study.base") -> None:
         raise ConfigError(
             f"{key}.objects = {list(regime.objects)}: allowed are fewest and most, from 2 to {min(regime.grid**2, regime.kinds)}"
         )
+    if regime.task == "sum" and regime.shapes < 3:
+        raise ConfigError(f"{key}.shapes = {regime.shapes}: allowed are at least 3 for the task sum")
     if regime.width % regime.heads:
         raise ConfigError(f"{key}.heads = {regime.heads}: allowed are divisors of width {regime.width}")
     if regime.warmup > regime.steps:

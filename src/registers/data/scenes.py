@@ -39,6 +39,11 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
         kind = rand(batch, regime.kinds).argsort(1)[:, :most]
         kind[:, 1] = kind[:, 0]
         label = kind[:, 0]
+    elif regime.task == "sum":
+        kind = torch.randint(2 * regime.colours, regime.kinds, (batch, most), generator=generator, device=device)
+        kind[:, :2] = torch.randint(regime.colours, (batch, 2), generator=generator, device=device)
+        label = kind[:, :2].sum(1) % regime.colours
+        kind[:, 1] += regime.colours
     elif regime.task == "presence":
         kind = torch.randint(regime.kinds, (batch, most), generator=generator, device=device)
         colours = torch.zeros(batch, regime.colours, device=device)

@@ -66,8 +66,9 @@ class Net(nn.Module):
             case "mean":
                 return last.patches.mean(1)
             case "query":
-                weights = (last.patches @ self.query / self.regime.width**0.5).softmax(1)
-                return (weights[..., None] * last.patches).sum(1)
+                tokens = torch.cat([last.registers, last.patches], 1)
+                weights = (tokens @ self.query / self.regime.width**0.5).softmax(1)
+                return (weights[..., None] * tokens).sum(1)
             case _:
                 return last.cls
 
