@@ -11,7 +11,6 @@ from torch import Tensor
 from registers.regime import Regime
 
 CODEBOOK = 64  # textures of a patch
-CONTRAST = 0.35  # of background noise and textures, where an object's colour differs by about 1
 
 
 class Scenes(NamedTuple):
@@ -111,13 +110,13 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         mixed = first[:, 0] * (1 - along) + second * along  # (B, 3, H, W)
         image = mixed.view(batch, 3, grid, size, grid, size).permute(0, 2, 4, 1, 3, 5).reshape(batch, cells, 3, size, size)
     elif regime.background == "noise":
-        image = image + CONTRAST * torch.randn(batch, cells, 3, size, size, generator=generator, device=device)
+        image = image + regime.contrast * torch.randn(batch, cells, 3, size, size, generator=generator, device=device)
     elif (
         regime.background == "tiled"
     ):  # one texture an image, the same in every patch: as redundant as can be, and different in every image
         book = torch.randn(CODEBOOK, 3, size, size, generator=_fixed()).to(device)
         texture = torch.randint(CODEBOOK, (batch,), generator=generator, device=device)
-        image = image + CONTRAST * book[texture][:, None]
+        image = image + regime.contrast * book[texture][:, None]
     elif regime.background == "texture":  # a half plane is plain, all else is one of the textures, each patch by itself
         book = torch.randn(CODEBOOK, 3, size, size, generator=_fixed()).to(device)
         chosen = torch.randint(CODEBOOK, (batch, cells), generator=generator, device=device)
@@ -125,6 +124,6 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         axis = torch.arange(grid, device=device, dtype=torch.float32)
         along = torch.cos(angle) * axis.repeat_interleave(grid) + torch.sin(angle) * axis.repeat(grid)
         plain = along.argsort(1).argsort(1) < round(regime.plain * cells)
-        image = torch.where(plain[..., None, None, None], image, image + CONTRAST * book[chosen])
+        image = torch.where(plain[..., None, None, None], image, image + regime.contrast * book[chosen])
         textures = torch.where(plain, textures, chosen)
     return image, textures, texture
