@@ -14,7 +14,8 @@ class Regime:
 
     Scenes are `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) cells show one of shapes x colours kinds, the rest is
     background. plain: share of the background that is plain where it is "texture". contrast: standard deviation of noise and textures, where an
-    object's colour differs from the background by about 1. task, with the label it gives a scene:
+    object's colour differs from the background by about 1. tile: contrast of a random pattern, new in every image, that all plain patches
+    show (0: they show one colour). task, with the label it gives a scene:
     - "pair": one kind appears twice, all others once; the label is that kind. Every object must be compared with every other.
     - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
@@ -38,6 +39,7 @@ class Regime:
     background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
     plain: float = at_least(0, 0.2)
     contrast: float = at_least(0, 0.35)
+    tile: float = at_least(0, 0.0)
     task: Literal["pair", "presence", "latent", "sum"] = "pair"
     latents: int = at_least(2, 32)
     masked: float = at_least(0, 0.0)

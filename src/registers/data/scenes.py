@@ -124,6 +124,8 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         axis = torch.arange(grid, device=device, dtype=torch.float32)
         along = torch.cos(angle) * axis.repeat_interleave(grid) + torch.sin(angle) * axis.repeat(grid)
         plain = along.argsort(1).argsort(1) < round(regime.plain * cells)
-        image = torch.where(plain[..., None, None, None], image, image + regime.contrast * book[chosen])
+        if regime.tile:
+            image = image + regime.tile * torch.randn(batch, 1, 3, size, size, generator=generator, device=device)
+        image = torch.where(plain[..., None, None, None], image, first + regime.contrast * book[chosen])
         textures = torch.where(plain, textures, chosen)
     return image, textures, texture
