@@ -13,7 +13,8 @@ class Regime:
     """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
 
     Scenes are `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) cells show one of shapes x colours kinds, the rest is
-    background. plain: share of the background that is plain where it is "texture". contrast: standard deviation of noise and textures, where an
+    background. plain: share of the patches that are plain where it is "texture"; plain_at: on one side, another in every image, or the four corner
+    patches, where objects never are (photographers' bias). contrast: standard deviation of noise and textures, where an
     object's colour differs from the background by about 1. tile: contrast of a random pattern, new in every image, that all plain patches
     show (0: they show one colour). task, with the label it gives a scene:
     - "pair": one kind appears twice, all others once; the label is that kind. Every object must be compared with every other.
@@ -38,6 +39,7 @@ class Regime:
     objects: tuple[int, ...] = (4, 8)
     background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
     plain: float = at_least(0, 0.2)
+    plain_at: Literal["side", "corners"] = "side"
     contrast: float = at_least(0, 0.35)
     tile: float = at_least(0, 0.0)
     task: Literal["pair", "presence", "latent", "sum"] = "pair"

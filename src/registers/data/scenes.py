@@ -33,7 +33,10 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
     rand = lambda *shape: torch.rand(*shape, generator=generator, device=device)  # noqa: E731
     count = torch.randint(regime.objects[0], most + 1, (batch, 1), generator=generator, device=device)
     active = torch.arange(most, device=device) < count  # (B, most)
-    where = rand(batch, cells).argsort(1)[:, :most]
+    order = rand(batch, cells)
+    if regime.plain_at == "corners":
+        order[:, corners(regime.grid)] = 2.0  # last in line for an object
+    where = order.argsort(1)[:, :most]
     if regime.task == "pair":
         kind = rand(batch, regime.kinds).argsort(1)[:, :most]
         kind[:, 1] = kind[:, 0]
@@ -66,6 +69,11 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
     patches = torch.where(glyph[:, :, None] > 0, colour[..., None, None], background)
     contents = torch.where((kinds < 0) & (textures >= 0), regime.kinds + textures, kinds)
     return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, contents < 0, texture)
+
+
+def corners(grid: int) -> list[int]:
+    """Numbers of the four corner patches."""
+    return [0, grid - 1, grid * (grid - 1), grid**2 - 1]
 
 
 def unpatch(patches: Tensor, grid: int) -> Tensor:
@@ -124,6 +132,8 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         axis = torch.arange(grid, device=device, dtype=torch.float32)
         along = torch.cos(angle) * axis.repeat_interleave(grid) + torch.sin(angle) * axis.repeat(grid)
         plain = along.argsort(1).argsort(1) < round(regime.plain * cells)
+        if regime.plain_at == "corners":
+            plain = torch.zeros_like(plain).index_fill_(1, torch.tensor(corners(grid), device=device), True)
         if regime.tile:
             image = image + regime.tile * torch.randn(batch, 1, 3, size, size, generator=generator, device=device)
         image = torch.where(plain[..., None, None, None], image, first + regime.contrast * book[chosen])
