@@ -28,6 +28,8 @@ class Regime:
     image's label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
     texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
     bias: whether the blocks have biases; without them a constant can only come from a token.
+    gain: factor on the blocks' weight matrices at the start. They start with standard deviation 0.02 at any width, so that a ViT of width 64
+    begins with nearly uniform attention and small writes, where one of width 1024 does not; 4 makes up for it.
     summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
     "query" (attention pooling over patches and registers), the last two without any [CLS]. image_loss: weight of the label's loss.
     """
@@ -57,6 +59,7 @@ class Regime:
     ffn: Literal["mlp", "swiglu"] = "mlp"
     layer_scale: float = at_least(0, 0.0)
     bias: bool = True
+    gain: float = at_least(0, 1.0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = at_least(0, 1e-3)
     beta2: float = at_least(0, 0.999)

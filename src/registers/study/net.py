@@ -35,6 +35,10 @@ class Net(nn.Module):
         self.texture = nn.Linear(regime.width, CODEBOOK) if regime.texture_loss else None
         self.mask_token = nn.Parameter(torch.zeros(regime.width)) if regime.masked else None
         self.query = nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
+        if regime.gain != 1:
+            for parameter in self.backbone.vit.blocks.parameters():
+                if parameter.ndim == 2:
+                    parameter.data *= regime.gain
         if not regime.bias:
             for name, parameter in self.backbone.vit.blocks.named_parameters():
                 if name.endswith("bias"):

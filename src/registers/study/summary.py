@@ -1,0 +1,146 @@
+"""What the runs of the study say together: results.csv with every run, the figures and emergence.md. Reads files only; no torch."""
+
+import json
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from registers.figures import panels
+from registers.outliers import MIN_RATIO
+from registers.regime import CONDITIONS, Study
+
+TEMPLATE = Path(__file__).with_name("emergence.md.j2")
+RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
+CHARTED = 4  # variants whose course is drawn
+
+
+def load(runs: Path, study: Study) -> pd.DataFrame:
+    """One row a run, from runs/*/run.json: settings, how it ended, its numbers, conditions 1 to 4 (the fourth where there are registers).
+
+    Columns "start_ratio" and "ratio": largest over median patch norm after the last block before the first and after the last step;
+    "any_layer": the largest of any layer; "sink": the largest mean share of attention that one patch takes, over layers.
+    """
+    rows = []
+    for file in sorted(runs.glob("*/run.json")):
+        run = json.loads(file.read_text())
+        numbers, signs, last = run.get("numbers", {}), run.get("signs", {}), f"layer{run['regime']['depth']}"
+        history = pd.read_csv(file.with_name("history.csv"))
+        variant = study.variants.get(run["variant"])
+        row = {"run": file.parent.name, "hypothesis": variant.hypothesis if variant else "", **{k: run[k] for k in RUN_COLUMNS}}
+        row |= {k: signs.get(k) for k in ("accuracy", "local", "triggered", "masked", "texture")}
+        row |= {"start_ratio": history[f"{last}/max_over_median"].iloc[0], "ratio": numbers.get(f"{last}/max_over_median")}
+        row["any_layer"] = max((v for k, v in numbers.items() if k.endswith("/max_over_median")), default=None)
+        row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
+        row["sink"] = max((v for k, v in signs.items() if k.endswith("attention_on_a_patch")), default=None)
+        row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance", "class/cls")}
+        for key in ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2"):
+            row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail")}
+        row["class/register"] = max((v for k, v in numbers.items() if k.startswith("class/reg")), default=None)
+        row |= {c: run.get("conditions", {}).get(c) for c in CONDITIONS[:3]}
+        row["why"] = run.get("notes", {}).get("second_mode", "the loss was no number")
+        row |= {f"regime.{k}": str(v) for k, v in run["regime"].items()}
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame.insert(frame.columns.get_loc("why"), CONDITIONS[3], [_taken_over(frame, row) for row in frame.to_dict("records")])
+    return frame
+
+
+def _taken_over(frame: pd.DataFrame, row: dict) -> bool | None:
+    """Condition 4 of a run with registers, against the same variant and seed without: the patches' second mode was there and is gone, and
+    a register tells the class better than a normal patch. None without registers or without the other run."""
+    if not row["registers"]:
+        return None
+    other = frame[(frame.variant == row["variant"]) & (frame.seed == row["seed"]) & (frame.registers == 0)]
+    if other.empty or row["status"] == "diverged":
+        return None
+    return bool(other.iloc[0].second_mode and not row["second_mode"] and row["class/register"] > row["class/normal"])
+
+
+def landscape(frame: pd.DataFrame) -> Figure:
+    """Every run without registers: how far its largest norm is above the median, and whether its highest norms lie in redundant patches."""
+    figure, axes = panels.canvas(1, 2, 2.9)
+    known = frame[(frame.registers == 0) & frame.ratio.notna()]
+    excess = known["redundant/tail"] / known["redundant/all"]
+    for ax, x, label in (
+        (axes[0, 0], known.ratio, "largest patch norm / median, last layer"),
+        (axes[0, 1], known.sink, "attention on the most attended patch"),
+    ):
+        found = known.second_mode.astype(bool)
+        ax.scatter(x[~found], excess[~found], s=14, color=panels.GREY, label="one mode of norms")
+        ax.scatter(x[found], excess[found], s=18, color=panels.CUTOFF, label="second mode")
+        ax.axhline(1, color=panels.INK, lw=0.6)
+        ax.set(xlabel=label, xscale="log")
+        panels.logarithmic(ax.xaxis)
+    axes[0, 0].axvline(MIN_RATIO, color=panels.INK, lw=0.6, ls=":")
+    axes[0, 0].set_ylabel("highest 2 % of norms:\nshare in redundant patches / chance")
+    axes[0, 0].legend(loc="upper right")
+    return figure
+
+
+def course(runs: Path, frame: pd.DataFrame, variants: list[str]) -> Figure:
+    """Largest over median norm after the last block along training; one panel a variant, without and with registers, all seeds."""
+    figure, axes = panels.canvas(1, len(variants), 2.3, sharey=True)
+    for ax, variant in zip(axes[0], variants):
+        for row in frame[frame.variant == variant].sort_values("registers").itertuples():
+            history, last = pd.read_csv(runs / row.run / "history.csv"), f"layer{row._asdict().get('depth', 0) or _depth(runs / row.run)}"
+            colour = panels.COLOURS["deit3"] if not row.registers else panels.COLOURS["dinov2"]
+            label = panels.registers_label(row.registers) if row.seed == frame[frame.variant == variant].seed.min() else None
+            ax.plot(history.step, history[f"{last}/max_over_median"], color=colour, lw=1.1, label=label)
+        ax.axhline(MIN_RATIO, color=panels.INK, lw=0.6, ls=":")
+        ax.set(title=variant, xlabel="step")
+    axes[0, 0].set_ylabel("largest patch norm / median")
+    axes[0, 0].legend(loc="upper left")
+    return figure
+
+
+def maps(runs: Path, names: list[str], scenes: int = 4) -> Figure:
+    """Scenes and their patch norms after the last block over the median, a row a run; a frame marks patches above the cut-off."""
+    figure, axes = panels.canvas(len(names), 2 * scenes, 0.95 * len(names) + 0.3)
+    for row, name in zip(axes, names):
+        found = np.load(runs / name / "maps.npz")
+        numbers = json.loads((runs / name / "run.json").read_text())["numbers"]
+        norms, median = found["norms"][-1], np.median(found["all_norms"])
+        grid = int(norms.shape[1] ** 0.5)
+        for i in range(scenes):
+            picture = np.clip(found["images"][i].transpose(1, 2, 0) / 2.4 + 0.5, 0, 1)
+            row[2 * i].imshow(picture, interpolation="nearest")
+            shown = row[2 * i + 1].imshow(norms[i].reshape(grid, grid) / median, vmin=0, vmax=4, cmap="magma")
+            if numbers["cutoff"]:
+                for cell in np.flatnonzero(norms[i] > numbers["cutoff"]):
+                    y, x = divmod(cell, grid)
+                    row[2 * i + 1].add_patch(panels.matplotlib.patches.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="white", lw=0.8))
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+        row[0].set_ylabel(name, fontsize=5)
+    figure.colorbar(shown, ax=axes, shrink=0.7, label="norm / median")
+    return figure
+
+
+def _depth(run: Path) -> int:
+    return json.loads((run / "run.json").read_text())["regime"]["depth"]
+
+
+def write(study: Study, runs: Path, out: Path) -> pd.DataFrame:
+    """reports/emergence.md, emergence/results.csv and the figures beside it. out: the folder of reports."""
+    frame, folder = load(runs, study), out / "emergence"
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(folder / "results.csv", index=False, float_format="%.5g")
+    paired = [v for v in study.shown if (frame.variant == v).any()][:CHARTED]
+    panels.save(landscape(frame), folder / "landscape")
+    panels.save(course(runs, frame, paired), folder / "course")
+    names = [name for v in paired for name in frame[(frame.variant == v) & (frame.seed == frame.seed.min())].sort_values("registers").run]
+    panels.save(maps(runs, names), folder / "maps")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
+    (out / "emergence.md").write_text(template.render(study=study, frame=frame, rows=frame.to_dict("records"), paired=paired, f=_format))
+    return frame
+
+
+def _format(value, digits: int = 2) -> str:
+    """A number for a table; a dash where there is none."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    return {True: "yes", False: "no"}[bool(value)] if isinstance(value, (bool, np.bool_)) else f"{value:.{digits}f}"
