@@ -230,10 +230,11 @@ def test_fig08_and_table2_are_in_per_cent_with_intervals(inputs):
     last = shown[shown["registers"] == 4].set_index(["panel", "method"])["value"]
     assert last["segmentation", "deit3"] == pytest.approx(24) and last["depth", "deit3"] == pytest.approx(1.1)
     rows = module("table2").table(**given["table2"]).set_index(["task", "model"])
-    assert len(rows) == 3 * 6 + 2 and (rows["part"] == "b").sum() == 2
+    assert len(rows) == 4 * 6 + 2 and (rows["part"] == "b").sum() == 2
     assert rows.loc[("linear top-1", "DINOv2+reg"), ["ours", "low", "high", "paper", "n"]].tolist() == [54, 52, 56, 84.8, 1000]
     assert rows.loc[("segmentation mIoU", "DINOv2+reg"), ["ours", "low", "high", "paper"]].tolist() == [24, 23, 25, 47.9]
     assert rows.loc[("depth rmse", "OpenCLIP"), ["ours", "low", "high", "paper"]].tolist() == [1.5, 1.49, 1.51, 0.702]
+    assert rows.loc[("depth rmse, mean of images", "OpenCLIP"), ["ours", "paper"]].tolist() == [1.4, 0.702]
     assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
     caption = module("table2").caption(**given["table2"])
     assert (

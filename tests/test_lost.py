@@ -5,7 +5,10 @@ import pytest
 import torch
 from plain_lost import plain_lost
 
+from registers.data.world import scene
+from registers.evals.discovery import look, padded
 from registers.evals.lost import BLOCK, CHUNK, Lost, degrees, lost, prepared, to_pixels
+from registers.models.backbone import Architecture, build
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -31,6 +34,22 @@ def test_equals_the_plain_procedure_on_random_features(grid, bias):
     found = lost(torch.from_numpy(features), grid, bias=bias)
     for index in range(len(features)):
         same(found[index], features[index], grid, 100, bias)
+
+
+def test_equals_the_plain_procedure_on_features_of_a_backbone():
+    """Keys, queries and values of a ViT on drawn scenes; rounded, so that sums are exact and the comparison holds on every machine."""
+    torch.manual_seed(0)
+    backbone = build(Architecture(width=48, depth=3, heads=3, patch=4, image=32, registers=2), name="dinov2-r2-s0").eval()
+    for block in backbone.vit.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.2)
+    samples = [scene(0, index, pixels=56) for index in range(4)]
+    images = torch.stack([padded(sample, 4, (0.5,) * 3, (0.25,) * 3) for sample in samples])
+    for features in look(backbone, images, [-1, -2])[0].values():
+        features = (features * 64).round() / 64
+        found = lost(features, (14, 14))
+        assert 1 < found.mask.sum() < found.mask.size
+        for index in range(len(images)):
+            same(found[index], features[index].contiguous().numpy(), (14, 14), 100, 0.0)
 
 
 @pytest.mark.parametrize("k", [1, 3, 100])
