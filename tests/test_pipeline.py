@@ -176,6 +176,7 @@ def test_a_dry_run_of_the_paper_builds_the_whole_graph(tmp_path):
         ({"methods": ["dinv2"]}, ["methods", "dinv2", "allowed"]),
         ({"colour": "red"}, ["colour", "unknown key", "allowed"]),
         ({"data": {"use": "folder:nowhere"}}, ["data.use", "folder:nowhere", "no such folder"]),
+        ({"overrides": {"zeroshot.classes": "names.json"}}, ["zeroshot.classes", "names.json", "no such file"]),
     ],
 )
 def test_a_wrong_setting_stops_before_any_job(tmp_path, settings, words):
