@@ -340,6 +340,9 @@ def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None 
     if name not in known:
         raise ConfigError(f"scale = {show(name)}: allowed are {', '.join(known)}{nearest(name, known)}")
     sizes_and_lengths = read_yaml(scales / f"{name}.yaml")
+    if like := sizes_and_lengths.pop("like", None):  # another scale, of which this one changes some keys
+        sizes_and_lengths = read_yaml(scales / f"{like}.yaml") | sizes_and_lengths
+    sizes_and_lengths.pop("study", None)  # the sweep of the emergence study, see regime.py
     for key, value in (given.get("overrides") or {}).items():  # single numbers of the scale, e.g. recipes.dinov2.steps
         override(sizes_and_lengths, key, value, name)
 

@@ -12,26 +12,29 @@ CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_ov
 class Regime:
     """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
 
-    Scenes are `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) cells show one of shapes x colours kinds, the rest is
-    background. plain: share of the patches that are plain where it is "texture"; plain_at: on one side, another in every image, or the four corner
-    patches, where objects never are (photographers' bias). contrast: standard deviation of noise and textures, where an
-    object's colour differs from the background by about 1. tile: contrast of a random pattern, new in every image, that all plain patches
-    show (0: they show one colour). task, with the label it gives a scene:
-    - "pair": one kind appears twice, all others once; the label is that kind. Every object must be compared with every other.
+    Scenes: `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) patches show one of shapes x colours kinds, the rest is
+    background: one colour, a gradient, noise, one texture ("tiled"), or a texture of its own in each patch ("texture") but for some
+    plain ones. plain: their share; plain_at: on one side, another in every image, or the four corners, where objects never are
+    (photographers' bias). tile: contrast of a pattern, new in every image, that all plain patches show (0: they show one colour).
+    contrast: standard deviation of noise and textures; an object's colour differs from the background by about 1.
+
+    task, with the label that it gives a scene:
+    - "pair": one kind appears twice, all others once; the label is that kind.
     - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
     - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
-    - "sum": one object has the first shape and one the second; the label is the sum of their colours' numbers, modulo the colours: both have
-      to be brought together before anything about the label can be said.
-    masked: share of patches hidden behind a mask token, whose kinds are predicted in each place (as iBOT does); 0: no such loss.
-    local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there (0: none).
+    - "sum": one object has the first shape and one the second; the label is the sum of their colours' numbers, modulo the colours. Both
+      have to be brought together before anything about the label can be said.
+
+    Losses: image_loss: weight of the label's. masked: share of patches hidden behind a mask token, whose kinds are predicted (as iBOT
+    does). local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there.
     triggers: of the textures, this many ask the local loss for something else than their own content: their left neighbour's or the
-    image's label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
+    label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
     texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
-    bias: whether the blocks have biases; without them a constant can only come from a token.
-    gain: factor on the blocks' weight matrices at the start. They start with standard deviation 0.02 at any width, so that a ViT of width 64
-    begins with nearly uniform attention and small writes, where one of width 1024 does not; 4 makes up for it.
-    summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
-    "query" (attention pooling over patches and registers), the last two without any [CLS]. image_loss: weight of the label's loss.
+
+    ViT: summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
+    "query" (attention pooling over patches and registers), the last two without any [CLS]. bias: whether the blocks have biases; without
+    them a constant can only come from a token. gain: factor on the blocks' weight matrices at the start. timm starts them with standard
+    deviation 0.02 at any width, so that a ViT of width 64 begins with nearly uniform attention, where one of width 1024 does not.
     """
 
     grid: int = at_least(2, 6)

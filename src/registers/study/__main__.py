@@ -25,6 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     one.set_defaults(verb=run)
     listed = verbs.add_parser("list", help="names of all runs of the sweep")
     listed.set_defaults(verb=lambda found, options: print("\n".join(f"{v}-r{r}-s{s}" for v, r, s in found.runs())))
+    anew = verbs.add_parser("examine", help="examine finished runs once more, after a change of the probes")
+    anew.add_argument("names", nargs="+")
+    anew.set_defaults(verb=examine)
+    told = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
+    told.add_argument("--out", type=Path, default=Path("reports"))
+    told.set_defaults(verb=summary)
     options = parser.parse_args(arguments)
     try:
         options.verb(study(read_yaml(Path(options.scale))["study"]), options)
@@ -61,6 +67,23 @@ def run(found: Study, options: argparse.Namespace) -> None:
         record.artifact(out / "history.csv")
     tracking.deliver(ROOT.parent, options.mlflow_uri, wait=30)
     print(json.dumps({k: result.get(k) for k in ("status", "seconds", "conditions")}), result.get("notes", {}).get("second_mode", ""))
+
+
+def examine(found: Study, options: argparse.Namespace) -> None:
+    import torch
+
+    from registers.study.run import again
+
+    torch.set_num_threads(1)
+    for name in options.names:
+        again(found, ROOT / "runs" / name, torch.device("cpu"))
+
+
+def summary(found: Study, options: argparse.Namespace) -> None:
+    from registers.study.summary import write
+
+    frame = write(found, ROOT / "runs", options.out)
+    print(f"{len(frame)} runs in {options.out / 'emergence' / 'results.csv'}")
 
 
 if __name__ == "__main__":

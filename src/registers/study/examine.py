@@ -3,7 +3,8 @@
 1. second_mode: patch norms after the last block have a second, higher mode (`outliers.find_cutoff`).
 2. redundant: it sits in redundant patches. Neighbours' similarity at the input is above normal patches', and the share of redundant
    background among outliers is above its share among all patches (95 % intervals over images do not touch).
-3. global_not_local: one outlier tells the image's class better than one normal patch does, and its place or its own pixels worse.
+3. global_not_local: one outlier tells the image's class better than one normal patch does, and its place or its own pixels worse
+   (pixels: the error of a linear reconstruction over the error of guessing the mean patch, for the same patches).
 4. registers_take_over: asked of two runs, see `study.summary`.
 """
 
@@ -79,8 +80,8 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
     rows += reconstruct(patches, patchify(scenes.images, net.regime.patch).cpu().numpy(), kinds, backbone=name)
     for row in rows:
         if row.value is not None:
-            keep(f"{row.question}/{row.metric}/{SHORT[row.token]}", row.value, row.low, row.high)
-            numbers[f"{row.question}/{row.metric}/{SHORT[row.token]}/chance"] = row.chance
+            unit = row.chance if row.question == "reconstruction" else 1.0  # a plain patch is easy to guess: errors over those of guessing
+            keep(f"{row.question}/{row.metric}/{SHORT[row.token]}", row.value / unit, row.low / unit, row.high / unit)
 
     shown = dict(images=scenes.images[:SHOWN].cpu().numpy(), redundant=redundant[:SHOWN])
     maps.parent.mkdir(parents=True, exist_ok=True)

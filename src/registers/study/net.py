@@ -111,7 +111,7 @@ class Net(nn.Module):
 
 
 def local_targets(scenes: Scenes, regime: Regime) -> tuple[Tensor, Tensor]:
-    """What the local loss asks of each patch, (B, P), -1 for nothing; and where it asks for another thing than the patch's own content, (B, P)."""
+    """What the local loss asks of each patch, (B, P), -1 for nothing; and where that is not the patch's own content, (B, P)."""
     own = scenes.contents
     triggered = (own >= regime.kinds) & (own < regime.kinds + regime.triggers)
     grid = own.view(-1, regime.grid, regime.grid)

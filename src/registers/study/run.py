@@ -18,6 +18,7 @@ from registers.data.scenes import Scenes, draw
 from registers.models import checkpoint
 from registers.outliers import statistics
 from registers.regime import Regime, Study
+from registers.schema import typed
 from registers.study.examine import examine
 from registers.study.net import Net
 from registers.tokens import attention
@@ -49,10 +50,14 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
         state = dict(facts=json.dumps(facts), step=step, history=history, seconds=seconds + time.monotonic() - began)
         checkpoint.save_state(state_file, {**state, "net": net.state_dict(), "optimizer": optimizer.state_dict()})
 
-    began, status = time.monotonic(), "finished"
+    began, status, loss = time.monotonic(), "", torch.zeros(())
     bar = tqdm(range(first, regime.steps), desc=f"{variant}-r{registers}-s{seed}", initial=first, total=regime.steps, mininterval=5)
     for step in bar:
-        if step % study.log_every == 0:
+        looks = step % study.log_every == 0
+        if looks and not torch.isfinite(loss):
+            status = "diverged"
+            break
+        if looks and not (history and history[-1]["step"] == step):
             history.append({"step": step, **watch(net, probe)})
             record.metrics({k: v for k, v in history[-1].items() if k != "step"}, step)
         if step % study.save_every == 0 and step > first:
@@ -66,12 +71,11 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
         if regime.clip:
             torch.nn.utils.clip_grad_norm_(net.parameters(), regime.clip)
         optimizer.step()
-        if step % 20 == 0 and not torch.isfinite(loss):
-            status = "diverged"
-            break
-        if step % study.log_every == 0 and (out / "stop").exists():
+        if looks and (out / "stop").exists():
             status = "stopped"
             break
+    else:
+        status = "finished" if torch.isfinite(loss) else "diverged"
     net.eval().requires_grad_(False)
     result = dict(**facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began)
     if status != "diverged":
@@ -88,6 +92,17 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
     (out / "run.json").write_text(json.dumps(result, indent=1))
     state_file.unlink(missing_ok=True)
     return result
+
+
+def again(study: Study, out: Path, device: torch.device) -> None:
+    """Examine a finished run once more from its out/net.pt, after a change of the probes; rewrites out/run.json and out/maps.npz."""
+    result = json.loads((out / "run.json").read_text())
+    regime = typed(Regime, result["regime"], f"{out.name}.regime")
+    net = Net(regime, result["registers"])
+    net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
+    net.to(device).eval().requires_grad_(False)
+    result |= examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")
+    (out / "run.json").write_text(json.dumps(result, indent=1))
 
 
 def scenes(regime: Regime, count: int, seed: int, device: torch.device) -> Scenes:

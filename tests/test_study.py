@@ -1,0 +1,231 @@
+"""The emergence study: scenes carry the truths they claim, the four conditions find a planted effect and nothing else, runs resume."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from registers import tracking
+from registers.data.scenes import corners, draw
+from registers.regime import Regime, Study, Variant, check, study
+from registers.schema import ConfigError, read_yaml
+from registers.study.examine import examine
+from registers.study.net import Net, local_targets
+from registers.study.run import run, scenes
+
+SWEEP = Path(__file__).parents[1] / "workflow" / "scales" / "emergence.yaml"
+SMALL = Regime(grid=4, width=16, depth=2, steps=12, warmup=2, batch=8, objects=(3, 5))
+
+
+def some(regime: Regime, count: int = 64):
+    return draw(regime, count, torch.Generator().manual_seed(3))
+
+
+# --- scenes -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_is_the_only_kind_that_appears_twice():
+    seen = some(Regime(objects=(4, 12)))
+    for kinds, label in zip(seen.kinds, seen.label):
+        found, counts = kinds[kinds >= 0].unique(return_counts=True)
+        assert found[counts == 2].tolist() == [label] and counts.max() == 2
+
+
+def test_the_sum_is_that_of_the_two_marked_objects():
+    regime = Regime(task="sum")
+    seen = some(regime)
+    for kinds, label in zip(seen.kinds, seen.label):
+        first = kinds[(kinds >= 0) & (kinds < regime.colours)]
+        second = kinds[(kinds >= regime.colours) & (kinds < 2 * regime.colours)]
+        assert len(first) == len(second) == 1 and (first + second - regime.colours).item() % regime.colours == label
+
+
+def test_presence_and_latent_labels_follow_from_the_objects():
+    seen = some(Regime(task="presence"))
+    for kinds, present in zip(seen.kinds, seen.present):
+        assert set(present.nonzero().flatten().tolist()) == set(kinds[kinds >= 0].tolist())
+    seen, sets = some(Regime(task="latent", latents=8, objects=(12, 12)), 400), {}
+    for kinds, label in zip(seen.kinds, seen.label.tolist()):
+        sets.setdefault(label, set()).update(kinds[kinds >= 0].tolist())
+    assert len(sets) == 8 and all(len(kinds) == 4 for kinds in sets.values())
+
+
+@pytest.mark.parametrize("background", ["flat", "gradient", "tiled", "texture"])
+def test_redundant_patches_look_like_each_other_and_others_do_not(background):
+    regime = Regime(background=background, plain=0.4, tile=0.5)
+    seen = some(regime, 8)
+    patches = torch.nn.functional.unfold(seen.images, regime.patch, stride=regime.patch).transpose(1, 2)
+    for image, redundant, contents in zip(patches, seen.redundant, seen.contents):
+        near = torch.cdist(image, image).fill_diagonal_(9).min(1).values  # the most similar other patch
+        alone = torch.tensor([(contents == c).sum() == 1 for c in contents])
+        assert (redundant == (contents < 0)).all() and redundant.any() and alone.any()
+        assert near[redundant].max() < near[alone].min()
+
+
+def test_corners_are_plain_and_never_hold_an_object():
+    seen = some(Regime(background="texture", plain_at="corners", objects=(20, 30)))
+    assert seen.redundant[:, corners(6)].all() and seen.redundant.sum(1).max() == 4
+
+
+def test_triggers_ask_for_the_label_or_the_left_neighbour():
+    regime = Regime(background="texture", triggers=16, asks="label")
+    seen = some(regime)
+    asked, triggered = local_targets(seen, regime)
+    assert triggered.any() and (asked[triggered] == seen.label[:, None].expand_as(asked)[triggered]).all()
+    asked, triggered = local_targets(seen, replace(regime, asks="left"))
+    image, cell = (x[0].item() for x in triggered[:, 1:6].nonzero(as_tuple=True))
+    assert asked[image, cell + 1] == seen.contents[image, cell]
+    assert (asked[~triggered] == seen.contents[~triggered]).all()
+
+
+# --- the conditions -----------------------------------------------------------------------------------------------------
+
+
+class Planted(torch.nn.Module):
+    """A "ViT" that computes nothing: tokens with their place, their pixels and, in some patches, a planted store or saliency."""
+
+    def __init__(self, where: str, registers: int = 0):
+        super().__init__()
+        self.regime = Regime(background="texture", plain=0.3, width=128, depth=1)
+        self.registers, self.where = registers, where
+        torch.manual_seed(0)
+        self.place, self.pixels = torch.randn(36, 64), torch.randn(48, 64) / 7
+        self.what = torch.randn(36, 64) * 10
+
+    def split(self, x, layer):
+        return Net.split(self, x, layer)
+
+    enters = 0
+
+    def forward(self, images):
+        from registers.study.net import Seen
+
+        seen = self.scenes
+        start = self.at
+        part = slice(start, start + len(images))
+        self.at += len(images)
+        label, redundant, kinds = seen.label[part], seen.redundant[part], seen.kinds[part]
+        patches = torch.nn.functional.unfold(images, 4, stride=4).transpose(1, 2)
+        local = torch.cat([self.place.expand(len(images), -1, -1), patches @ self.pixels], 2)
+        one = {"store": redundant, "saliency": kinds >= 0, "none": torch.zeros_like(redundant)}[self.where]
+        one = one & (one.cumsum(1) <= 2)  # two patches an image
+        stored = torch.cat([self.what[label], torch.zeros(len(images), 64)], 1)[:, None].expand_as(local)
+        high = stored if self.where == "store" else local * 10
+        x = torch.where(one[..., None], high + 0.01 * local, local)
+        prefix = stored[:, :1].expand(-1, 1 + self.registers, -1)
+        return Seen(patches, [torch.cat([prefix, x], 1)], None)
+
+    def examine(self, folder):
+        self.scenes, self.at = draw(self.regime, 600, torch.Generator().manual_seed(1)), 0
+        return examine(self, self.scenes, folder / "maps.npz")
+
+
+def test_a_planted_store_meets_all_conditions(tmp_path):
+    found = Planted("store").examine(tmp_path)
+    assert found["conditions"] == {"second_mode": True, "redundant": True, "global_not_local": True}
+    assert found["numbers"]["redundant/outlier"] == 1 and found["numbers"]["class/outlier"] > 0.9
+    assert (np.load(tmp_path / "maps.npz")["norms"].shape) == (1, 8, 36)
+
+
+def test_saliency_is_no_store(tmp_path):
+    """High norms on objects: a second mode, which may even tell the class, since an object is part of it; but it is not redundant."""
+    found = Planted("saliency").examine(tmp_path)
+    assert found["conditions"]["second_mode"] and not found["conditions"]["redundant"]
+    assert found["numbers"]["redundant/outlier"] == 0
+
+
+def test_without_outliers_no_condition_holds(tmp_path):
+    found = Planted("none", registers=2).examine(tmp_path)
+    assert not any(found["conditions"].values())
+    assert found["numbers"]["class/reg1"] > 0.9 and "class/outlier" not in found["numbers"]
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------------
+
+
+def sweep(**change) -> Study:
+    return Study(base=SMALL, variants={"v": Variant("H", change=change)}, hypotheses={"H": ""}, images=128, log_every=4, save_every=4)
+
+
+def history(folder: Path) -> str:
+    return (folder / "history.csv").read_text()
+
+
+def one(found: Study, folder: Path, registers: int = 0) -> dict:
+    record = tracking.Run(folder / "results", "study", "v", {}, {})
+    return run(found, "v", registers, 0, folder, torch.device("cpu"), record)
+
+
+@pytest.mark.parametrize("summary", ["cls", "late", "mean", "query"])
+def test_every_way_to_read_the_label_trains_and_is_examined(tmp_path, summary):
+    result = one(sweep(summary=summary, masked=0.2, local_loss=0.5, background="tiled", texture_loss=0.5), tmp_path, registers=2)
+    assert result["status"] == "finished" and set(result["conditions"]) == {"second_mode", "redundant", "global_not_local"}
+    assert ("class/cls" in result["numbers"]) == (summary in ("cls", "late")) and "class/reg1" in result["numbers"]
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
+    one(sweep(), tmp_path / "whole")
+    from registers.study import run as module
+
+    step = module.rate
+
+    def killed(regime, at):
+        if at == 10:
+            raise KeyboardInterrupt
+        return step(regime, at)
+
+    monkeypatch.setattr(module, "rate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        one(sweep(), tmp_path / "killed")
+    monkeypatch.setattr(module, "rate", step)
+    one(sweep(), tmp_path / "killed")
+    assert history(tmp_path / "whole") == history(tmp_path / "killed")
+    states = [torch.load(tmp_path / name / "net.pt") for name in ("whole", "killed")]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_run_ends_at_a_stop_file_and_a_diverged_one_is_written_down(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "stop").touch()
+    result = one(sweep(), tmp_path / "a")
+    assert result["status"] == "stopped" and result["steps"] == 1 and "conditions" in result
+    result = one(sweep(lr=1e30, warmup=0, clip=0.0, steps=60), tmp_path / "b")
+    assert result["status"] == "diverged" and json.loads((tmp_path / "b" / "run.json").read_text())["steps"] < 60
+
+
+def test_training_never_sees_the_scenes_of_the_examination():
+    trained = {scenes(SMALL, 1, step, torch.device("cpu")).images.sum().item() for step in range(50)}
+    assert len(trained) == 50
+
+
+# --- the sweep ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_is_sound():
+    found = study(read_yaml(SWEEP)["study"])
+    names = [f"{v}-r{r}-s{s}" for v, r, s in found.runs()]
+    assert len(names) == len(set(names)) and all(v.predicts for v in found.variants.values())
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"objects": (1, 4)}, "objects"),
+        ({"heads": 3}, "heads = 3"),
+        ({"warmup": 9000}, "warmup"),
+        ({"task": "sum", "shapes": 2}, "shapes = 2"),
+    ],
+)
+def test_a_regime_that_cannot_be_built_is_named(change, says):
+    with pytest.raises(ConfigError, match=says):
+        check(replace(Regime(), **change))
+
+
+def test_an_unknown_variant_or_change_is_one_line():
+    with pytest.raises(ConfigError, match="allowed are v"):
+        sweep().regime("w")
+    with pytest.raises(ConfigError, match="widht"):
+        sweep(widht=3).regime("v")
