@@ -146,12 +146,14 @@ def linear(
         heads.step(x, labels.to(device))
 
     look = evaluation(size, resize=round(size * RESIZE), normalization=normalization)
-    stream, hits = labelled(val, settings.val_images, classes), []
-    samples = iter(stream)
-    while batch := [(look(s.image), s.label) for s in itertools.islice(samples, settings.batch)]:
-        seen, labels = (torch.stack([torch.as_tensor(x) for x in column]).to(device) for column in zip(*batch))
-        hits.append((heads.logits(features(backbone, seen)).argmax(-1) == labels[:, None]).cpu().numpy())
-    return _rows(backbone.name, heads, np.concatenate(hits), data or type(val).__name__.lower(), used.note() + stream.note())
+    stream, n = labelled(val, settings.val_images, classes), 0
+    samples, hits = iter(stream), np.zeros((stream.limit, len(heads.heads)), bool)  # at once: pieces in between would scatter the heap
+    while batch := list(itertools.islice(samples, settings.batch)):
+        seen, labels = torch.stack([look(s.image) for s in batch]), torch.tensor([s.label for s in batch], device=device)
+        right = heads.logits(features(backbone, seen.to(device))).argmax(-1) == labels[:, None]
+        hits[n : n + len(batch)] = right.cpu().numpy()
+        n += len(batch)
+    return _rows(backbone.name, heads, hits[:n], data or type(val).__name__.lower(), used.note() + stream.note())
 
 
 def _train_batches(stream: Stream, look, batch: int, iterations: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
