@@ -103,3 +103,11 @@ def test_backbone_names_read_back_as_written(name):
 def test_other_backbone_names_are_refused(name):
     with pytest.raises(ConfigError, match="allowed are names like"):
         BackboneId.parse(name)
+
+
+def test_a_scale_may_be_like_another_but_for_some_keys(tmp_path):
+    (tmp_path / "one.yaml").write_text((config.SCALES / "smoke.yaml").read_text())
+    (tmp_path / "two.yaml").write_text("like: one\nrecipes:\n  deit3: {steps: 77}\nlog_every: 3\n")
+    one, two = (config.load({}, name, scales=tmp_path) for name in ("one", "two"))
+    assert (two.recipes["deit3"].steps, two.log_every) == (77, 3) != (one.recipes["deit3"].steps, one.log_every)
+    assert two.recipes["deit3"].lr == one.recipes["deit3"].lr and two.recipes["dinov2"] == one.recipes["dinov2"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from registers.schema import ConfigError, at_least, each_of, nearest, only_known, override, read_yaml, show, typed
+from registers.schema import ConfigError, at_least, each_of, merged, nearest, only_known, override, read_yaml, show, typed
 
 METHODS = ("deit3", "openclip", "dinov2", "dino", "mae")  # one file each in methods/
 MAIN_METHODS = ("deit3", "openclip", "dinov2")  # the three ways of training of the paper, section 3.1
@@ -341,7 +341,7 @@ def load(params: str | Path | dict[str, Any] = "params.yaml", scale: str | None 
         raise ConfigError(f"scale = {show(name)}: allowed are {', '.join(known)}{nearest(name, known)}")
     sizes_and_lengths = read_yaml(scales / f"{name}.yaml")
     if like := sizes_and_lengths.pop("like", None):  # another scale, of which this one changes some keys
-        sizes_and_lengths = read_yaml(scales / f"{like}.yaml") | sizes_and_lengths
+        sizes_and_lengths = merged(read_yaml(scales / f"{like}.yaml"), sizes_and_lengths)
     sizes_and_lengths.pop("study", None)  # the sweep of the emergence study, see regime.py
     for key, value in (given.get("overrides") or {}).items():  # single numbers of the scale, e.g. recipes.dinov2.steps
         override(sizes_and_lengths, key, value, name)

@@ -73,6 +73,12 @@ def value_of(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
+def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `tree` with `changes`; mappings are merged, all else is replaced."""
+    both = {k: merged(tree[k], v) for k, v in changes.items() if isinstance(v, dict) and isinstance(tree.get(k), dict)}
+    return tree | changes | both
+
+
 def override(tree: dict[str, Any], key: str, value: Any, scale: str) -> None:
     """Set one number of a scale by its dotted name, or several of a section by a mapping; what they do not name stays."""
     *parents, last = str(key).split(".")
