@@ -1,6 +1,6 @@
 """A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from registers.schema import ConfigError, at_least, typed
@@ -96,13 +96,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on."""
+    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on. shown: variants that
+    the figures of emergence.md show."""
 
     base: Regime
     variants: dict[str, Variant]
     hypotheses: dict[str, str]
     registers: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0,)
+    shown: tuple[str, ...] = ()
     images: int = at_least(128, 1024)
     log_every: int = at_least(1, 100)
     save_every: int = at_least(1, 500)
@@ -130,6 +132,8 @@ def study(given: dict[str, Any]) -> Study:
         if variant.hypothesis not in found.hypotheses:
             raise ConfigError(f"study.variants.{name}.hypothesis = {variant.hypothesis}: allowed are {', '.join(found.hypotheses)}")
         check(found.regime(name), f"study.variants.{name}")
+    for name in found.shown:
+        found.regime(name)
     return found
 
 
@@ -147,7 +151,3 @@ def check(regime: Regime, key: str = "study.base") -> None:
         raise ConfigError(f"{key}.warmup = {regime.warmup}: allowed are at most its {regime.steps} steps")
     if regime.plain > 1 or regime.masked >= 1:
         raise ConfigError(f"{key}.plain = {regime.plain}, masked = {regime.masked}: allowed are shares below 1")
-
-
-def with_steps(regime: Regime, steps: int) -> Regime:
-    return replace(regime, steps=steps, warmup=min(regime.warmup, steps))
