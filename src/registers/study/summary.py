@@ -14,6 +14,7 @@ from registers.regime import CONDITIONS, Study
 
 TEMPLATE = Path(__file__).with_name("emergence.md.j2")
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
+SURELY = 0.9
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -21,7 +22,9 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
     """One row a run, from runs/*/run.json: settings, how it ended, its numbers, conditions 1 to 4 (the fourth where there are registers).
 
     Columns "start_ratio" and "ratio": largest over median patch norm after the last block before the first and after the last step;
-    "any_layer": the largest of any layer; "sink": the largest mean share of attention that one patch takes, over layers.
+    "any_layer": the largest of any layer; "sink": the largest mean share of attention that one patch takes, over layers;
+    "redundant_sink": the same over layers where the most attended patch is redundant in over 90 % of scenes, "redundant_sink_norm": its norm
+    over the median.
     """
     rows = []
     for file in sorted(runs.glob("*/run.json")):
@@ -35,6 +38,10 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         row["any_layer"] = max((v for k, v in numbers.items() if k.endswith("/max_over_median")), default=None)
         row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
         row["sink"] = max((v for k, v in signs.items() if k.endswith("attention_on_a_patch")), default=None)
+        at = [k.split("/")[0] for k, v in signs.items() if k.endswith("/sink_redundant") and v > SURELY]
+        best = max(at, key=lambda layer: signs[f"{layer}/attention_on_a_patch"], default=None)
+        row["redundant_sink"] = signs[f"{best}/attention_on_a_patch"] if best else None
+        row["redundant_sink_norm"] = signs[f"{best}/sink_over_median"] if best else None
         row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance", "class/cls")}
         for key in ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2"):
             row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail")}
