@@ -23,8 +23,8 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
 
     Columns "start_ratio" and "ratio": largest over median patch norm after the last block before the first and after the last step;
     "any_layer": the largest of any layer; "sink": the largest mean share of attention that one patch takes, over layers;
-    "redundant_sink": the same over layers where the most attended patch is redundant in over 90 % of scenes, "redundant_sink_norm": its norm
-    over the median.
+    "redundant_sink": the same over layers where the most attended patch is redundant in over 90 % of scenes, "redundant_sink_norm": its
+    norm over the median.
     """
     rows = []
     for file in sorted(runs.glob("*/run.json")):
@@ -34,6 +34,8 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         variant = study.variants.get(run["variant"])
         row = {"run": file.parent.name, "hypothesis": variant.hypothesis if variant else "", **{k: run[k] for k in RUN_COLUMNS}}
         row |= {k: signs.get(k) for k in ("accuracy", "local", "triggered", "masked", "texture")}
+        if not run["regime"]["image_loss"]:
+            row["accuracy"] = None  # the label's head was never trained
         row |= {"start_ratio": history[f"{last}/max_over_median"].iloc[0], "ratio": numbers.get(f"{last}/max_over_median")}
         row["any_layer"] = max((v for k, v in numbers.items() if k.endswith("/max_over_median")), default=None)
         row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
@@ -142,12 +144,48 @@ def write(study: Study, runs: Path, out: Path) -> pd.DataFrame:
     names = [name for v in paired for name in frame[(frame.variant == v) & (frame.seed == frame.seed.min())].sort_values("registers").run]
     panels.save(maps(runs, names), folder / "maps")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
-    (out / "emergence.md").write_text(template.render(study=study, frame=frame, rows=frame.to_dict("records"), paired=paired, f=_format))
+    facts = dict(study=study, frame=frame, rows=frame.to_dict("records"), f=_format, one=lambda run, key: _cell(frame, run, key))
+    (out / "emergence.md").write_text(template.render(**facts, **_totals(frame), recipes=recipes(runs.parent)))
     return frame
+
+
+def recipes(results: Path) -> list[dict]:
+    """The paper's recipes at scale emergence, where they were trained and their norms measured: statistics of the patches' norms."""
+    found = []
+    for file in sorted(results.glob("measurements/norms/*.csv")):
+        rows = pd.read_csv(file).query("question == 'outliers'").set_index("metric")
+        steps = json.loads((results / "checkpoints" / file.stem / "last.json").read_text())["step"]
+        row = dict(backbone=file.stem, steps=steps, ratio=rows.value["max_over_median"], kurtosis=rows.value["kurtosis"])
+        found.append({**row, "second_mode": bool(rows.value["second_mode"]), "why": rows.note["second_mode"]})
+    return found
+
+
+def _totals(frame: pd.DataFrame) -> dict:
+    first = [frame[c].fillna(False).astype(bool) for c in CONDITIONS]
+    whole = frame[first[0] & first[1] & first[2]]
+    taken = frame[first[3]].groupby("variant").seed.nunique()
+    seeds = whole[whole.registers == 0].groupby("variant").seed.nunique()
+    complete = [v for v in seeds.index if min(seeds[v], taken.get(v, 0)) >= 3]
+    widths = sorted(frame["regime.width"].astype(int).unique())
+    return dict(
+        complete=complete,
+        second=int(first[0].sum()),
+        both=int((first[0] & first[1]).sum()),
+        three=len(whole),
+        most_tokens=int(frame["regime.grid"].astype(int).max() ** 2),
+        widths=panels.listing(map(str, widths)),
+        depths=int(frame["regime.depth"].astype(int).max()),
+    )
+
+
+def _cell(frame: pd.DataFrame, run: str, key: str):
+    """One number of one run, None where it has not been run."""
+    found = frame[frame.run == run]
+    return None if found.empty else found.iloc[0][key]
 
 
 def _format(value, digits: int = 2) -> str:
     """A number for a table; a dash where there is none."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "-"
-    return {True: "yes", False: "no"}[bool(value)] if isinstance(value, (bool, np.bool_)) else f"{value:.{digits}f}"
+    return ("no", "yes")[int(value)] if isinstance(value, (bool, np.bool_)) else f"{value:.{digits}f}"
