@@ -8,7 +8,7 @@ give LOST as published ("untuned") and with what does best on a declared other s
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,13 +48,13 @@ class Choice:
 
 @dataclass
 class Tally:
-    """What one pass over a data set counted; each list holds one entry an image."""
+    """What one pass over a data set counted: for each image whether an object was found."""
 
-    lost: list[list[bool]] = field(default_factory=list)  # by choice
-    heads: list[list[tuple[bool, bool]]] = field(default_factory=list)  # by head: DINO-seg, largest box
-    whole: list[bool] = field(default_factory=list)  # the box of the whole image
-    fallbacks: list[list[bool]] = field(default_factory=list)
-    left_out: str = ""
+    lost: np.ndarray  # (images, choices)
+    heads: np.ndarray  # (images, heads, 2): DINO-seg, largest box
+    whole: np.ndarray  # (images,): the box of the whole image
+    fallbacks: np.ndarray  # (images, choices): the seed alone was the component
+    left_out: str
 
 
 def untuned(backbone: Backbone) -> Choice:
@@ -177,8 +177,9 @@ class Search:
 
     def count(self, dataset: Dataset, limit: int, candidates: Sequence[Choice], progress: str = "") -> Tally:
         """One pass: which choice and which head finds an object in which image."""
-        tally, rows = Tally(), {}
         stream, run = self.passes(dataset, limit, {c.layer for c in candidates}, progress=progress)
+        shapes = [(len(candidates),), (self.backbone.vit.blocks[-1].attn.num_heads, 2), (), (len(candidates),)]
+        counts = [np.zeros((stream.limit, *shape), bool) for shape in shapes]  # at once: pieces in between would scatter the heap
         by_features = defaultdict(list)
         for place, choice in enumerate(candidates):
             by_features[choice.facet, choice.layer, choice.normalisation].append((place, choice))
@@ -198,16 +199,9 @@ class Search:
                 boxes = (dino_seg, largest_box)[kind](rows_BHP.select(1, head), grid)
                 heads[:, head, kind] = [found(*pair) for pair in zip(to_pixels(boxes, self.patch, sizes), truths)]
             whole = [found((0, 0, *size), truth) for size, truth in zip(sizes, truths)]
-            for place, (number, _) in enumerate(group):
-                rows[number] = hits[place], heads[place], whole[place], fallbacks[place]
-        for number in sorted(rows):
-            hit, head, all_of_it, fallback = rows[number]
-            tally.lost.append(hit)
-            tally.heads.append(head)
-            tally.whole.append(all_of_it)
-            tally.fallbacks.append(fallback)
-        tally.left_out = stream.note()
-        return tally
+            for array, found_here in zip(counts, (hits, heads, whole, fallbacks)):
+                array[[number for number, _ in group]] = found_here
+        return Tally(*(array[: stream.used] for array in counts), left_out=stream.note())
 
     def steps(self, dataset: Dataset, count: int, choice: Choice, tuned: Choice | None, head: int) -> dict[str, np.ndarray]:
         """All steps of LOST for a few images and each facet, for Figs. 13 and 14, and what else puts a box: small arrays, see `discover`.
@@ -249,8 +243,7 @@ def tune(search: Search, dataset: Dataset, progress: bool = True) -> tuple[Choic
     """
     candidates = choices(search.settings, search.units(dataset))
     tally = search.count(dataset, search.settings.tune_images, candidates, "tuning LOST" if progress else "")
-    heads = np.array(tally.heads).sum(axis=0)
-    best = int(np.array(tally.lost).sum(axis=0).argmax())
+    heads, best = tally.heads.sum(axis=0), int(tally.lost.sum(axis=0).argmax())
     return candidates[best], int(heads[:, 0].argmax()), int(heads[:, 1].argmax()), candidates, tally
 
 
@@ -287,7 +280,7 @@ def discover(
         heads, where = (seg, box), f"{len(tuning.lost)} images of {declared}"
     chosen = [published] if tuned is None else [published, tuned]
     tally = search.count(dataset, settings.images, chosen, "LOST" if progress else "")
-    by_head = np.array(tally.heads)
+    by_head = tally.heads
     heads = heads or tuple(int(h) for h in by_head.sum(axis=0).argmax(axis=0))
     blocks = len(backbone.vit.blocks)
 
@@ -298,10 +291,10 @@ def discover(
         return Measurement(metric=metric, value=right / n, low=low, high=high, note=note, **common, **more)
 
     def lost_row(metric: str, choice: Choice, counted: Tally, place: int, note: str) -> Measurement:
-        fallbacks = int(np.sum([f[place] for f in counted.fallbacks]))
+        fallbacks = int(counted.fallbacks[:, place].sum())
         note += f"{choice}; the seed alone in {fallbacks} images" if fallbacks else str(choice)
         where = dict(token=choice.facet, layer=blocks + 1 + choice.layer, x=choice.bias)
-        return row(metric, [h[place] for h in counted.lost], counted.whole, note + counted.left_out, **where)
+        return row(metric, counted.lost[:, place], counted.whole, note + counted.left_out, **where)
 
     rows = [lost_row("corloc", published, tally, 0, "untuned: ")]
     if tuned is not None:

@@ -117,19 +117,17 @@ def segment(
     used = Stream(train, settings.train_images, ["mask"], check=check, what="training images")
     head = fit(backbone, used, len(names), settings, mean, std, device, seed, "training segmentation" if progress else "")
     stream = Stream(val, settings.val_images, ["mask"], "segmentation" if progress else "", check)
-    inters, unions, areas, kept = [], [], [], []
+    counts, kept = np.zeros((3, stream.limit, len(names)), np.int64), []  # intersection, union, area; at once, so that the heap stays whole
     for sample, image in one_by_one(stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)):
         scores = predict(backbone, head, image, settings)
         if scores.shape[2:] != sample.mask.shape:
             scores = F.interpolate(scores, sample.mask.shape, mode="bilinear", align_corners=False)
         predicted = scores.argmax(1).squeeze(0).cpu().numpy().astype(np.uint8)
-        inter, union = intersections(predicted, sample.mask, len(names))
-        inters.append(inter)
-        unions.append(union)
-        areas.append(np.bincount(sample.mask[sample.mask != IGNORE], minlength=len(names)))
+        area = np.bincount(sample.mask[sample.mask != IGNORE], minlength=len(names))
+        counts[:, stream.used - 1] = *intersections(predicted, sample.mask, len(names)), area
         if len(kept) < settings.pictures:
             kept.append((sample, sample.mask, predicted))
-    rows = _rows(backbone.name, names, *(np.array(x) for x in (inters, unions, areas)), data or type(val).__name__.lower())
+    rows = _rows(backbone.name, names, *counts[:, : stream.used], data or type(val).__name__.lower())
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     notes = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
     rows = [Measurement(**{**vars(row), "note": row.note or notes}) for row in rows]
