@@ -5,6 +5,7 @@
 # snakemake --cores all                            the whole paper at the scale that params.yaml names
 # snakemake --cores all reports/figures/fig07.png  one figure
 # snakemake --cores all --config scale=smoke       another scale, for once
+# snakemake --cores all study                      the emergence study: reports/emergence.md
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -20,6 +21,7 @@ include: "workflow/rules/tokens.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/artifacts.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/study.smk"
 
 
 rule all:

@@ -19,7 +19,15 @@ def regime_of(wildcards):
 
 rule study:
     input:
+        expand(f"{EMERGENCE}/runs/{{run}}/run.json", run=RUNS),
+    output:
         "reports/emergence.md",
+        "reports/emergence/results.csv",
+        expand("reports/emergence/{figure}.png", figure=["landscape", "course", "maps"]),
+    log:
+        f"{EMERGENCE}/logs/study.log",
+    shell:
+        "python -m registers.study summary > {log} 2>&1"
 
 
 rule study_run:
@@ -36,12 +44,12 @@ rule study_run:
         variant=r"[a-z0-9-]+",
         registers=r"\d+",
         seed=r"\d+",
-    params:
-        regime=regime_of,
-        uri=SETTINGS.mlflow_uri,
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+    params:
+        regime=regime_of,
+        uri=SETTINGS.mlflow_uri,
     shell:
         "python -m registers.study --mlflow-uri {params.uri} run {wildcards.variant}-r{wildcards.registers}-s{wildcards.seed}"
         " --threads {threads} > {log} 2>&1"
