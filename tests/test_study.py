@@ -229,3 +229,51 @@ def test_an_unknown_variant_or_change_is_one_line():
         sweep().regime("w")
     with pytest.raises(ConfigError, match="widht"):
         sweep(widht=3).regime("v")
+
+
+# --- the summary --------------------------------------------------------------------------------------------------------
+
+
+def planted_run(folder: Path, registers: int, seed: int = 0, **numbers) -> None:
+    """A run's files as `run` writes them, with numbers of our choice."""
+    one(replace(sweep(steps=4), log_every=2), folder / f"v-r{registers}-s{seed}", registers)
+    file = folder / f"v-r{registers}-s{seed}" / "run.json"
+    content = json.loads(file.read_text()) | {"seed": seed}
+    content["numbers"] |= numbers
+    content["conditions"] = {"second_mode": not registers, "redundant": not registers, "global_not_local": not registers}
+    file.write_text(json.dumps(content))
+
+
+def test_the_summary_lists_every_run_and_claims_only_what_all_conditions_and_seeds_carry(tmp_path):
+    from registers.study.summary import load, write
+
+    runs, found = tmp_path / "runs", replace(sweep(steps=4), shown=("v",))
+    for seed in (0, 1):
+        planted_run(runs, 0, seed)
+        planted_run(runs, 2, seed, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})
+    planted_run(runs, 0, 2)
+    planted_run(runs, 2, 2, **{"class/reg0": 0.2, "class/reg1": 0.1, "class/normal": 0.5})  # these registers hold nothing
+    frame = load(runs, found).set_index("run")
+    assert frame.registers_take_over[["v-r2-s0", "v-r2-s1", "v-r2-s2"]].tolist() == [True, True, False]
+    assert frame.registers_take_over["v-r0-s0"] is None
+    write(found, runs, tmp_path)
+    page = (tmp_path / "emergence.md").read_text()
+    assert "**Not found.**" in page and all(name in page for name in frame.index)
+    planted_run(runs, 2, 2, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})
+    write(found, runs, tmp_path)
+    assert "**Found:** v meets all four conditions" in (tmp_path / "emergence.md").read_text()
+    assert {p.name for p in (tmp_path / "emergence").glob("*.png")} == {"landscape.png", "course.png", "maps.png"}
+
+
+def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
+    from registers.measurements import Measurement, write
+    from registers.study.summary import recipes
+
+    rows = [("second_mode", 0.0), ("max_over_median", 1.5), ("kurtosis", 4.0)]
+    note = {"second_mode": "no second mode: it falls"}
+    measured = [Measurement("outliers", m, "dinov2-r0-s0", v, note=note.get(m, "")) for m, v in rows]
+    write(tmp_path / "measurements/norms/dinov2-r0-s0.csv", measured)
+    (tmp_path / "checkpoints/dinov2-r0-s0").mkdir(parents=True)
+    (tmp_path / "checkpoints/dinov2-r0-s0/last.json").write_text('{"step": 77}')
+    (row,) = recipes(tmp_path)
+    assert (row["steps"], row["ratio"], row["second_mode"], row["why"]) == (77, 1.5, False, "no second mode: it falls")
