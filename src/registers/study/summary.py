@@ -70,22 +70,20 @@ def _taken_over(frame: pd.DataFrame, row: dict) -> bool | None:
 
 def landscape(frame: pd.DataFrame) -> Figure:
     """Every run without registers: how far its largest norm is above the median, and whether its highest norms lie in redundant patches."""
-    figure, axes = panels.canvas(1, 2, 2.9)
+    figure, axes = panels.canvas(1, 2, 3.0)
+    where, before = axes[0]
     known = frame[(frame.registers == 0) & frame.ratio.notna()]
-    excess = known["redundant/tail"] / known["redundant/all"]
-    for ax, x, label in (
-        (axes[0, 0], known.ratio, "largest patch norm / median, last layer"),
-        (axes[0, 1], known.sink, "attention on the most attended patch"),
-    ):
-        found = known.second_mode.astype(bool)
-        ax.scatter(x[~found], excess[~found], s=14, color=panels.GREY, label="one mode of norms")
-        ax.scatter(x[found], excess[found], s=18, color=panels.CUTOFF, label="second mode")
-        ax.axhline(1, color=panels.INK, lw=0.6)
-        ax.set(xlabel=label, xscale="log")
-        panels.logarithmic(ax.xaxis)
-    axes[0, 0].axvline(MIN_RATIO, color=panels.INK, lw=0.6, ls=":")
-    axes[0, 0].set_ylabel("highest 2 % of norms:\nshare in redundant patches / chance")
-    axes[0, 0].legend(loc="upper right")
+    found = known.second_mode.astype(bool)
+    for ax, x, y in ((where, known.ratio, known["redundant/tail"] / known["redundant/all"]), (before, known.start_ratio, known.ratio)):
+        ax.scatter(x[~found], y[~found], s=14, color=panels.GREY, label="one mode of norms")
+        ax.scatter(x[found], y[found], s=18, color=panels.CUTOFF, label="second mode")
+    where.axhline(1, color=panels.INK, lw=0.6)
+    where.axvline(MIN_RATIO, color=panels.INK, lw=0.6, ls=":")
+    where.set(xlabel="largest patch norm / median", ylabel="highest 2 % of norms:\nshare in redundant patches / chance")
+    where.legend(loc="center right")
+    ends = [1, 1.05 * known.ratio.max()]
+    before.plot(ends, ends, color=panels.INK, lw=0.6)
+    before.set(xlabel="largest norm / median before training", ylabel="after training")
     return figure
 
 
@@ -94,14 +92,14 @@ def course(runs: Path, frame: pd.DataFrame, variants: list[str]) -> Figure:
     figure, axes = panels.canvas(1, len(variants), 2.3, sharey=True)
     for ax, variant in zip(axes[0], variants):
         for row in frame[frame.variant == variant].sort_values("registers").itertuples():
-            history, last = pd.read_csv(runs / row.run / "history.csv"), f"layer{row._asdict().get('depth', 0) or _depth(runs / row.run)}"
+            history, last = pd.read_csv(runs / row.run / "history.csv"), f"layer{_depth(runs / row.run)}"
             colour = panels.COLOURS["deit3"] if not row.registers else panels.COLOURS["dinov2"]
             label = panels.registers_label(row.registers) if row.seed == frame[frame.variant == variant].seed.min() else None
             ax.plot(history.step, history[f"{last}/max_over_median"], color=colour, lw=1.1, label=label)
         ax.axhline(MIN_RATIO, color=panels.INK, lw=0.6, ls=":")
         ax.set(title=variant, xlabel="step")
+        ax.legend(loc="upper right")
     axes[0, 0].set_ylabel("largest patch norm / median")
-    axes[0, 0].legend(loc="upper left")
     return figure
 
 
