@@ -44,6 +44,7 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         best = max(at, key=lambda layer: signs[f"{layer}/attention_on_a_patch"], default=None)
         row["redundant_sink"] = signs[f"{best}/attention_on_a_patch"] if best else None
         row["redundant_sink_norm"] = signs[f"{best}/sink_over_median"] if best else None
+        row["attention_on_registers"] = max((v for k, v in signs.items() if k.endswith("attention_on_registers")), default=None)
         row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance", "class/cls")}
         for key in ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2"):
             row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail")}
