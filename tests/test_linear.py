@@ -8,6 +8,7 @@ from torch import nn
 
 from registers.config import Linear
 from registers.evals.linear import BLOCKS, MOMENTUM, RATES, Heads, features, kinds, linear
+from registers.evals.streams import labelled
 from registers.models.backbone import Architecture, build
 
 
@@ -120,3 +121,21 @@ def test_bad_data_is_named():
         run(Unlabelled(32), FakeDataset(30))
     with pytest.raises(ValueError, match="classes: 4 in train, 3 in val"):
         run(FakeDataset(32), FakeDataset(30, classes=3))
+
+
+def test_labels_out_of_range_and_slim_lines_are_left_out():
+    """A shorter side of one pixel, resized to the model's, would make a picture of gigabytes."""
+
+    class Odd(FakeDataset):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            image = sample.image if index != 1 else sample.image.resize((1, 500))
+            return type(sample)(image, sample.name, label=sample.label if index else 4)
+
+    stream = labelled(Odd(8), 6, classes=4)
+    assert [sample.name for sample in stream] == [f"fake {i}" for i in range(2, 6)]
+    assert stream.left_out[0] == "fake 0: label 4 is out of range; allowed are 0 to 3" and "fake 1: 1 x 500 pixels" in stream.left_out[1]
+    drawn = stream.draws([1, 2, 0, 5, *[1] * 7])
+    assert [next(drawn).name, next(drawn).name] == ["fake 2", "fake 5"]
+    with pytest.raises(ValueError, match="none of 6 images can be used; the first: fake 0"):
+        next(drawn)

@@ -1,6 +1,7 @@
 """What the runs of the study say together: results.csv with every run, the figures and emergence.md. Reads files only; no torch."""
 
 import json
+import re
 from pathlib import Path
 
 import jinja2
@@ -144,7 +145,10 @@ def write(study: Study, runs: Path, out: Path) -> pd.DataFrame:
     panels.save(maps(runs, names), folder / "maps")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     facts = dict(study=study, frame=frame, rows=frame.to_dict("records"), f=_format, one=lambda run, key: _cell(frame, run, key))
-    (out / "emergence.md").write_text(template.render(**facts, **_totals(frame), recipes=recipes(runs.parent)))
+    facts["over"] = lambda variant, count, key, digits=2: panels.listing(
+        _format(v, digits) for v in frame[(frame.variant == variant) & (frame.registers == count)].sort_values("seed")[key]
+    )
+    (out / "emergence.md").write_text(template.render(**facts, **_doses(study), **_totals(frame), recipes=recipes(runs.parent)))
     return frame
 
 
@@ -175,6 +179,13 @@ def _totals(frame: pd.DataFrame) -> dict:
         widths=panels.listing(map(str, widths)),
         depths=int(frame["regime.depth"].astype(int).max()),
     )
+
+
+def _doses(study: Study) -> dict:
+    """The variants that differ from ask-narrow in the strength of the plain patches' pattern alone, weakest first."""
+    tile = {v: study.regime(v).tile for v in study.variants if re.fullmatch(r"ask-narrow-tile\d*", v)}
+    names = sorted(tile, key=tile.get)
+    return dict(tiles=[tile[v] for v in names], tile_runs=[f"{v}-r0-s0" for v in names])
 
 
 def _cell(frame: pd.DataFrame, run: str, key: str):
