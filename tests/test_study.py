@@ -65,6 +65,11 @@ def test_redundant_patches_look_like_each_other_and_others_do_not(background):
         assert near[redundant].max() < near[alone].min()
 
 
+def test_noise_is_not_redundant():
+    seen = some(Regime(background="noise"))
+    assert not seen.redundant.any() and (seen.contents < 0).any()
+
+
 def test_corners_are_plain_and_never_hold_an_object():
     seen = some(Regime(background="texture", plain_at="corners", objects=(20, 30)))
     assert seen.redundant[:, corners(6)].all() and seen.redundant.sum(1).max() == 4
@@ -87,13 +92,15 @@ def test_triggers_ask_for_the_label_or_the_left_neighbour():
 class Planted(torch.nn.Module):
     """A "ViT" that computes nothing: tokens with their place, their pixels and, in some patches, a planted store or saliency."""
 
-    def __init__(self, where: str, registers: int = 0):
+    def __init__(self, where: str, registers: int = 0, times: float = 8.0, known: float = 0.0):
+        """times: norm of a planted patch over the others'. known: how strongly all other patches hold the label too."""
         super().__init__()
+        self.times, self.known = times, known
         self.regime = Regime(background="texture", plain=0.3, width=128, depth=1)
         self.registers, self.where = registers, where
         torch.manual_seed(0)
         self.place, self.pixels = torch.randn(36, 64), torch.randn(48, 64) / 7
-        self.what = torch.randn(36, 64) * 10
+        self.what = torch.nn.functional.normalize(torch.randn(36, 64))
 
     def split(self, x, layer):
         return Net.split(self, x, layer)
@@ -112,9 +119,11 @@ class Planted(torch.nn.Module):
         local = torch.cat([self.place.expand(len(images), -1, -1), patches @ self.pixels], 2)
         one = {"store": redundant, "saliency": kinds >= 0, "none": torch.zeros_like(redundant)}[self.where]
         one = one & (one.cumsum(1) <= 2)  # two patches an image
-        stored = torch.cat([self.what[label], torch.zeros(len(images), 64)], 1)[:, None].expand_as(local)
-        high = stored if self.where == "store" else local * 10
-        x = torch.where(one[..., None], high + 0.01 * local, local)
+        size = local.norm(dim=-1).median()
+        what = torch.cat([self.what[label], torch.zeros(len(images), 64)], 1)[:, None].expand_as(local) * size
+        high = what + 0.2 * local if self.where == "store" else local
+        stored = what * self.times
+        x = torch.where(one[..., None], high * self.times, local + self.known * what)
         prefix = stored[:, :1].expand(-1, 1 + self.registers, -1)
         return Seen(patches, [torch.cat([prefix, x], 1)], None)
 
@@ -123,18 +132,25 @@ class Planted(torch.nn.Module):
         return examine(self, self.scenes, folder / "maps.npz")
 
 
-def test_a_planted_store_meets_all_conditions(tmp_path):
-    found = Planted("store").examine(tmp_path)
-    assert found["conditions"] == {"second_mode": True, "redundant": True, "global_not_local": True}
+@pytest.mark.parametrize("times, known", [(8.0, 0.0), (3.0, 0.0), (3.0, 0.2)])
+def test_a_planted_store_meets_all_conditions(tmp_path, times, known):
+    """Also one of three times the norm, and one whose label all other patches hold a little of."""
+    found = Planted("store", times=times, known=known).examine(tmp_path)
+    assert found["conditions"] == {"second_mode": True, "redundant": True, "global_not_local": True, "stored": True}
     assert found["numbers"]["redundant/outlier"] == 1 and found["numbers"]["class/outlier"] > 0.9
     assert (np.load(tmp_path / "maps.npz")["norms"].shape) == (1, 8, 36)
 
 
 def test_saliency_is_no_store(tmp_path):
-    """High norms on objects: a second mode, which may even tell the class, since an object is part of it; but it is not redundant."""
+    """High norms on objects: a second mode that is not redundant; an object tells the label by what it shows, so it is not asked."""
     found = Planted("saliency").examine(tmp_path)
-    assert found["conditions"]["second_mode"] and not found["conditions"]["redundant"]
-    assert found["numbers"]["redundant/outlier"] == 0
+    assert found["conditions"] == {"second_mode": True, "redundant": False, "global_not_local": None, "stored": False}
+    assert found["numbers"]["redundant/outlier"] == 0 and found["numbers"]["objects/outlier"] == 1
+
+
+def test_a_store_without_a_norm_is_seen_as_such(tmp_path):
+    found = Planted("store", times=1.0).examine(tmp_path)
+    assert found["conditions"] == {"second_mode": False, "redundant": False, "global_not_local": False, "stored": True}
 
 
 def test_without_outliers_no_condition_holds(tmp_path):
@@ -162,7 +178,7 @@ def one(found: Study, folder: Path, registers: int = 0) -> dict:
 @pytest.mark.parametrize("summary", ["cls", "late", "mean", "query"])
 def test_every_way_to_read_the_label_trains_and_is_examined(tmp_path, summary):
     result = one(sweep(summary=summary, masked=0.2, local_loss=0.5, background="tiled", texture_loss=0.5), tmp_path, registers=2)
-    assert result["status"] == "finished" and set(result["conditions"]) == {"second_mode", "redundant", "global_not_local"}
+    assert result["status"] == "finished" and set(result["conditions"]) == {"second_mode", "redundant", "global_not_local", "stored"}
     assert ("class/cls" in result["numbers"]) == (summary in ("cls", "late")) and "class/reg1" in result["numbers"]
 
 
@@ -217,6 +233,8 @@ def test_the_sweep_is_sound():
         ({"heads": 3}, "heads = 3"),
         ({"warmup": 9000}, "warmup"),
         ({"task": "sum", "shapes": 2}, "shapes = 2"),
+        ({"plain_at": "corners", "objects": (4, 34)}, "at most 32"),
+        ({"texture_loss": 1.0}, "tiled"),
     ],
 )
 def test_a_regime_that_cannot_be_built_is_named(change, says):

@@ -96,8 +96,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on. shown: variants that
-    the figures of emergence.md show."""
+    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on.
+    shown: variants that the figures of emergence.md show."""
 
     base: Regime
     variants: dict[str, Variant]
@@ -143,6 +143,10 @@ def check(regime: Regime, key: str = "study.base") -> None:
         raise ConfigError(
             f"{key}.objects = {list(regime.objects)}: allowed are fewest and most, from 2 to {min(regime.grid**2, regime.kinds)}"
         )
+    if regime.plain_at == "corners" and regime.objects[1] > regime.grid**2 - 4:
+        raise ConfigError(f"{key}.objects = {list(regime.objects)}: allowed are at most {regime.grid**2 - 4} beside plain corners")
+    if regime.texture_loss and regime.background != "tiled":
+        raise ConfigError(f'{key}.texture_loss = {regime.texture_loss}: allowed is 0 unless background = "tiled"')
     if regime.task == "sum" and regime.shapes < 3:
         raise ConfigError(f"{key}.shapes = {regime.shapes}: allowed are at least 3 for the task sum")
     if regime.width % regime.heads:

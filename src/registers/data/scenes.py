@@ -15,8 +15,8 @@ CODEBOOK = 64  # textures of a patch
 
 class Scenes(NamedTuple):
     """images (B, 3, H, W), about -1 to 1. label (B,). present (B, K): 1 where a kind appears. kinds (B, P): 0..K - 1, or -1 for
-    background. contents (B, P): the kind, K + the texture, or -1 where there is neither. redundant (B, P): that is where contents is -1,
-    background which looks like its surroundings. texture (B,): the background's, where all of it has one, else -1."""
+    background. contents (B, P): the kind, K + the texture, or -1 where there is neither. redundant (B, P): background that looks like
+    its surroundings, without a texture or noise of its own. texture (B,): the background's, where all of it has one, else -1."""
 
     images: Tensor
     label: Tensor
@@ -61,14 +61,14 @@ def draw(regime: Regime, batch: int, generator: torch.Generator) -> Scenes:
     kinds = kinds[:, :cells]
     present = torch.zeros(batch, regime.kinds, device=device).scatter_(1, torch.where(active, kind, kind[:, :1]), 1.0)
 
-    background, textures, texture = _background(regime, batch, generator)
+    background, textures, texture, unique = _background(regime, batch, generator)
     shape_masks, palette = _alphabet(regime)
     known = kinds.clamp_min(0)
     glyph = shape_masks.to(device)[known // regime.colours] * (kinds >= 0)[..., None, None]  # (B, P, p, p)
     colour = palette.to(device)[known % regime.colours]  # (B, P, 3)
     patches = torch.where(glyph[:, :, None] > 0, colour[..., None, None], background)
     contents = torch.where((kinds < 0) & (textures >= 0), regime.kinds + textures, kinds)
-    return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, contents < 0, texture)
+    return Scenes(unpatch(patches, regime.grid), label, present, kinds, contents, (contents < 0) & ~unique, texture)
 
 
 def corners(grid: int) -> list[int]:
@@ -103,11 +103,12 @@ def _alphabet(regime: Regime) -> tuple[Tensor, Tensor]:
     return torch.stack(masks), colours
 
 
-def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, P, 3, p, p); each patch's own texture, (B, P); the image's texture, (B,); -1 for none."""
+def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B, P, 3, p, p); each patch's own texture, (B, P); the image's texture, (B,); -1 for none; noise of a patch's own, (B, P)."""
     device, grid, size, cells = generator.device, regime.grid, regime.patch, regime.grid**2
     first = torch.rand(batch, 1, 3, 1, 1, generator=generator, device=device) - 0.5
     textures = torch.full((batch, cells), -1, device=device)
+    unique = torch.zeros_like(textures, dtype=torch.bool)  # shows something that no other patch shows, and that has no name
     texture = torch.full((batch,), -1, device=device)
     image = first.expand(batch, cells, 3, size, size)
     if regime.background == "gradient":
@@ -119,6 +120,7 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
         image = mixed.view(batch, 3, grid, size, grid, size).permute(0, 2, 4, 1, 3, 5).reshape(batch, cells, 3, size, size)
     elif regime.background == "noise":
         image = image + regime.contrast * torch.randn(batch, cells, 3, size, size, generator=generator, device=device)
+        unique = torch.ones_like(textures, dtype=torch.bool)
     elif (
         regime.background == "tiled"
     ):  # one texture an image, the same in every patch: as redundant as can be, and different in every image
@@ -138,4 +140,4 @@ def _background(regime: Regime, batch: int, generator: torch.Generator) -> tuple
             image = image + regime.tile * torch.randn(batch, 1, 3, size, size, generator=generator, device=device)
         image = torch.where(plain[..., None, None, None], image, first + regime.contrast * book[chosen])
         textures = torch.where(plain, textures, chosen)
-    return image, textures, texture
+    return image, textures, texture, unique

@@ -3,9 +3,12 @@
 1. second_mode: patch norms after the last block have a second, higher mode (`outliers.find_cutoff`).
 2. redundant: it sits in redundant patches. Neighbours' similarity at the input is above normal patches', and the share of redundant
    background among outliers is above its share among all patches (95 % intervals over images do not touch).
-3. global_not_local: one outlier tells the image's class better than one normal patch does, and its place or its own pixels worse
-   (pixels: the error of a linear reconstruction over the error of guessing the mean patch, for the same patches).
+3. global_not_local: one outlier tells the scene's label better than one normal patch does, and its place or its own pixels worse
+   (pixels: the error of a linear reconstruction over the error of guessing the mean patch, for the same patches). Patches that know
+   the label by what they show (objects, and triggers that are asked for it) do not count; None where no outlier is left.
 4. registers_take_over: asked of two runs, see `study.summary`.
+
+Besides, whatever the norms: does a redundant patch tell more of the label than another patch that shows no object?
 """
 
 from pathlib import Path
@@ -15,17 +18,19 @@ import torch
 
 from registers.data.scenes import Scenes
 from registers.outliers import find_cutoff, high_norm_tail
-from registers.probes.kinds import NORMAL, OUTLIER, TAIL, TAIL_SHARE, patch_kinds, standardised
+from registers.probes.kinds import NORMAL, OUTLIER, TAIL, TAIL_SHARE, Kind, patch_kinds, standardised
 from registers.probes.neighbours import similarity
 from registers.probes.position import locate
 from registers.probes.reconstruction import patchify, reconstruct
 from registers.probes.solvers import bootstrap
 from registers.probes.token_class import classify
-from registers.study.net import Net
+from registers.study.net import Net, local_targets
 
 STRENGTHS = 10.0 ** np.linspace(-4, 4, 9)  # C of the probes: enough for tokens of unit variance
+LOCAL = 1024  # scenes for the probes of place and pixels, which have many tokens a scene
 SHOWN = 8  # scenes whose norm maps are kept for the figures
-SHORT = {NORMAL: "normal", OUTLIER: "outlier", TAIL: "tail"}
+REDUNDANT, OTHER = "redundant", "other"  # background with nothing of its own; patches with a content but no object
+SHORT = {NORMAL: "normal", OUTLIER: "outlier", TAIL: "tail", REDUNDANT: REDUNDANT, OTHER: OTHER}
 
 
 @torch.no_grad()
@@ -52,6 +57,11 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
         numbers |= {f"layer{layer + 1}/second_mode": float(found.second_mode), f"layer{layer + 1}/share": found.share}
         numbers[f"layer{layer + 1}/max_over_median"] = float(values.max() / np.median(values))
         notes[f"layer{layer + 1}"] = found.reason
+        if found.second_mode:
+            numbers[f"layer{layer + 1}/redundant_outlier"] = float(redundant[values > found.value].mean())
+    if redundant.sum() >= 64:
+        alone = find_cutoff(norms[-1][redundant])
+        numbers["second_mode_of_redundant"], notes["second_mode_of_redundant"] = float(alone.second_mode), alone.reason
 
     def keep(key: str, value, low, high) -> None:
         numbers[key], intervals[key] = value, [low, high]
@@ -68,16 +78,23 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
     labels = {"label": scenes.label.cpu().numpy()}
     if net.regime.task == "presence":
         labels = {f"kind{k}": scenes.present[:, k].long().cpu().numpy() for k in range(0, net.regime.kinds, 6)}
+    knows = ((scenes.kinds >= 0) | local_targets(scenes, net.regime)[1]).cpu().numpy()
+    asked = [Kind(k.name, k.mask if k.mask is None else k.mask & ~knows, k.note) for k in kinds]
+    asked += [Kind(REDUNDANT, redundant & ~knows), Kind(OTHER, ~redundant & ~knows)]
+    asked = [k for k in asked if k.mask is not None and k.mask.any(1).sum() >= 100]
+    numbers["objects/outlier"] = float(knows[norms[-1] > cutoff.value].mean()) if cutoff.value else None
     split_cls = last.cls is not None
     sequence = tokens if split_cls else np.concatenate([np.zeros_like(tokens[:, :1]), tokens], 1)  # `classify` expects a [CLS]
-    patches = standardised(last.patches)
-    rows = classify(standardised(sequence), net.registers, kinds, labels, backbone=name, draws=3, strengths=STRENGTHS)
+    rows = classify(standardised(sequence), net.registers, asked, labels, backbone=name, draws=2, strengths=STRENGTHS)
     for row in rows:
         if row.metric == "top1_mean" and row.value is not None and (split_cls or row.token != "cls"):
             keep(f"class/{SHORT.get(row.token, row.token)}", row.value, row.low, row.high)
             numbers["class/chance"] = row.chance
-    rows = locate(patches, grid, kinds, backbone=name, strengths=STRENGTHS[2:7:2])
-    rows += reconstruct(patches, patchify(scenes.images, net.regime.patch).cpu().numpy(), kinds, backbone=name)
+    few = [Kind(k.name, k.mask if k.mask is None else k.mask[:LOCAL], k.note) for k in kinds]
+    few += [Kind(REDUNDANT, redundant[:LOCAL]), Kind(OTHER, ~redundant[:LOCAL] & ~knows[:LOCAL])]
+    patches, pixels = standardised(last.patches[:LOCAL]), patchify(scenes.images[:LOCAL], net.regime.patch).cpu().numpy()
+    rows = locate(patches, grid, few, backbone=name, strengths=STRENGTHS[2:7:2])
+    rows += reconstruct(patches, pixels, few, backbone=name)
     for row in rows:
         if row.value is not None:
             unit = row.chance if row.question == "reconstruction" else 1.0  # a plain patch is easy to guess: errors over those of guessing
@@ -92,16 +109,21 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
     return dict(numbers=numbers, intervals=intervals, notes=notes, conditions=conditions(numbers, intervals))
 
 
-def conditions(numbers: dict, intervals: dict) -> dict[str, bool]:
-    """Conditions 1 to 3 of one run. False also where a number is missing, which is so when there is no second mode."""
+def conditions(numbers: dict, intervals: dict) -> dict[str, bool | None]:
+    """Conditions 1 to 3 of one run, and "stored": a redundant patch tells the label better than other patches without an object.
+
+    False also where a number is missing, which is so when there is no second mode; None where condition 3 cannot be asked.
+    """
 
     def above(a: str, b: str) -> bool:
         """a is surely above b: 95 % intervals do not touch."""
         return a in intervals and b in intervals and intervals[a][0] > intervals[b][1]
 
     less_local = above("position/top1/normal", "position/top1/outlier") or above("reconstruction/l2/outlier", "reconstruction/l2/normal")
+    second = bool(numbers["second_mode"])
     return {
-        "second_mode": bool(numbers["second_mode"]),
+        "second_mode": second,
         "redundant": above("neighbours/outlier", "neighbours/normal") and above("redundant/outlier", "redundant/all"),
-        "global_not_local": above("class/outlier", "class/normal") and less_local,
+        "global_not_local": None if second and "class/outlier" not in intervals else above("class/outlier", "class/normal") and less_local,
+        "stored": above(f"class/{REDUNDANT}", f"class/{OTHER}"),
     }

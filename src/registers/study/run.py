@@ -54,7 +54,7 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
     bar = tqdm(range(first, regime.steps), desc=f"{variant}-r{registers}-s{seed}", initial=first, total=regime.steps, mininterval=5)
     for step in bar:
         looks = step % study.log_every == 0
-        if looks and not torch.isfinite(loss):
+        if looks and not _finite(net, loss):
             status = "diverged"
             break
         if looks and not (history and history[-1]["step"] == step):
@@ -73,9 +73,10 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
         optimizer.step()
         if looks and (out / "stop").exists():
             status = "stopped"
+            (out / "stop").unlink()
             break
     else:
-        status = "finished" if torch.isfinite(loss) else "diverged"
+        status = "finished" if _finite(net, loss) else "diverged"
     net.eval().requires_grad_(False)
     result = dict(**facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began)
     if status != "diverged":
@@ -101,8 +102,13 @@ def again(study: Study, out: Path, device: torch.device) -> None:
     net = Net(regime, result["registers"])
     net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
     net.to(device).eval().requires_grad_(False)
+    result["signs"] = {"step": result["steps"], **watch(net, scenes(regime, PROBE, VALIDATION, device))}
     result |= examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")
     (out / "run.json").write_text(json.dumps(result, indent=1))
+
+
+def _finite(net: Net, loss: Tensor) -> bool:
+    return bool(torch.isfinite(loss)) and all(bool(torch.isfinite(p).all()) for p in net.parameters())
 
 
 def scenes(regime: Regime, count: int, seed: int, device: torch.device) -> Scenes:
@@ -149,6 +155,7 @@ def watch(net: Net, probe: Scenes) -> dict[str, float]:
         _, metrics = net.losses(probe, None)
         qkv = [x for x in seen_qkv]
         seen = net(probe.images)
+        before = (seen.embeddings + net.backbone.vit.pos_embed).norm(dim=-1)  # of the patches that a block reads
     finally:
         for hook in hooks:
             hook.remove()
@@ -163,11 +170,15 @@ def watch(net: Net, probe: Scenes) -> dict[str, float]:
             row[f"layer{layer + 1}/registers_over_median"] = float(tokens.registers.norm(dim=-1).mean(0).max()) / signs["median"]
         row |= {f"layer{layer + 1}/{k}": signs[k] for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")}
         q, k, _ = qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
-        received = net.split(attention(q, k, range(q.shape[2])).mean((1, 2))[..., None], layer)  # (B, N, 1): mean over heads and queries
+        rows = attention(q, k, range(q.shape[2]))
+        received = net.split(rows.mean((1, 2))[..., None], layer)  # (B, N, 1): mean over heads and queries
         mass, sink = received.patches[..., 0].max(1)
+        by_head = rows.mean(2).transpose(1, 2)  # (B, N, H)
+        row[f"layer{layer + 1}/attention_of_a_head"] = float(net.split(by_head, layer).patches.amax(1).mean(0).max())
         row[f"layer{layer + 1}/attention_on_a_patch"] = float(mass.mean())
         row[f"layer{layer + 1}/sink_redundant"] = float(probe.redundant.gather(1, sink[:, None]).float().mean())
-        row[f"layer{layer + 1}/sink_over_median"] = float(norms.gather(1, sink[:, None]).mean()) / signs["median"]
+        row[f"layer{layer + 1}/sink_over_median"] = float(before.gather(1, sink[:, None]).mean() / before.median())
+        before = norms
         top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
         row[f"layer{layer + 1}/top_percent_redundant"] = float(probe.redundant[top].float().mean())
         if received.cls is not None:
