@@ -107,6 +107,9 @@ class Planted(torch.nn.Module):
 
     enters = 0
 
+    def losses(self, scenes, mask, hidden):
+        return None, {"accuracy": torch.tensor(0.5)}
+
     def forward(self, images):
         from registers.study.net import Seen
 
@@ -157,6 +160,27 @@ def test_without_outliers_no_condition_holds(tmp_path):
     found = Planted("none", registers=2).examine(tmp_path)
     assert not any(found["conditions"].values())
     assert found["numbers"]["class/reg1"] > 0.9 and "class/outlier" not in found["numbers"]
+
+
+@pytest.mark.parametrize("summary, registers", [("cls", 2), ("late", 0), ("mean", 3)])
+def test_a_hidden_patch_is_seen_by_no_other_token(summary, registers):
+    torch.manual_seed(0)
+    net = Net(replace(SMALL, summary=summary, depth=3, gain=20.0), registers).eval()
+    images = torch.randn(2, 3, 16, 16)
+    changed = images.clone()
+    changed[:, :, :4, :4] += 1  # the first patch
+    hide = torch.zeros(2, 16, dtype=torch.bool)
+    hide[:, 0] = True
+
+    def after_first_block(images):  # what the patch has already told in the first block must not count: it is hidden from the second on
+        seen = net(images, None, hide)
+        return net.split(seen.layers[-1], 2).patches[:, 1:], net.split(seen.layers[0], 0).patches[:, 1:]
+
+    with torch.no_grad():
+        net.backbone.vit.blocks[0].attn.proj.weight.zero_()  # so that the first block tells nothing
+        (last, first), (other, other_first) = after_first_block(images), after_first_block(changed)
+        assert torch.equal(first, other_first) and torch.equal(last, other)
+        assert not torch.equal(net.split(net(images).layers[-1], 2).patches[:, 1:], net.split(net(changed).layers[-1], 2).patches[:, 1:])
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------------

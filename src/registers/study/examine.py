@@ -100,6 +100,7 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
             unit = row.chance if row.question == "reconstruction" else 1.0  # a plain patch is easy to guess: errors over those of guessing
             keep(f"{row.question}/{row.metric}/{SHORT[row.token]}", row.value / unit, row.low / unit, row.high / unit)
 
+    numbers |= hidden(net, Scenes(*(x[:LOCAL] for x in scenes)), torch.from_numpy(knows[:LOCAL]).to(scenes.redundant.device))
     shown = dict(images=scenes.images[:SHOWN].cpu().numpy(), redundant=redundant[:SHOWN])
     maps.parent.mkdir(parents=True, exist_ok=True)
     where = norms[-1] > cutoff.value if cutoff.value else np.zeros_like(norms[-1], dtype=bool)
@@ -107,6 +108,24 @@ def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
         maps, norms=np.stack([n[:SHOWN] for n in norms]), all_norms=norms[-1].astype(np.float32), where=where.mean(0), **shown
     )
     return dict(numbers=numbers, intervals=intervals, notes=notes, conditions=conditions(numbers, intervals))
+
+
+def hidden(net: Net, scenes: Scenes, knows_BP: torch.Tensor) -> dict[str, float]:
+    """Is what redundant patches hold read by anyone? The label's accuracy (that of triggers, where only they are asked for it) with all
+    patches in sight, with redundant ones hidden from the second block on, and with as many others that show no object.
+
+    {} where no label is asked for.
+    """
+    asked = "accuracy" if net.regime.image_loss else "triggered" if net.regime.triggers and net.regime.asks == "label" else ""
+    if not asked:
+        return {}
+    other = ~scenes.redundant & ~knows_BP
+    order = (
+        torch.rand(other.shape, generator=torch.Generator().manual_seed(0)).to(other.device).masked_fill(~other, 2.0).argsort(1).argsort(1)
+    )
+    as_many = other & (order < scenes.redundant.sum(1, keepdim=True))
+    sights = {"all": None, "redundant": scenes.redundant, "other": as_many}
+    return {f"hidden/{name}": float(net.losses(scenes, None, mask)[1][asked]) for name, mask in sights.items()}
 
 
 def conditions(numbers: dict, intervals: dict) -> dict[str, bool | None]:

@@ -49,7 +49,8 @@ class Net(nn.Module):
         """Tokens after block `layer` (0 .. L - 1)."""
         return split_tokens(x_BND, self.registers, cls=self.enters is not None and layer >= self.enters)
 
-    def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None) -> Seen:
+    def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, hidden_BP: Tensor | None = None) -> Seen:
+        """hidden: patches that no token may look at from the second block on (an ablation); they go on as queries."""
         vit = self.backbone.vit
         patches = vit.patch_embed(images_B3HW).flatten(1, 2)
         x = patches if mask_BP is None else torch.where(mask_BP[..., None], self.mask_token, patches)
@@ -60,9 +61,14 @@ class Net(nn.Module):
         for number, block in enumerate(vit.blocks):
             if number == self.enters:
                 x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], 1)
-            x = block(x)
+            x = block(x, attn_mask=None if hidden_BP is None or not number else self._looks(hidden_BP, x.shape[1]))
             layers.append(x)
         return Seen(patches, layers, self.split(vit.norm(x), len(layers) - 1))
+
+    @staticmethod
+    def _looks(hidden_BP: Tensor, tokens: int) -> Tensor:
+        """(B, 1, 1, N), True where a token may be looked at: [CLS] and registers, which stand in front, always."""
+        return F.pad(~hidden_BP, (tokens - hidden_BP.shape[1], 0), value=True)[:, None, None]
 
     def summary(self, last: Tokens) -> Tensor:
         """(B, D), what the label is read from."""
@@ -76,9 +82,9 @@ class Net(nn.Module):
             case _:
                 return last.cls
 
-    def losses(self, scenes: Scenes, mask_BP: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, scenes: Scenes, mask_BP: Tensor | None, hidden_BP: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and metrics of the batch: "accuracy" of the label, "masked" accuracy of hidden objects."""
-        regime, last = self.regime, self(scenes.images, mask_BP).last
+        regime, last = self.regime, self(scenes.images, mask_BP, hidden_BP).last
         summary = self.summary(last)
         logits = self.label(summary)
         if regime.task == "presence":
