@@ -282,7 +282,8 @@ def planted_run(folder: Path, registers: int, seed: int = 0, **numbers) -> None:
     file = folder / f"v-r{registers}-s{seed}" / "run.json"
     content = json.loads(file.read_text()) | {"seed": seed}
     content["numbers"] |= numbers
-    content["conditions"] = {"second_mode": not registers, "redundant": not registers, "global_not_local": not registers}
+    content["intervals"] |= {k: [v - 0.01, v + 0.01] for k, v in numbers.items()}
+    content["conditions"] = {"second_mode": not registers, "redundant": not registers, "global_not_local": not registers, "stored": False}
     file.write_text(json.dumps(content))
 
 

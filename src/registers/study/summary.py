@@ -16,6 +16,7 @@ from registers.regime import CONDITIONS, Study
 TEMPLATE = Path(__file__).with_name("emergence.md.j2")
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
 SURELY = 0.9
+SEEDS = 3  # a regime counts as found when all conditions hold in so many
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -48,26 +49,41 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         row["attention_on_registers"] = max((v for k, v in signs.items() if k.endswith("attention_on_registers")), default=None)
         row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance", "class/cls")}
         for key in ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2"):
-            row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail")}
+            row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail", "redundant", "other")}
+        row |= {f"hidden/{what}": numbers.get(f"hidden/{what}") for what in ("all", "redundant", "other")}
+        earlier = [k.split("/")[0] for k, v in numbers.items() if k.startswith("layer") and k.endswith("/second_mode") and v]
+        row["layers_with_second_mode"] = len(earlier)
+        row["most_redundant_layer"] = max(
+            (numbers[f"{k}/redundant_outlier"] for k in earlier if f"{k}/redundant_outlier" in numbers), default=None
+        )
+        row |= {k: numbers.get(k) for k in ("objects/outlier", "second_mode_of_redundant")}
+        row["scenes"] = run["steps"] * run["regime"]["batch"]
         row["class/register"] = max((v for k, v in numbers.items() if k.startswith("class/reg")), default=None)
-        row |= {c: run.get("conditions", {}).get(c) for c in CONDITIONS[:3]}
+        row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
+        row["intervals"] = run.get("intervals", {})
         row["why"] = run.get("notes", {}).get("second_mode", "the loss was no number")
         row |= {f"regime.{k}": str(v) for k, v in run["regime"].items()}
         rows.append(row)
     frame = pd.DataFrame(rows)
-    frame.insert(frame.columns.get_loc("why"), CONDITIONS[3], [_taken_over(frame, row) for row in frame.to_dict("records")])
-    return frame
+    every = frame.to_dict("records")
+    frame.insert(frame.columns.get_loc("why"), CONDITIONS[3], [_taken_over(frame, row, CONDITIONS[:3], "normal") for row in every])
+    frame.insert(frame.columns.get_loc("why"), "store_taken_over", [_taken_over(frame, row, ("stored",), "redundant") for row in every])
+    return frame.drop(columns="intervals")
 
 
-def _taken_over(frame: pd.DataFrame, row: dict) -> bool | None:
-    """Condition 4 of a run with registers, against the same variant and seed without: the patches' second mode was there and is gone, and
-    a register tells the class better than a normal patch. None without registers or without the other run."""
-    if not row["registers"]:
-        return None
+def _taken_over(frame: pd.DataFrame, row: dict, before: tuple[str, ...], patch: str) -> bool | None:
+    """Did registers take over? Asked of a run with registers, against the same variant and seed without. None without either.
+
+    before: what must hold without registers and (its first) no longer hold with them. A register must surely (95 % intervals that do not
+    touch) tell the label better than one patch of the kind `patch`.
+    """
     other = frame[(frame.variant == row["variant"]) & (frame.seed == row["seed"]) & (frame.registers == 0)]
-    if other.empty or row["status"] == "diverged":
+    if not row["registers"] or other.empty or row["status"] == "diverged":
         return None
-    return bool(other.iloc[0].second_mode and not row["second_mode"] and row["class/register"] > row["class/normal"])
+    partner, intervals = other.iloc[0], row["intervals"]
+    held = [intervals[f"class/reg{r}"][0] for r in range(row["registers"]) if f"class/reg{r}" in intervals]
+    better = f"class/{patch}" in intervals and max(held, default=0) > intervals[f"class/{patch}"][1]
+    return all(partner[c] is not None and bool(partner[c]) for c in before) and not row[before[0]] and better
 
 
 def landscape(frame: pd.DataFrame) -> Figure:
@@ -143,12 +159,13 @@ def write(study: Study, runs: Path, out: Path) -> pd.DataFrame:
     panels.save(course(runs, frame, paired), folder / "course")
     names = [name for v in paired for name in frame[(frame.variant == v) & (frame.seed == frame.seed.min())].sort_values("registers").run]
     panels.save(maps(runs, names), folder / "maps")
+    planned = {name: sum(study.variants[v].hypothesis == name for v, _, _ in study.runs()) for name in study.hypotheses}
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
     facts = dict(study=study, frame=frame, rows=frame.to_dict("records"), f=_format, one=lambda run, key: _cell(frame, run, key))
     facts["over"] = lambda variant, count, key, digits=2: panels.listing(
         _format(v, digits) for v in frame[(frame.variant == variant) & (frame.registers == count)].sort_values("seed")[key]
     )
-    (out / "emergence.md").write_text(template.render(**facts, **_doses(study), **_totals(frame), recipes=recipes(runs.parent)))
+    (out / "emergence.md").write_text(template.render(**facts, **_doses(study), **_totals(frame, planned), recipes=recipes(runs.parent)))
     return frame
 
 
@@ -163,22 +180,37 @@ def recipes(results: Path) -> list[dict]:
     return found
 
 
-def _totals(frame: pd.DataFrame) -> dict:
+def _totals(frame: pd.DataFrame, planned: dict[str, int]) -> dict:
     first = [frame[c].fillna(False).astype(bool) for c in CONDITIONS]
     whole = frame[first[0] & first[1] & first[2]]
-    taken = frame[first[3]].groupby("variant").seed.nunique()
-    seeds = whole[whole.registers == 0].groupby("variant").seed.nunique()
-    complete = [v for v in seeds.index if min(seeds[v], taken.get(v, 0)) >= 3]
+    seeds = frame[first[3]].groupby("variant").seed.nunique()  # condition 4 holds only where the same seed without registers meets 1 to 3
+    complete = [v for v in seeds.index if seeds[v] >= SEEDS]
     widths = sorted(frame["regime.width"].astype(int).unique())
+    both_kinds = (frame.registers == 0) & frame["class/redundant"].notna() & frame["class/other"].notna()
     return dict(
         complete=complete,
+        seeds_needed=SEEDS,
+        surely=SURELY,
+        salient=int((frame["objects/outlier"] > 0.5).sum()),
         second=int(first[0].sum()),
         both=int((first[0] & first[1]).sum()),
         three=len(whole),
+        earlier=int(((frame.layers_with_second_mode > 0) & ~first[0]).sum()),
+        stores=frame[both_kinds],
+        stored=int(frame.stored[both_kinds].astype(bool).sum()),
+        table=[_hypothesis(frame, name, planned) for name, planned in planned.items()],
         most_tokens=int(frame["regime.grid"].astype(int).max() ** 2),
         widths=panels.listing(map(str, widths)),
         depths=int(frame["regime.depth"].astype(int).max()),
     )
+
+
+def _hypothesis(frame: pd.DataFrame, name: str, planned: int) -> dict:
+    """What the runs of one hypothesis show, in counts."""
+    mine = frame[frame.hypothesis == name]
+    second, redundant = (mine[c].fillna(False).astype(bool) for c in ("second_mode", "redundant"))
+    counts = dict(second=second.sum(), both=(second & redundant).sum(), stored=mine.stored.fillna(False).astype(bool).sum())
+    return dict(name=name, planned=planned, done=len(mine), ratio=mine.ratio.max(), sinks=mine.redundant_sink.notna().sum(), **counts)
 
 
 def _doses(study: Study) -> dict:
