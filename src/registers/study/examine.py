@@ -124,7 +124,7 @@ def hidden(net: Net, scenes: Scenes, knows_BP: torch.Tensor) -> dict[str, float]
         torch.rand(other.shape, generator=torch.Generator().manual_seed(0)).to(other.device).masked_fill(~other, 2.0).argsort(1).argsort(1)
     )
     as_many = other & (order < scenes.redundant.sum(1, keepdim=True))
-    sights = {"all": None, "redundant": scenes.redundant, "other": as_many}
+    sights = {"all": None, "redundant": scenes.redundant} | ({"other": as_many} if other.any() else {})
     return {f"hidden/{name}": float(net.losses(scenes, None, mask)[1][asked]) for name, mask in sights.items()}
 
 

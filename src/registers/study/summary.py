@@ -51,6 +51,8 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         for key in ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2"):
             row |= {f"{key}/{kind}": numbers.get(f"{key}/{kind}") for kind in ("normal", "outlier", "tail", "redundant", "other")}
         row |= {f"hidden/{what}": numbers.get(f"hidden/{what}") for what in ("all", "redundant", "other")}
+        if "class/other" not in numbers:  # there are no such patches to hide
+            row["hidden/other"] = None
         earlier = [k.split("/")[0] for k, v in numbers.items() if k.startswith("layer") and k.endswith("/second_mode") and v]
         row["layers_with_second_mode"] = len(earlier)
         row["most_redundant_layer"] = max(
