@@ -301,7 +301,7 @@ def test_the_summary_lists_every_run_and_claims_only_what_all_conditions_and_see
     assert frame.registers_take_over["v-r0-s0"] is None
     write(found, runs, tmp_path)
     page = (tmp_path / "emergence.md").read_text()
-    assert "**Not found.**" in page and all(name in page for name in frame.index)
+    assert "**The whole effect was not found.**" in page and all(name in page for name in frame.index)
     planted_run(runs, 2, 2, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})
     write(found, runs, tmp_path)
     assert "**Found:** v meets all four conditions" in (tmp_path / "emergence.md").read_text()
