@@ -17,6 +17,21 @@ TEMPLATE = Path(__file__).with_name("emergence.md.j2")
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
 SURELY = 0.9
 SEEDS = 3  # a regime counts as found when all conditions hold in so many
+VARIED = (
+    "summary",
+    "background",
+    "task",
+    "width",
+    "depth",
+    "heads",
+    "ffn",
+    "bias",
+    "layer_scale",
+    "gain",
+    "optimizer",
+    "lr",
+    "weight_decay",
+)
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -199,6 +214,7 @@ def _totals(frame: pd.DataFrame, planned: dict[str, int]) -> dict:
         three=len(whole),
         earlier=int(((frame.layers_with_second_mode > 0) & ~first[0]).sum()),
         stores=frame[both_kinds],
+        tried={k: panels.listing(sorted(frame[f"regime.{k}"].unique(), key=_by_size)) for k in VARIED},
         lean=(frame["hidden/all"] - frame["hidden/redundant"])[frame.registers > 0].max(),
         taken=int(frame.store_taken_over.fillna(False).astype(bool).sum()),
         asked=int(frame.store_taken_over.notna().sum()),
@@ -208,6 +224,14 @@ def _totals(frame: pd.DataFrame, planned: dict[str, int]) -> dict:
         widths=panels.listing(map(str, widths)),
         depths=int(frame["regime.depth"].astype(int).max()),
     )
+
+
+def _by_size(value: str) -> tuple:
+    """Numbers by their size, words after them by the alphabet."""
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value
 
 
 def _hypothesis(frame: pd.DataFrame, name: str, planned: int) -> dict:
