@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from registers.figures import panels
 from registers.outliers import MIN_RATIO
-from registers.regime import CONDITIONS, Study
+from registers.regime import CONDITIONS, Regime, Study
 
 TEMPLATE = Path(__file__).with_name("emergence.md.j2")
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
@@ -79,7 +80,7 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
         row["intervals"] = run.get("intervals", {})
         row["why"] = run.get("notes", {}).get("second_mode", "the loss was no number")
-        row |= {f"regime.{k}": str(v) for k, v in run["regime"].items()}
+        row |= {f"regime.{k}": str(v) for k, v in {**asdict(Regime()), **run["regime"]}.items()}
         rows.append(row)
     frame = pd.DataFrame(rows)
     every = frame.to_dict("records")
