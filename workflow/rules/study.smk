@@ -20,6 +20,12 @@ def regime_of(wildcards):
 rule study:
     input:
         expand(f"{EMERGENCE}/runs/{{run}}/run.json", run=RUNS),
+        "reports/emergence.md",
+
+
+rule study_page:
+    input:
+        expand(f"{EMERGENCE}/runs/{{run}}/run.json", run=RUNS),
     output:
         "reports/emergence.md",
         "reports/emergence/results.csv",
