@@ -12,11 +12,6 @@ RUNS = [f"{variant}-r{r}-s{seed}" for variant, r, seed in STUDY.runs()]
 EMERGENCE = "results/emergence"
 
 
-def regime_of(wildcards):
-    """All that a run depends on: a new variant trains no other one again."""
-    return json.dumps(asdict(STUDY.regime(wildcards.variant)))
-
-
 rule study:
     input:
         expand(f"{EMERGENCE}/runs/{{run}}/run.json", run=RUNS),
@@ -32,6 +27,8 @@ rule study_page:
         expand("reports/emergence/{figure}.png", figure=["landscape", "course", "maps"]),
     log:
         f"{EMERGENCE}/logs/study.log",
+    conda:
+        "../envs/registers.yaml"
     shell:
         "python -m registers.study summary > {log} 2>&1"
 
@@ -50,11 +47,14 @@ rule study_run:
         variant=r"[a-z0-9-]+",
         registers=r"\d+",
         seed=r"\d+",
+    conda:
+        "../envs/registers.yaml"
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
     params:
-        regime=regime_of,
+        # all that a run depends on: a new variant trains no other one again
+        regime=lambda wildcards: json.dumps(asdict(STUDY.regime(wildcards.variant))),
         uri=SETTINGS.mlflow_uri,
     shell:
         "python -m registers.study --mlflow-uri {params.uri} run {wildcards.variant}-r{wildcards.registers}-s{wildcards.seed}"
