@@ -10,19 +10,25 @@ from pathlib import Path
 
 import torch
 
-from registers.config import BackboneId, Settings, load
 from registers.data.sample import Dataset
-from registers.data.world import World, prepare
 from registers.methods.method import Method, Progress
+from registers.settings.backbone_id import BackboneId
+from registers.settings.load import load_settings
+from registers.settings.run import Settings
 from registers.train import _batches, _seed_everything
+from registers.world.dataset import World, prepare
 
 PHASES = ("data", "forward, backward", "optimizer")
-Step = Iterator[tuple[float, ...]]  # each `next` is one training step; it yields the seconds of the phases
+Step = Iterator[
+    tuple[float, ...]
+]  # each `next` is one training step; it yields the seconds of the phases
 
 
 def options(description: str, arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--scale", default="laptop", help="sizes, batch and image size (workflow/scales)")
+    parser.add_argument(
+        "--scale", default="laptop", help="sizes, batch and image size (workflow/scales)"
+    )
     parser.add_argument("--registers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20, help="measured steps of each loop")
     parser.add_argument("--warmup", type=int, default=3, help="steps before measuring")
@@ -33,7 +39,9 @@ def options(description: str, arguments: list[str] | None) -> argparse.Namespace
 
 
 def prepare_world(folder: str, settings: Settings, count: int = 512) -> World:
-    return World(prepare(Path(folder) / "world", "train", count, settings.world.pixels, progress=False))
+    return World(
+        prepare(Path(folder) / "world", "train", count, settings.world.pixels, progress=False)
+    )
 
 
 def our_loop(method: Method, samples: Dataset, settings: Settings) -> Step:
@@ -61,11 +69,20 @@ def our_loop(method: Method, samples: Dataset, settings: Settings) -> Step:
 
 
 def main(
-    name: str, description: str, ours: type[Method], their_loop: Callable[[Method, World], Step], arguments: list[str] | None = None
+    name: str,
+    description: str,
+    ours: type[Method],
+    their_loop: Callable[[Method, World], Step],
+    arguments: list[str] | None = None,
 ) -> None:
     """Measure and print a table: images per second of both loops by the median step, their ratio, and where the time goes."""
     chosen = options(description, arguments)
-    settings = load({"scale": chosen.scale, "overrides": {f"recipes.{name}.steps": chosen.steps + chosen.warmup + 1}})
+    settings = load_settings(
+        {
+            "scale": chosen.scale,
+            "overrides": {f"recipes.{name}.steps": chosen.steps + chosen.warmup + 1},
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         samples = prepare_world(folder, settings)
         torch.manual_seed(0)
@@ -88,6 +105,12 @@ def main(
     step_seconds = {}
     for loop, seconds in times.items():
         step_seconds[loop] = statistics.median(sum(s) for s in seconds)
-        phases = " | ".join(f"{1000 * statistics.median(s[i] for s in seconds):.1f}" for i in range(len(PHASES)))
-        print(f"| {loop} | {batch / step_seconds[loop]:.0f} | {1000 * step_seconds[loop]:.1f} | {phases} |")
-    print(f"\nratio of images/s, ours to theirs: {step_seconds['theirs'] / step_seconds['ours']:.2f}")
+        phases = " | ".join(
+            f"{1000 * statistics.median(s[i] for s in seconds):.1f}" for i in range(len(PHASES))
+        )
+        print(
+            f"| {loop} | {batch / step_seconds[loop]:.0f} | {1000 * step_seconds[loop]:.1f} | {phases} |"
+        )
+    print(
+        f"\nratio of images/s, ours to theirs: {step_seconds['theirs'] / step_seconds['ours']:.2f}"
+    )

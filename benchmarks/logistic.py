@@ -24,7 +24,15 @@ from threadpoolctl import threadpool_limits
 from registers.measurements import code_version
 from registers.probes.solvers import STRENGTHS, logistic_path
 
-SIZES = ((256, 64, 5), (256, 64, 40), (256, 384, 10), (512, 192, 10), (1000, 384, 10), (1000, 1024, 20), (2000, 384, 40))  # n, D, C
+SIZES = (
+    (256, 64, 5),
+    (256, 64, 40),
+    (256, 384, 10),
+    (512, 192, 10),
+    (1000, 384, 10),
+    (1000, 1024, 20),
+    (2000, 384, 40),
+)  # n, D, C
 LARGE = (6000, 192, 20)
 
 
@@ -33,7 +41,9 @@ def features(n: int, width: int, classes: int, held: int = 2000, seed: int = 0):
     scale = np.arange(1, width + 1) ** -0.5
     centres = rng.normal(size=(classes, width)) * scale * 0.5
     y = np.concatenate([np.arange(classes), rng.integers(0, classes, n + held - classes)])
-    x = (centres[y] + rng.normal(size=(n + held, width)) * scale) @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+    x = (centres[y] + rng.normal(size=(n + held, width)) * scale) @ np.linalg.qr(
+        rng.normal(size=(width, width))
+    )[0]
     x /= x.std(0).mean()
     return x[:n], y[:n], x[n:], y[n:]
 
@@ -48,7 +58,9 @@ def scikit(x, y, tolerance: float):
 def objective(x, y, w, b, c) -> float:
     logits = x @ w.T + b
     highest = logits.max(1)
-    entropy = np.log(np.exp(logits - highest[:, None]).sum(1)) + highest - logits[np.arange(len(y)), y]
+    entropy = (
+        np.log(np.exp(logits - highest[:, None]).sum(1)) + highest - logits[np.arange(len(y)), y]
+    )
     return c * entropy.sum() + 0.5 * (w**2).sum()
 
 
@@ -86,7 +98,11 @@ def compare(n: int, width: int, classes: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three sizes, seconds")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/logistic.md, or logistic-quick.md")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write benchmarks/results/logistic.md, or logistic-quick.md",
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     rows = []
@@ -99,7 +115,11 @@ def main() -> None:
     if options.save:
         place = Path(__file__).parent / "results" / f"logistic{'-quick' * options.quick}.md"
         place.parent.mkdir(exist_ok=True)
-        place.write_text(markdown(rows, date.today().isoformat(), f"{platform.machine()}, 1 thread", code_version()))
+        place.write_text(
+            markdown(
+                rows, date.today().isoformat(), f"{platform.machine()}, 1 thread", code_version()
+            )
+        )
 
 
 def markdown(rows: list[dict], day: str, device: str, code: str) -> str:

@@ -50,27 +50,38 @@ def planted(images: int, grid: tuple[int, int], width: int) -> Tensor:
     inside = torch.zeros(grid, dtype=torch.bool)
     inside[grid[0] // 4 : grid[0] // 2, grid[1] // 3 : 2 * grid[1] // 3] = True
     centres = torch.randn(images, 2, width, generator=generator)
-    x = torch.randn(images, grid[0] * grid[1], width, generator=generator) + 0.3 * centres[:, inside.flatten().long()]
+    x = (
+        torch.randn(images, grid[0] * grid[1], width, generator=generator)
+        + 0.3 * centres[:, inside.flatten().long()]
+    )
     return (x * 16).round() / 16
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="LOST: ours, the plain procedure, the release's operations")
+    parser = argparse.ArgumentParser(
+        description="LOST: ours, the plain procedure, the release's operations"
+    )
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--width", type=int, default=384, help="channels (ViT-S: 384)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
-    print(f"{chosen.images} images, D = {chosen.width}, {chosen.threads} thread(s), torch {torch.__version__}, code {code_version()}\n")
-    print("| grid | ours ms/image | of it similarities | plain ms/image | ratio to plain | released ms/image | ratio to released |")
+    print(
+        f"{chosen.images} images, D = {chosen.width}, {chosen.threads} thread(s), torch {torch.__version__}, code {code_version()}\n"
+    )
+    print(
+        "| grid | ours ms/image | of it similarities | plain ms/image | ratio to plain | released ms/image | ratio to released |"
+    )
     print("|---|---|---|---|---|---|---|")
     for grid in GRIDS:
         features = planted(chosen.images, grid, chosen.width)
         ways = {
             "ours": lambda f=features, g=grid: lost(f, g).box.tolist(),
             "similarities": lambda f=features: f @ f.transpose(1, 2),
-            "released": lambda f=features, g=grid: [[int(edge) for edge in released(x, g)] for x in f],
+            "released": lambda f=features, g=grid: [
+                [int(edge) for edge in released(x, g)] for x in f
+            ],
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         boxes = {}
@@ -84,7 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.perf_counter()
         plain = [list(plain_lost(x, grid).box) for x in few]
         ms["plain"] = (time.perf_counter() - start) / len(few) * 1000
-        assert boxes["ours"] == boxes["released"] and boxes["ours"][: len(few)] == plain, "boxes differ"
+        assert boxes["ours"] == boxes["released"] and boxes["ours"][: len(few)] == plain, (
+            "boxes differ"
+        )
         print(
             f"| {grid[0]}x{grid[1]} | {ms['ours']:.2f} | {ms['similarities']:.2f} | {ms['plain']:.1f} | {ms['plain'] / ms['ours']:.0f} "
             f"| {ms['released']:.2f} | {ms['released'] / ms['ours']:.2f} |"

@@ -46,39 +46,90 @@ class Generated:
         inside[y : y + SIDE // 3, x : x + SIDE // 3] = True
         pixels[inside] += 100
         box = np.array([[x, y, x + SIDE // 3, y + SIDE // 3]], np.float32)
-        mask, depth = (inside * (1 + index % (CLASSES - 1))).astype(np.uint8), (2.0 + 3.0 * inside).astype(np.float32)
-        return Sample(Image.fromarray(pixels), str(index), label=index % CLASSES, mask=mask, depth=depth, boxes=box)
+        mask, depth = (
+            (inside * (1 + index % (CLASSES - 1))).astype(np.uint8),
+            (2.0 + 3.0 * inside).astype(np.float32),
+        )
+        return Sample(
+            Image.fromarray(pixels),
+            str(index),
+            label=index % CLASSES,
+            mask=mask,
+            depth=depth,
+            boxes=box,
+        )
 
 
 def measure(kind: str, images: int) -> None:
     """Run one evaluation in this process and print its peak in MiB."""
     import torch
 
-    from registers.config import Depth, Discovery, Linear, Segmentation
     from registers.evals.depth import estimate_depth
     from registers.evals.discovery import discover
     from registers.evals.linear import linear
     from registers.evals.segmentation import segment
     from registers.models.backbone import Architecture, build
+    from registers.settings.questions import (
+        DepthSettings,
+        DiscoverySettings,
+        LinearSettings,
+        SegmentationSettings,
+    )
     from registers.tokens import write_bank
 
     torch.manual_seed(0)
-    backbone = build(Architecture(width=64, depth=2, heads=2, patch=PATCH, image=SIDE, registers=4), name="dinov2-r4-s0").eval()
+    backbone = build(
+        Architecture(width=64, depth=2, heads=2, patch=PATCH, image=SIDE, registers=4),
+        name="dinov2-r4-s0",
+    ).eval()
     train, val = Generated(images), Generated(images)
     look = dict(mean=(0.5,) * 3, std=(0.5,) * 3, progress=False)
     many = dict(train_images=images, val_images=images, batch=16, pictures=1)
     if kind == "bank":
         with tempfile.TemporaryDirectory() as folder:
-            write_bank(Path(folder) / "bank", backbone, val, images=images, sample=images, batch=16, size=SIDE, **look)
+            write_bank(
+                Path(folder) / "bank",
+                backbone,
+                val,
+                images=images,
+                sample=images,
+                batch=16,
+                size=SIDE,
+                **look,
+            )
     elif kind == "linear":
-        linear(backbone, train, val, Linear(train_images=images, val_images=images, iterations=images // 16, batch=16), size=SIDE, **look)
+        linear(
+            backbone,
+            train,
+            val,
+            LinearSettings(
+                train_images=images, val_images=images, iterations=images // 16, batch=16
+            ),
+            size=SIDE,
+            **look,
+        )
     elif kind.startswith("segmentation"):
-        chosen = Segmentation(**many, iterations=images // 16, size=SIDE, crop=SIDE, stride=SIDE, augment="augmented" in kind)
+        chosen = SegmentationSettings(
+            **many,
+            iterations=images // 16,
+            size=SIDE,
+            crop=SIDE,
+            stride=SIDE,
+            augment="augmented" in kind,
+        )
         segment(backbone, train, val, chosen, **look)
     elif kind == "depth":
-        estimate_depth(backbone, train, val, Depth(**many, iterations=images // 16, augment=False, crop="none"), **look)
+        estimate_depth(
+            backbone,
+            train,
+            val,
+            DepthSettings(**many, iterations=images // 16, augment=False, crop="none"),
+            **look,
+        )
     else:
-        chosen = Discovery(images=images, tune_images=images, batch=8, layers=(-1,), biases=(0.0, -0.2), pictures=1)
+        chosen = DiscoverySettings(
+            images=images, tune_images=images, batch=8, layers=(-1,), biases=(0.0, -0.2), pictures=1
+        )
         discover(backbone, val, chosen, tune_on=train, **look)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     print(peak / 2 ** (20 if sys.platform == "darwin" else 10))
@@ -86,7 +137,9 @@ def measure(kind: str, images: int) -> None:
 
 def peak(kind: str, images: int) -> float:
     command = [sys.executable, __file__, "--measure", kind, "--images", str(images)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    )
 
 
 def main() -> None:
@@ -102,14 +155,22 @@ def main() -> None:
 
     few, many = options.images, 4 * options.images
     lines = [f"# Peak memory, {datetime.date.today()}, {platform.machine()}", ""]
-    lines += [f"{SIDE} x {SIDE} pixels, {(SIDE // PATCH) ** 2} patches, width 64, depth 2; code {code_version()}", ""]
-    lines += [f"| | {few} images, MiB | {many} images, MiB | KiB for each image more | flat | seconds |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"{SIDE} x {SIDE} pixels, {(SIDE // PATCH) ** 2} patches, width 64, depth 2; code {code_version()}",
+        "",
+    ]
+    lines += [
+        f"| | {few} images, MiB | {many} images, MiB | KiB for each image more | flat | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for kind in options.only or KINDS:
         start = time.perf_counter()
         less, more = peak(kind, few), peak(kind, many)
         each = (more - less) / (many - few) * 1024
         flat = "yes" if more - less < MARGIN else "NO"
-        lines.append(f"| {kind} | {less:.0f} | {more:.0f} | {each:.1f} | {flat} | {time.perf_counter() - start:.0f} |")
+        lines.append(
+            f"| {kind} | {less:.0f} | {more:.0f} | {each:.1f} | {flat} | {time.perf_counter() - start:.0f} |"
+        )
         print(lines[-1], flush=True)
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")

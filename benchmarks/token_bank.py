@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from registers.data.augment import IMAGENET, evaluation
 from registers.data.sample import Sample
+from registers.data.transforms import IMAGENET, evaluation
 from registers.measurements import code_version
 from registers.models.backbone import Architecture, build
 from registers.tokens import attention, capture, write_bank
@@ -39,7 +39,10 @@ class Noise:
 
     def __init__(self, images: int, pixels: int) -> None:
         rng = np.random.default_rng(0)
-        self.images = [Image.fromarray(rng.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)) for _ in range(images)]
+        self.images = [
+            Image.fromarray(rng.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8))
+            for _ in range(images)
+        ]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,17 +55,31 @@ def throughput(name: str, images: int, batch: int, rounds: int, device: str) -> 
     """The ratio for one model: time of a bare pass over time of writing, medians over rounds."""
     backbone = build(MODELS[name], name="dinov2-r4-s0").to(device).eval().requires_grad_(False)
     size, dataset = MODELS[name].image, Noise(images, MODELS[name].image)
-    look, sample = evaluation(size, normalization=IMAGENET), images // 2  # params: the laptop scale keeps half its images' tokens
+    look, sample = (
+        evaluation(size, normalization=IMAGENET),
+        images // 2,
+    )  # params: the laptop scale keeps half its images' tokens
 
     def bare() -> None:
         with torch.no_grad():
             for start in range(0, images, batch):
-                seen = torch.stack([look(dataset[i].image) for i in range(start, min(start + batch, images))])
+                seen = torch.stack(
+                    [look(dataset[i].image) for i in range(start, min(start + batch, images))]
+                )
                 backbone(seen.to(device)).cls.cpu()
 
     def bank(folder: str, turn: int) -> None:
         mean, std = IMAGENET
-        asked = dict(images=images, sample=sample, batch=batch, size=size, mean=mean, std=std, device=device, progress=False)
+        asked = dict(
+            images=images,
+            sample=sample,
+            batch=batch,
+            size=size,
+            mean=mean,
+            std=std,
+            device=device,
+            progress=False,
+        )
         write_bank(Path(folder) / str(turn), backbone, dataset, **asked)
 
     times: dict[str, list[tuple[float, float]]] = {"bare": [], "bank": []}
@@ -72,10 +89,16 @@ def throughput(name: str, images: int, batch: int, rounds: int, device: str) -> 
                 start = time.perf_counter(), time.process_time()
                 work()
                 if turn:  # the first round warms up
-                    times[what].append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    (bare_wall, bare_cpu), (bank_wall, bank_cpu) = ([statistics.median(t) for t in zip(*times[what])] for what in ("bare", "bank"))
+                    times[what].append(
+                        (time.perf_counter() - start[0], time.process_time() - start[1])
+                    )
+    (bare_wall, bare_cpu), (bank_wall, bank_cpu) = (
+        [statistics.median(t) for t in zip(*times[what])] for what in ("bare", "bank")
+    )
     speeds = f"bare {images / bare_wall:.0f} images/s, bank {images / bank_wall:.0f} images/s"
-    return [f"ratio {bare_wall / bank_wall:.3f} (of CPU time {bare_cpu / bank_cpu:.3f})  {name} on {device}: {speeds}"]
+    return [
+        f"ratio {bare_wall / bank_wall:.3f} (of CPU time {bare_cpu / bank_cpu:.3f})  {name} on {device}: {speeds}"
+    ]
 
 
 def half(name: str, device: str) -> list[str]:
@@ -129,10 +152,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append the lines to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    lines = [f"{datetime.date.today()} commit {code_version()}, torch {torch.__version__}, {platform.machine()}, {options.threads} threads"]
+    lines = [
+        f"{datetime.date.today()} commit {code_version()}, torch {torch.__version__}, {platform.machine()}, {options.threads} threads"
+    ]
     for name in options.model or MODELS:
         work = (
-            half(name, options.device) if options.half else throughput(name, options.images, options.batch, options.rounds, options.device)
+            half(name, options.device)
+            if options.half
+            else throughput(name, options.images, options.batch, options.rounds, options.device)
         )
         lines += work
     print(*lines, sep="\n")

@@ -16,9 +16,9 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from torchvision import transforms
 
-from registers.data.augment import IMAGENET
-from registers.data.world import World
+from registers.data.transforms import IMAGENET
 from registers.methods.deit3 import Deit3
+from registers.world.dataset import World
 
 
 class Blur:
@@ -40,8 +40,12 @@ def their_loop(deit: Deit3, samples: World) -> Step:
         ]
     )
     name, arguments = deit.backbone.architecture.timm()
-    model = timm.create_model(name, **{**arguments, "num_classes": len(samples.classes), "dynamic_img_size": False}).train()
-    mix = Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=len(samples.classes))
+    model = timm.create_model(
+        name, **{**arguments, "num_classes": len(samples.classes), "dynamic_img_size": False}
+    ).train()
+    mix = Mixup(
+        mixup_alpha=0.0, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=len(samples.classes)
+    )
     criterion = SoftTargetCrossEntropy()
     optimizer = create_optimizer_v2(model, opt="lamb", lr=recipe.lr, weight_decay=0.02)
 
@@ -55,7 +59,9 @@ def their_loop(deit: Deit3, samples: World) -> Step:
 
     def forever():
         while True:
-            yield from torch.utils.data.DataLoader(Images(), batch_size=recipe.batch, shuffle=True, drop_last=True)
+            yield from torch.utils.data.DataLoader(
+                Images(), batch_size=recipe.batch, shuffle=True, drop_last=True
+            )
 
     loader = forever()
     while True:

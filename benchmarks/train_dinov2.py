@@ -18,8 +18,8 @@ from lightly.models.utils import random_block_mask, update_momentum
 from lightly.transforms.dino_transform import DINOTransform
 from lightly.utils.scheduler import cosine_schedule
 
-from registers.data.world import World
 from registers.methods.dinov2 import Dinov2
+from registers.world.dataset import World
 
 
 def their_loop(ours: Dinov2, samples: World) -> Step:
@@ -29,9 +29,15 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
     def parts() -> list[torch.nn.Module]:
         vit = timm.create_model(name, **arguments)
         return [
-            MaskedVisionTransformerTIMM(vit, weight_initialization="skip", pos_embed_initialization="skip"),
-            DINOv2ProjectionHead(vit.embed_dim, recipe.head_hidden, recipe.dino_bottleneck, recipe.prototypes),
-            DINOv2ProjectionHead(vit.embed_dim, recipe.head_hidden, recipe.ibot_bottleneck, recipe.prototypes),
+            MaskedVisionTransformerTIMM(
+                vit, weight_initialization="skip", pos_embed_initialization="skip"
+            ),
+            DINOv2ProjectionHead(
+                vit.embed_dim, recipe.head_hidden, recipe.dino_bottleneck, recipe.prototypes
+            ),
+            DINOv2ProjectionHead(
+                vit.embed_dim, recipe.head_hidden, recipe.ibot_bottleneck, recipe.prototypes
+            ),
         ]
 
     pairs = list(zip(parts(), parts()))
@@ -61,7 +67,9 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
 
     def forever():
         while True:
-            yield from torch.utils.data.DataLoader(Images(), batch_size=recipe.batch, shuffle=True, drop_last=True)
+            yield from torch.utils.data.DataLoader(
+                Images(), batch_size=recipe.batch, shuffle=True, drop_last=True
+            )
 
     loader = forever()
     for step in itertools.count():
@@ -85,10 +93,14 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
         loss.backward()
         at.append(time.perf_counter())
         for group in optimizer.param_groups:
-            group["weight_decay"] = cosine_schedule(step=step, max_steps=recipe.steps, start_value=0.04, end_value=0.2)
+            group["weight_decay"] = cosine_schedule(
+                step=step, max_steps=recipe.steps, start_value=0.04, end_value=0.2
+            )
         optimizer.step()
         optimizer.zero_grad()
-        momentum = cosine_schedule(step=step, max_steps=recipe.steps, start_value=recipe.momentum, end_value=1.0)
+        momentum = cosine_schedule(
+            step=step, max_steps=recipe.steps, start_value=recipe.momentum, end_value=1.0
+        )
         for part, copied in pairs:
             update_momentum(part, copied, m=momentum)
         at.append(time.perf_counter())

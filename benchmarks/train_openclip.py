@@ -14,16 +14,26 @@ from alternate import Step, main
 from open_clip import ClipLoss, SimpleTokenizer, image_transform
 from open_clip.model import CLIP
 
-from registers.data.augment import OPENAI
-from registers.data.world import World
+from registers.data.transforms import OPENAI
 from registers.methods.openclip import OpenClip
+from registers.world.dataset import World
 
 
 def their_loop(clip: OpenClip, samples: World) -> Step:
     recipe, architecture = clip.recipe, clip.backbone.architecture
-    image = dict(layers=architecture.depth, width=architecture.width, head_width=architecture.width // architecture.heads)
+    image = dict(
+        layers=architecture.depth,
+        width=architecture.width,
+        head_width=architecture.width // architecture.heads,
+    )
     image |= dict(patch_size=architecture.patch, image_size=architecture.image)
-    text = dict(context_length=recipe.context, vocab_size=49408, width=recipe.text_width, heads=recipe.text_heads, layers=recipe.text_depth)
+    text = dict(
+        context_length=recipe.context,
+        vocab_size=49408,
+        width=recipe.text_width,
+        heads=recipe.text_heads,
+        layers=recipe.text_depth,
+    )
     model = CLIP(recipe.embed, image, text).train()
     pixels = image_transform(architecture.image, is_train=True, mean=OPENAI[0], std=OPENAI[1])
     tokenizer = SimpleTokenizer(context_length=recipe.context)
@@ -43,7 +53,9 @@ def their_loop(clip: OpenClip, samples: World) -> Step:
 
     def forever():
         while True:
-            yield from torch.utils.data.DataLoader(Pairs(), batch_size=recipe.batch, shuffle=True, drop_last=True)
+            yield from torch.utils.data.DataLoader(
+                Pairs(), batch_size=recipe.batch, shuffle=True, drop_last=True
+            )
 
     loader = forever()
     while True:
@@ -63,4 +75,10 @@ def their_loop(clip: OpenClip, samples: World) -> Step:
 
 
 if __name__ == "__main__":
-    main("openclip", __doc__.splitlines()[0], OpenClip, their_loop, ["--registers", "0", *sys.argv[1:]])
+    main(
+        "openclip",
+        __doc__.splitlines()[0],
+        OpenClip,
+        their_loop,
+        ["--registers", "0", *sys.argv[1:]],
+    )

@@ -36,7 +36,14 @@ MEAN = STD = (0.5, 0.5, 0.5)
 class FakeDataset:
     """Images with a known class and known outlier patches; see above. outliers: share of marked patches."""
 
-    def __init__(self, images: int = 64, size: int = 16, classes: int = 4, outliers: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: int = 64,
+        size: int = 16,
+        classes: int = 4,
+        outliers: float = 0.1,
+        seed: int = 0,
+    ) -> None:
         assert classes <= CLASS_DIMS
         rng = np.random.default_rng(seed)
         self.size, self.grid = size, size // PATCH
@@ -59,29 +66,53 @@ class FakeDataset:
         patches[:, self.labels[index]] = 255
         patches[:, MARK] = 255 * self.marks[index]
         g = self.grid
-        pixels = patches.reshape(g, g, PATCH, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(g * PATCH, g * PATCH, 3)
+        pixels = (
+            patches.reshape(g, g, PATCH, PATCH, 3)
+            .transpose(0, 2, 1, 3, 4)
+            .reshape(g * PATCH, g * PATCH, 3)
+        )
         label = int(self.labels[index])
-        return Sample(Image.fromarray(pixels), name=f"fake {index}", label=label, attributes={"parity": label % 2})
+        return Sample(
+            Image.fromarray(pixels),
+            name=f"fake {index}",
+            label=label,
+            attributes={"parity": label % 2},
+        )
 
     def batch(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Normalised images (B, 3, H, W)."""
-        images = [np.asarray(self[i].image) for i in range(start, len(self) if stop is None else stop)]
+        images = [
+            np.asarray(self[i].image) for i in range(start, len(self) if stop is None else stop)
+        ]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def fake_backbone(registers: int = 0, size: int = 16, ratio: float = 10.0, forget: bool = True, name: str = "dinov2-r0-s0") -> Backbone:
+def fake_backbone(
+    registers: int = 0,
+    size: int = 16,
+    ratio: float = 10.0,
+    forget: bool = True,
+    name: str = "dinov2-r0-s0",
+) -> Backbone:
     """A backbone with planted truths for `FakeDataset(size=size)`; see above."""
     patches = (size // PATCH) ** 2
     width = PIXELS + patches + CLASS_DIMS  # 72 at 16 pixels
-    backbone = build(Architecture(width=width, depth=2, heads=2, patch=PATCH, image=size, registers=registers), name=name)
+    backbone = build(
+        Architecture(width=width, depth=2, heads=2, patch=PATCH, image=size, registers=registers),
+        name=name,
+    )
     vit = backbone.vit
     with torch.no_grad():
         for block in vit.blocks:  # the residual branches add nothing
             for linear in (block.attn.proj, block.mlp.fc2):
                 linear.weight.zero_()
                 linear.bias.zero_()
-            torch.nn.init.normal_(block.attn.qkv.weight, std=0.2, generator=torch.Generator().manual_seed(0))
-        filters = torch.eye(PIXELS).view(PIXELS, PATCH, PATCH, 3).permute(0, 3, 1, 2)  # pixel by pixel: row, column, colour
+            torch.nn.init.normal_(
+                block.attn.qkv.weight, std=0.2, generator=torch.Generator().manual_seed(0)
+            )
+        filters = (
+            torch.eye(PIXELS).view(PIXELS, PATCH, PATCH, 3).permute(0, 3, 1, 2)
+        )  # pixel by pixel: row, column, colour
         vit.patch_embed.proj.weight.zero_()
         vit.patch_embed.proj.weight[:PIXELS] = filters
         vit.patch_embed.proj.bias.zero_()
@@ -106,9 +137,13 @@ def fake_backbone(registers: int = 0, size: int = 16, ratio: float = 10.0, forge
         patch[..., MARK] = 0
         typical = torch.linalg.vector_norm(patch, dim=-1).median()
         if forget:
-            outlier = torch.nn.functional.pad(code, (width - CLASS_DIMS, 0))[:, None] * (ratio * typical)
+            outlier = torch.nn.functional.pad(code, (width - CLASS_DIMS, 0))[:, None] * (
+                ratio * typical
+            )
         else:
-            outlier = patch / torch.linalg.vector_norm(patch, dim=-1, keepdim=True) * (ratio * typical)
+            outlier = (
+                patch / torch.linalg.vector_norm(patch, dim=-1, keepdim=True) * (ratio * typical)
+            )
         x[:, 1 + registers :] = torch.where(marked, outlier, patch)
         x[:, : 1 + registers, -CLASS_DIMS:] = code[:, None]
         return x

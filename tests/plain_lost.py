@@ -17,12 +17,16 @@ class Plain(NamedTuple):
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in patches, ends exclusive
 
 
-def plain_lost(features: np.ndarray, grid: tuple[int, int], k: int = 100, bias: float = 0.0) -> Plain:
+def plain_lost(
+    features: np.ndarray, grid: tuple[int, int], k: int = 100, bias: float = 0.0
+) -> Plain:
     """features (P, D), patches in reading order."""
     height, width = grid
     count = len(features)
     assert count == height * width
-    similarity = [features @ features[p] + np.asarray(bias, features.dtype) for p in range(count)]  # row by row
+    similarity = [
+        features @ features[p] + np.asarray(bias, features.dtype) for p in range(count)
+    ]  # row by row
 
     degree = []
     for p in range(count):
@@ -32,7 +36,9 @@ def plain_lost(features: np.ndarray, grid: tuple[int, int], k: int = 100, bias: 
                 neighbours += 1
         degree.append(neighbours)
 
-    ranking = sorted(range(count), key=lambda p: degree[p])  # Python's sort keeps equals in their order
+    ranking = sorted(
+        range(count), key=lambda p: degree[p]
+    )  # Python's sort keeps equals in their order
     seed = ranking[0]
     similars = {p for p in ranking[:k] if similarity[seed][p] > 0}
 
@@ -51,4 +57,11 @@ def plain_lost(features: np.ndarray, grid: tuple[int, int], k: int = 100, bias: 
                 component.add(patch)
                 waiting.append(patch)
     rows, columns = [p // width for p in component], [p % width for p in component]
-    return Plain(degree, seed, similars, mask, component, (min(columns), min(rows), max(columns) + 1, max(rows) + 1))
+    return Plain(
+        degree,
+        seed,
+        similars,
+        mask,
+        component,
+        (min(columns), min(rows), max(columns) + 1, max(rows) + 1),
+    )

@@ -4,13 +4,23 @@ import numpy as np
 import pandas as pd
 
 from registers import measurements
-from registers.config import BackboneId
 from registers.measurements import Measurement
+from registers.settings.backbone_id import BackboneId
 
-PER_DECADE = 40  # bins of registers.norms
+PER_DECADE = 40  # bins of registers.probes.norms
 
 
-def norms(backbone, median=20.0, outliers=0.0, ratio=8.0, layers=4, registers=0, images=50, run="smoke/norms/x", seed=0):
+def norms(
+    backbone,
+    median=20.0,
+    outliers=0.0,
+    ratio=8.0,
+    layers=4,
+    registers=0,
+    images=50,
+    run="smoke/norms/x",
+    seed=0,
+):
     """Rows of stage "norms" for one backbone: log-normal norms, of which a share `outliers` sits at `ratio` times the median."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -25,29 +35,64 @@ def norms(backbone, median=20.0, outliers=0.0, ratio=8.0, layers=4, registers=0,
                 values[:high] = median * ratio * np.exp(0.05 * rng.standard_normal(high))
             elif kind.startswith("reg"):
                 values *= 3 + int(kind[3:])
-            common = dict(question="norms", backbone=backbone, data="planted val", token=kind, layer=layer, n=n, run=run)
+            common = dict(
+                question="norms",
+                backbone=backbone,
+                data="planted val",
+                token=kind,
+                layer=layer,
+                n=n,
+                run=run,
+            )
             bins, counts = np.unique(np.floor(np.log10(values) * PER_DECADE), return_counts=True)
             for b, c in zip(bins, counts):
                 a, m, z = (10 ** ((b + part) / PER_DECADE) for part in (0, 0.5, 1))
                 rows.append(Measurement(metric="count", value=int(c), x=m, low=a, high=z, **common))
             for q in (0, 5, 25, 50, 75, 95, 99, 100):
-                rows.append(Measurement(metric=f"q{q}", value=float(np.percentile(values, q)), **common))
+                rows.append(
+                    Measurement(metric=f"q{q}", value=float(np.percentile(values, q)), **common)
+                )
             if kind == "patch":
                 largest = float(values.max() / np.median(values))
-    common = dict(question="outliers", backbone=backbone, data="planted val", token="patch", layer=layers, n=images, run=run)
-    rows.append(Measurement(metric="second_mode", value=int(outliers > 0), note="planted", **common))
+    common = dict(
+        question="outliers",
+        backbone=backbone,
+        data="planted val",
+        token="patch",
+        layer=layers,
+        n=images,
+        run=run,
+    )
+    rows.append(
+        Measurement(metric="second_mode", value=int(outliers > 0), note="planted", **common)
+    )
     if outliers:
         rows.append(Measurement(metric="cutoff", value=median * ratio / 2, note="valley", **common))
-        rows.append(Measurement(metric="share", value=outliers, low=outliers * 0.8, high=outliers * 1.2, **common))
+        rows.append(
+            Measurement(
+                metric="share", value=outliers, low=outliers * 0.8, high=outliers * 1.2, **common
+            )
+        )
     else:
-        rows += [Measurement(metric=m, value=None, note="no second mode: planted", **common) for m in ("cutoff", "share")]
-    rows.append(Measurement(metric="max_over_median", value=largest, low=largest * 0.9, high=largest, **common))
+        rows += [
+            Measurement(metric=m, value=None, note="no second mode: planted", **common)
+            for m in ("cutoff", "share")
+        ]
+    rows.append(
+        Measurement(
+            metric="max_over_median", value=largest, low=largest * 0.9, high=largest, **common
+        )
+    )
     return rows
 
 
 def accuracy(question, backbone, value, n=1000, half=0.02, chance=0.1, metric="top1"):
-    where = dict(data="planted val", token="cls", n=n, chance=chance, run=f"smoke/{question}/{backbone}")
-    return Measurement(question, metric, backbone, value, low=value - half, high=value + half, **where)
+    where = dict(
+        data="planted val", token="cls", n=n, chance=chance, run=f"smoke/{question}/{backbone}"
+    )
+    return Measurement(
+        question, metric, backbone, value, low=value - half, high=value + half, **where
+    )
 
 
 def cost(models=("ViT-L/14@224", "ViT-B/16@224", "base/4@32"), slope=0.004):
@@ -55,7 +100,10 @@ def cost(models=("ViT-L/14@224", "ViT-B/16@224", "base/4@32"), slope=0.004):
     rows = []
     for i, model in enumerate(models):
         for r in (0, 1, 2, 4, 8, 16):
-            for metric, plain, each in (("macs", 1e9, slope * (1 + i)), ("params", 1e6, slope * (1 + i) / 1000)):
+            for metric, plain, each in (
+                ("macs", 1e9, slope * (1 + i)),
+                ("params", 1e6, slope * (1 + i) / 1000),
+            ):
                 common = dict(question="cost", backbone="", data=model, x=r, run="smoke/cost/exact")
                 rows += [Measurement(metric=metric, value=plain * (1 + each * r), **common)]
                 rows += [Measurement(metric=f"{metric}_increase", value=each * r, **common)]
@@ -68,7 +116,16 @@ def interpolation(source=16):
         profile = 0.4 + 0.4 * depth * np.cos(np.pi * np.arange(source))
         values = enumerate(np.outer(profile, profile).ravel())
         rows += [
-            Measurement("interpolation", "gradient", "", float(v), token=mode, x=i, run="smoke/interpolation/exact") for i, v in values
+            Measurement(
+                "interpolation",
+                "gradient",
+                "",
+                float(v),
+                token=mode,
+                x=i,
+                run="smoke/interpolation/exact",
+            )
+            for i, v in values
         ]
     return rows
 
@@ -78,34 +135,86 @@ NO_MODE = "no second mode: planted"
 
 
 def token_class(
-    backbone, outlier=None, normal=0.2, cls=0.8, registers=0, register=0.7, tail=0.4, sets=("class", "fine", "colour"), half=0.05
+    backbone,
+    outlier=None,
+    normal=0.2,
+    cls=0.8,
+    registers=0,
+    register=0.7,
+    tail=0.4,
+    sets=("class", "fine", "colour"),
+    half=0.05,
 ):
     """Rows of question "token_class": the planted accuracy at the first label set, a point more at each further."""
-    kinds = {"cls": cls, **{f"reg{r}": register for r in range(registers)}, "normal": normal, "outlier": outlier, TAIL: tail}
+    kinds = {
+        "cls": cls,
+        **{f"reg{r}": register for r in range(registers)},
+        "normal": normal,
+        "outlier": outlier,
+        TAIL: tail,
+    }
     rows = []
     for token, value in kinds.items():
-        common = dict(question="token_class", backbone=backbone, token=token, run=f"smoke/token_class/{backbone}")
+        common = dict(
+            question="token_class",
+            backbone=backbone,
+            token=token,
+            run=f"smoke/token_class/{backbone}",
+        )
         if value is None:
-            rows += [Measurement(metric="top1", value=None, data=d, note=NO_MODE, **common) for d in sets]
+            rows += [
+                Measurement(metric="top1", value=None, data=d, note=NO_MODE, **common) for d in sets
+            ]
             rows.append(Measurement(metric="top1_mean", value=None, note=NO_MODE, **common))
             continue
         values = [value + i / 100 for i in range(len(sets))]
         for data, v in zip(sets, values):
-            rows.append(Measurement(metric="top1", value=v, low=v - half, high=v + half, n=64, chance=0.1, data=data, **common))
+            rows.append(
+                Measurement(
+                    metric="top1",
+                    value=v,
+                    low=v - half,
+                    high=v + half,
+                    n=64,
+                    chance=0.1,
+                    data=data,
+                    **common,
+                )
+            )
             if token in ("normal", "outlier", TAIL):
                 rows.append(Measurement(metric="top1_std", value=0.013, n=64, data=data, **common))
         mean = float(np.mean(values))
-        rows.append(Measurement(metric="top1_mean", value=mean, low=mean - half / 2, high=mean + half / 2, n=64, chance=0.1, **common))
+        rows.append(
+            Measurement(
+                metric="top1_mean",
+                value=mean,
+                low=mean - half / 2,
+                high=mean + half / 2,
+                n=64,
+                chance=0.1,
+                **common,
+            )
+        )
     return rows
 
 
 def _by_kind(question, metric, backbone, kinds, half, chance):
-    common = dict(question=question, metric=metric, backbone=backbone, run=f"smoke/{question}/{backbone}")
+    common = dict(
+        question=question, metric=metric, backbone=backbone, run=f"smoke/{question}/{backbone}"
+    )
     for token, value in kinds.items():
         if value is None:
             yield Measurement(value=None, token=token, note=NO_MODE, **common)
         else:
-            yield Measurement(value=value, low=value - half, high=value + half, n=500, chance=chance, token=token, **common)
+            yield Measurement(
+                value=value,
+                low=value - half,
+                high=value + half,
+                n=500,
+                chance=chance,
+                token=token,
+                **common,
+            )
 
 
 def local(backbone, normal=(0.6, 0.5, 4.0), outlier=None, tail=(0.5, 0.9, 4.5), half=0.02):
@@ -127,7 +236,11 @@ def neighbours(backbone, normal=0.65, outlier=None, tail=0.75, half=0.02):
     for token, value in kinds.items():
         for x in centres if value is not None else ():
             height = 20.0 * (x == centres[np.abs(centres - value).argmin()])
-            rows.append(Measurement("neighbours", "density", backbone, float(height), token=token, x=float(x), n=500))
+            rows.append(
+                Measurement(
+                    "neighbours", "density", backbone, float(height), token=token, x=float(x), n=500
+                )
+            )
     return rows
 
 
@@ -144,7 +257,7 @@ def frame(tmp_path, *groups, size="base") -> pd.DataFrame:
 
 
 def maps(backbone, peak=1.0, norm_peak=1.0, images=4, side=8, heads=4, component=2.0, seed=0):
-    """Arrays of registers.maps for one backbone: flat attention and norms, but for patch (1, 2), which has `peak` times the median.
+    """Arrays of registers.evals.maps for one backbone: flat attention and norms, but for patch (1, 2), which has `peak` times the median.
 
     Head h peaks at (1 + h) times `peak`, register r's attention at patch (2, r) (all 2), the centre patch's at itself. Component 1 is a
     step of +-1, with `component` at patch (1, 2).
@@ -164,10 +277,23 @@ def maps(backbone, peak=1.0, norm_peak=1.0, images=4, side=8, heads=4, component
     components = np.ones((images, 3, side, side), np.float32)
     components[:, :, side // 2 :] = -1
     components[:, :, 1, 2] = component
-    rgb = np.random.default_rng(seed).integers(0, 255, (images, 4 * side, 4 * side, 3), dtype=np.uint8)
+    rgb = np.random.default_rng(seed).integers(
+        0, 255, (images, 4 * side, 4 * side, 3), dtype=np.uint8
+    )
     names = np.array([f"val/{i}" for i in range(images)])
-    found = dict(rgb=rgb, names=names, queries=np.array(queries), attention=attention, heads=by_head, norms=norms, components=components)
-    return found | {"prefix_norms": np.ones((images, 1 + registers), np.float32), "backbone": np.array(backbone)}
+    found = dict(
+        rgb=rgb,
+        names=names,
+        queries=np.array(queries),
+        attention=attention,
+        heads=by_head,
+        norms=norms,
+        components=components,
+    )
+    return found | {
+        "prefix_norms": np.ones((images, 1 + registers), np.float32),
+        "backbone": np.array(backbone),
+    }
 
 
 def lost(backbone, expansion=1.0, images=2, side=8, across=None, data="planted val"):
@@ -179,8 +305,16 @@ def lost(backbone, expansion=1.0, images=2, side=8, across=None, data="planted v
     inside[: side // 2, : across // 2] = True
     ramp = np.add.outer(np.arange(side), np.arange(across)).astype(np.float32)
     chequered = np.where(ramp % 2, expansion, -expansion).astype(np.float32)
-    arrays = {"names": np.array([f"val/{i}" for i in range(images)]), "backbone": np.array(backbone), "facets": np.array(["k", "q", "v"])}
-    arrays |= {"facet": np.array("k" if backbone.startswith("dinov2") else "v"), "patch": np.array(4), "data": np.array(data)}
+    arrays = {
+        "names": np.array([f"val/{i}" for i in range(images)]),
+        "backbone": np.array(backbone),
+        "facets": np.array(["k", "q", "v"]),
+    }
+    arrays |= {
+        "facet": np.array("k" if backbone.startswith("dinov2") else "v"),
+        "patch": np.array(4),
+        "data": np.array(data),
+    }
     truth = np.array([0, 0, 2 * across, 2 * side], np.float32)
     for i in range(images):
         arrays |= {
@@ -190,7 +324,13 @@ def lost(backbone, expansion=1.0, images=2, side=8, across=None, data="planted v
             f"{i}_dino_seg_box": np.array([0, 0, 4 * across - 2, 4 * side - 2]),
         }
         for facet in "kqv":
-            maps = dict(score=-ramp, similarity=ramp, expansion=chequered if facet == "k" else ramp, component=inside, mask=inside)
+            maps = dict(
+                score=-ramp,
+                similarity=ramp,
+                expansion=chequered if facet == "k" else ramp,
+                component=inside,
+                mask=inside,
+            )
             arrays |= {f"{i}_{facet}_{step}": values for step, values in maps.items()}
             arrays |= {f"{i}_{facet}_seed": np.array([0, 0]), f"{i}_{facet}_box": truth.astype(int)}
     return arrays
@@ -198,10 +338,26 @@ def lost(backbone, expansion=1.0, images=2, side=8, across=None, data="planted v
 
 def discovery(backbone, corloc, tuned, n=200, half=0.03, data="planted val"):
     """Rows of question "discovery"."""
-    common = dict(question="discovery", backbone=backbone, data=data, n=n, chance=0.1, run=f"smoke/discovery/{backbone}")
-    values = {"corloc": corloc, "corloc_tuned": tuned, "corloc_dino_seg": 0.2, "corloc_largest_box": 0.15, "corloc_choice": 0.9}
+    common = dict(
+        question="discovery",
+        backbone=backbone,
+        data=data,
+        n=n,
+        chance=0.1,
+        run=f"smoke/discovery/{backbone}",
+    )
+    values = {
+        "corloc": corloc,
+        "corloc_tuned": tuned,
+        "corloc_dino_seg": 0.2,
+        "corloc_largest_box": 0.15,
+        "corloc_choice": 0.9,
+    }
     return [
-        Measurement(metric=m, value=v, low=v - half, high=v + half, token="k", note=f"planted {m}", **common) for m, v in values.items()
+        Measurement(
+            metric=m, value=v, low=v - half, high=v + half, token="k", note=f"planted {m}", **common
+        )
+        for m, v in values.items()
     ]
 
 
@@ -209,15 +365,28 @@ def predictions(backbone, images=2, shape=(12, 20), wrong=0, data="planted val")
     """Arrays of evals.dense.picture_arrays, for segmentation and for depth: three classes in stripes, the first column not counted or
     unknown; predicted as they are but for `wrong` columns at the right end, where the class is another and the depth 2 too far."""
     stripes = np.broadcast_to(np.arange(shape[1]) % 3, shape)
-    arrays = {"names": np.array([f"val/{i}" for i in range(images)]), "backbone": np.array(backbone), "data": np.array(data)}
+    arrays = {
+        "names": np.array([f"val/{i}" for i in range(images)]),
+        "backbone": np.array(backbone),
+        "data": np.array(data),
+    }
     seg, deep = dict(arrays, classes=np.array(["red", "green", "blue"])), dict(arrays)
     for i in range(images):
-        for found, truth, unknown, other in ((seg, stripes.astype(np.uint8), 255, 1), (deep, 1 + stripes.astype(np.float32), 0, 2)):
+        for found, truth, unknown, other in (
+            (seg, stripes.astype(np.uint8), 255, 1),
+            (deep, 1 + stripes.astype(np.float32), 0, 2),
+        ):
             truth, predicted = truth.copy(), truth.copy()
             truth[:, 0] = unknown
             if wrong:
-                predicted[:, -wrong:] = (predicted[:, -wrong:] + other) % (3 if found is seg else 100)
-            found |= {f"{i}_rgb": np.full((*shape, 3), 90, np.uint8), f"{i}_truth": truth, f"{i}_predicted": predicted}
+                predicted[:, -wrong:] = (predicted[:, -wrong:] + other) % (
+                    3 if found is seg else 100
+                )
+            found |= {
+                f"{i}_rgb": np.full((*shape, 3), 90, np.uint8),
+                f"{i}_truth": truth,
+                f"{i}_predicted": predicted,
+            }
     return seg, deep
 
 
@@ -225,10 +394,26 @@ def dense(backbone, miou, rmse, n=100):
     """Rows of question "segmentation" and of question "depth"."""
     common = dict(backbone=backbone, data="planted val", n=n)
     seg = Measurement(
-        "segmentation", "miou", value=miou, low=miou - 0.01, high=miou + 0.01, chance=0.07, run=f"smoke/segmentation/{backbone}", **common
+        "segmentation",
+        "miou",
+        value=miou,
+        low=miou - 0.01,
+        high=miou + 0.01,
+        chance=0.07,
+        run=f"smoke/segmentation/{backbone}",
+        **common,
     )
     deep = [
-        Measurement("depth", m, value=v, low=v - 0.01, high=v + 0.01, chance=2.0, run=f"smoke/depth/{backbone}", **common)
+        Measurement(
+            "depth",
+            m,
+            value=v,
+            low=v - 0.01,
+            high=v + 0.01,
+            chance=2.0,
+            run=f"smoke/depth/{backbone}",
+            **common,
+        )
         for m, v in (("rmse", rmse), ("rmse_mean_image", rmse - 0.1))
     ]
     return [seg], deep
@@ -241,14 +426,39 @@ def positions(backbone, outliers=True, side=8, images=100, stripes=False):
     share[[0, -1]] = share[:, [0, -1]] = 0.1
     if stripes:
         share[:, ::2], share[:, 1::2] = 0.2, 0.0
-    common = dict(question="positions", backbone=backbone, data="planted val", layer=4, n=images, run=f"smoke/positions/{backbone}")
-    rows = [Measurement(metric="second_mode", value=int(outliers), token="patch", note="planted", **common)]
-    rows += [Measurement(metric="cutoff", value=150.0 if outliers else None, token="patch", note="planted", **common)]
+    common = dict(
+        question="positions",
+        backbone=backbone,
+        data="planted val",
+        layer=4,
+        n=images,
+        run=f"smoke/positions/{backbone}",
+    )
+    rows = [
+        Measurement(
+            metric="second_mode", value=int(outliers), token="patch", note="planted", **common
+        )
+    ]
+    rows += [
+        Measurement(
+            metric="cutoff",
+            value=150.0 if outliers else None,
+            token="patch",
+            note="planted",
+            **common,
+        )
+    ]
     rows += [Measurement(metric="tail", value=90.0, token="patch", note="planted", **common)]
     for metric in ["share_tail"] + ["share_above"] * outliers:
-        rows += [Measurement(metric=metric, value=float(v), x=i, token="patch", **common) for i, v in enumerate(share.ravel())]
+        rows += [
+            Measurement(metric=metric, value=float(v), x=i, token="patch", **common)
+            for i, v in enumerate(share.ravel())
+        ]
     for token in ["cls", *(f"reg{r}" for r in range(registers)), "patch"]:
         even = np.full(side**2, 0.01)
         even[side**2 // 2 + side // 2] = 1.0 if token == "patch" else 0.01
-        rows += [Measurement(metric="attention", value=float(v), x=i, token=token, **common) for i, v in enumerate(even)]
+        rows += [
+            Measurement(metric="attention", value=float(v), x=i, token=token, **common)
+            for i, v in enumerate(even)
+        ]
     return rows

@@ -37,7 +37,9 @@ def draw(path: Path, name: str | None = None) -> None:
     name = name or path.stem
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = side(name)
-    pixels = np.random.default_rng(sum(name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(sum(name.encode())).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
     image, kind = Image.fromarray(pixels), "PNG"
     if name == "grey":
         image = image.convert("L")
@@ -50,7 +52,11 @@ def draw(path: Path, name: str | None = None) -> None:
     file = io.BytesIO()
     image.save(file, kind)
     data = file.getvalue()
-    path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "text": b"<html>404</html>"}.get(name, data))
+    path.write_bytes(
+        {"truncated": data[: len(data) // 2], "empty": b"", "text": b"<html>404</html>"}.get(
+            name, data
+        )
+    )
 
 
 def png(path: Path, values: np.ndarray) -> None:
@@ -65,7 +71,13 @@ def lines(path: Path, names) -> None:
 
 # --- the sets: `names` is what a split lists, in this order ------------------------------------------------------------------
 
-MASKS = ("other_size", "range", "colour", "ignored", "no_mask")  # faults of a mask; its picture is good
+MASKS = (
+    "other_size",
+    "range",
+    "colour",
+    "ignored",
+    "no_mask",
+)  # faults of a mask; its picture is good
 
 
 def mask_of(name: str, top: int, nothing: int) -> np.ndarray | None:
@@ -84,7 +96,10 @@ def mask_of(name: str, top: int, nothing: int) -> np.ndarray | None:
 
 
 def ade20k(root: Path) -> None:
-    lines(root / "objectInfo150.txt", ["Idx\tRatio\tTrain\tVal\tName", "1\t0.2\t1\t1\twall", "2\t0.1\t1\t1\tsky"])
+    lines(
+        root / "objectInfo150.txt",
+        ["Idx\tRatio\tTrain\tVal\tName", "1\t0.2\t1\t1\twall", "2\t0.1\t1\t1\tsky"],
+    )
     for split in ("training", "validation"):
         for name in GOOD + UNUSUAL + BROKEN + MASKS:
             draw(root / "images" / split / f"{name}.jpg")
@@ -95,7 +110,10 @@ def ade20k(root: Path) -> None:
 def voc2012_masks(root: Path) -> None:
     """Only a list of validation images."""
     names = [*GOOD, *UNUSUAL, *BROKEN, *MASKS, "no_picture"]
-    lines(root / "ImageSets" / "Segmentation" / "val.txt", [twin for name in names for twin in (name, name)])  # twice: half is one of each
+    lines(
+        root / "ImageSets" / "Segmentation" / "val.txt",
+        [twin for name in names for twin in (name, name)],
+    )  # twice: half is one of each
     for name in names:
         if name != "no_picture":
             draw(root / "JPEGImages" / f"{name}.jpg")
@@ -154,7 +172,9 @@ def voc_boxes(root: Path, year: str) -> None:
     for name in names:
         if name != "no_picture":
             draw(place / "JPEGImages" / f"{name}.jpg")
-        found = {"no_boxes": "", "endless": box.format("1e999", 4), "bad_xml": "<object>"}.get(name, box.format(*side(name)))
+        found = {"no_boxes": "", "endless": box.format("1e999", 4), "bad_xml": "<object>"}.get(
+            name, box.format(*side(name))
+        )
         if name != "no_xml":
             (place / "Annotations" / f"{name}.xml").write_text(f"<annotation>{found}</annotation>")
 
@@ -166,7 +186,12 @@ def coco(root: Path, split: str = "train2014") -> None:
         if name != "no_picture":
             draw(root / split / f"{name}.jpg")
         width, height = side(name)
-        one = {"image_id": number, "category_id": 1, "iscrowd": int(name == "crowd"), "bbox": [0, 0, width, height]}
+        one = {
+            "image_id": number,
+            "category_id": 1,
+            "iscrowd": int(name == "crowd"),
+            "bbox": [0, 0, width, height],
+        }
         one["segmentation"] = [[0, 0, width, 0, width, height, 0, height]]
         if name in ("three_numbers", "null"):
             one["bbox"] = [1, 2, 3] if name == "three_numbers" else None
@@ -174,7 +199,11 @@ def coco(root: Path, split: str = "train2014") -> None:
         if name != "no_boxes":
             annotations.append(one)
     images = [{"id": number, "file_name": f"{name}.jpg"} for number, name in enumerate(names)]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}],
+    }
     (root / "annotations").mkdir()
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     lines(root / "coco_20k_filenames.txt", [f"{split}/{name}.jpg" for name in names])
@@ -209,13 +238,21 @@ def work(tmp_path_factory):
 
 
 def run(*verbs, use=None, **overrides) -> list[int]:
-    settings = {"scale": "smoke", "mlflow_uri": "sqlite:///m.db", "data": {"root": "data", "use": use}, "overrides": overrides}
+    settings = {
+        "scale": "smoke",
+        "mlflow_uri": "sqlite:///m.db",
+        "data": {"root": "data", "use": use},
+        "overrides": overrides,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(settings))
     return [cli.main(list(verb)) for verb in verbs]
 
 
 def rows_of(question: str, folder: str = "smoke") -> pd.DataFrame:
-    return pd.read_csv(Path("results") / folder / "measurements" / question / f"{OPENCLIP}.csv", keep_default_na=False)
+    return pd.read_csv(
+        Path("results") / folder / "measurements" / question / f"{OPENCLIP}.csv",
+        keep_default_na=False,
+    )
 
 
 def counts(frame: pd.DataFrame) -> set[int]:
@@ -231,13 +268,21 @@ def test_linear_and_zero_shot_count_each_readable_picture_once(work, monkeypatch
     link = work / "results" / "smoke-photos" / "checkpoints" / OPENCLIP
     link.symlink_to(work / "results" / "smoke" / "checkpoints" / OPENCLIP)
     more = {"linear.train_images": 100, "linear.val_images": 100}
-    assert run(["data", "eval"], ["linear", OPENCLIP], ["zeroshot", OPENCLIP], use={"eval": "folder:photos"}, **more) == [0, 0, 0]
+    assert run(
+        ["data", "eval"],
+        ["linear", OPENCLIP],
+        ["zeroshot", OPENCLIP],
+        use={"eval": "folder:photos"},
+        **more,
+    ) == [0, 0, 0]
     usable = 2 * (len(GOOD) + len(UNUSUAL))
     for question in ("linear", "zeroshot"):
         rows = rows_of(question, "smoke-photos")
         assert counts(rows) == {usable}
         assert all("; 6 of 26 images left out, the first: " in note for note in rows["note"])
-    assert all("training images left out" in note for note in rows_of("linear", "smoke-photos")["note"])
+    assert all(
+        "training images left out" in note for note in rows_of("linear", "smoke-photos")["note"]
+    )
     for kind in ("cat", "dog"):
         for name in BROKEN:
             assert f"val/{kind}/{name}.jpg: not a readable image" in caplog.text
@@ -246,16 +291,23 @@ def test_linear_and_zero_shot_count_each_readable_picture_once(work, monkeypatch
 @pytest.mark.parametrize("augment", [False, True])
 def test_segmentation_and_depth_leave_faults_out(work, monkeypatch, caplog, augment):
     monkeypatch.chdir(work)
-    more = {f"{q}.{key}": value for q in ("segmentation", "depth") for key, value in (MANY | {"augment": augment, "iterations": 6}).items()}
+    more = {
+        f"{q}.{key}": value
+        for q in ("segmentation", "depth")
+        for key, value in (MANY | {"augment": augment, "iterations": 6}).items()
+    }
     use = {"segmentation": "ade20k:ade", "depth": "nyud:nyu"}
-    assert run(["data", "segmentation"], ["data", "depth"], ["dense", OPENCLIP], use=use, **more) == [0, 0, 0]
+    assert run(
+        ["data", "segmentation"], ["data", "depth"], ["dense", OPENCLIP], use=use, **more
+    ) == [0, 0, 0]
     usable = len(GOOD) + len(UNUSUAL)
     for question, faults, listed in (("segmentation", MASKS, 18), ("depth", DEPTHS, 18)):
         rows = rows_of(question)
         assert counts(rows) == {usable} and np.isfinite(rows["value"]).all()
         left = len(BROKEN) + len(faults)
         assert all(
-            f"; {left} of {listed} images left out" in note and f"{left} of {listed} training images left out" in note
+            f"; {left} of {listed} images left out" in note
+            and f"{left} of {listed} training images left out" in note
             for note in rows["note"]
         )
     for words in (
@@ -277,14 +329,22 @@ def test_segmentation_and_depth_leave_faults_out(work, monkeypatch, caplog, augm
 def test_sets_of_one_split_are_halved_and_the_rows_say_so(work, monkeypatch):
     monkeypatch.chdir(work)
     more = {f"{q}.{key}": value for q in ("segmentation", "depth") for key, value in MANY.items()}
-    assert run(["data", "segmentation"], ["dense", OPENCLIP], use={"segmentation": "voc2012:seg", "depth": "nyud:frames"}, **more) == [0, 0]
+    assert run(
+        ["data", "segmentation"],
+        ["dense", OPENCLIP],
+        use={"segmentation": "voc2012:seg", "depth": "nyud:frames"},
+        **more,
+    ) == [0, 0]
     rows, deep = rows_of("segmentation"), rows_of("depth")
     assert counts(rows) == {len(GOOD) + len(UNUSUAL)} and set(rows["data"]) == {"VOC 2012"}
     assert counts(deep) == {len(GOOD)}
     for note in [*rows["note"], *deep["note"]]:
         assert "every second image from the first on (the set has no other split)" in note
         assert "training images: " in note and "every second image from the second on" in note
-    assert "9 of 19 images left out" in rows["note"][0] and "6 of 10 images left out" in deep["note"][0]
+    assert (
+        "9 of 19 images left out" in rows["note"][0]
+        and "6 of 10 images left out" in deep["note"][0]
+    )
 
 
 def test_polygons_that_cannot_be_drawn_cost_their_image(work, monkeypatch, caplog):
@@ -292,7 +352,11 @@ def test_polygons_that_cannot_be_drawn_cost_their_image(work, monkeypatch, caplo
     more = {f"segmentation.{key}": value for key, value in MANY.items()}
     assert run(["dense", OPENCLIP], use={"segmentation": "coco:coco"}, **more) == [0]
     rows = rows_of("segmentation")
-    assert counts(rows) == {5} and "4 of 9 images left out" in rows["note"][0] and "3 of 9 training images left out" in rows["note"][0]
+    assert (
+        counts(rows) == {5}
+        and "4 of 9 images left out" in rows["note"][0]
+        and "3 of 9 training images left out" in rows["note"][0]
+    )
     assert "null.jpg: not a readable COCO segmentation in instances_train2014.json" in caplog.text
     assert "three_numbers.jpg: not a readable COCO segmentation" in caplog.text
 
@@ -304,7 +368,12 @@ def test_discovery_leaves_faults_out_on_all_sets(work, monkeypatch, caplog):
     assert run(["data", "discovery"], ["discovery", OPENCLIP], use=use, **more) == [0, 0]
     rows = rows_of("discovery")
     usable = len(GOOD) + len(UNUSUAL)
-    assert counts(rows) == {usable} and set(rows["data"]) == {"VOC 2007", "VOC 2007 (tuning)", "VOC 2012", "COCO 20k"}
+    assert counts(rows) == {usable} and set(rows["data"]) == {
+        "VOC 2007",
+        "VOC 2007 (tuning)",
+        "VOC 2012",
+        "COCO 20k",
+    }
     assert all("; 8 of 18 images left out, the first: " in note for note in rows["note"])
     for words in (
         "no_boxes.jpg: has no boxes",
@@ -323,17 +392,25 @@ def test_discovery_leaves_faults_out_on_all_sets(work, monkeypatch, caplog):
 def test_faults_in_front_do_not_cost_the_pictures(work, monkeypatch):
     """The images whose steps are kept, and those that scale the bias, are the first usable ones."""
     monkeypatch.chdir(work)
-    listed = work / "data" / "boxes7" / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "trainval.txt"
+    listed = (
+        work / "data" / "boxes7" / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "trainval.txt"
+    )
     before = listed.read_text()
-    listed.write_text("".join(f"{name}\n" for name in ["no_picture"] * 9 + ["truncated", "good_0", "1x1"]))
+    listed.write_text(
+        "".join(f"{name}\n" for name in ["no_picture"] * 9 + ["truncated", "good_0", "1x1"])
+    )
     try:
-        assert run(["discovery", OPENCLIP], use={"discovery": "voc2007:boxes7"}, **{"discovery.images": 100, "discovery.pictures": 1}) == [
-            0
-        ]
+        assert run(
+            ["discovery", OPENCLIP],
+            use={"discovery": "voc2007:boxes7"},
+            **{"discovery.images": 100, "discovery.pictures": 1},
+        ) == [0]
     finally:
         listed.write_text(before)
     names = np.load(f"results/smoke/pictures/discovery/{OPENCLIP}.npz")["names"]
-    assert [Path(name).stem for name in names] == ["good_0"] and counts(rows_of("discovery")[:1]) == {2}
+    assert [Path(name).stem for name in names] == ["good_0"] and counts(
+        rows_of("discovery")[:1]
+    ) == {2}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +420,9 @@ def test_faults_in_front_do_not_cost_the_pictures(work, monkeypatch):
         ("discovery", "discovery", {"discovery": "coco:nothing"}, "b.jpg: has no boxes"),
     ],
 )
-def test_a_set_of_faults_alone_is_one_line_with_a_file_in_it(work, monkeypatch, capsys, question, verb, use, named):
+def test_a_set_of_faults_alone_is_one_line_with_a_file_in_it(
+    work, monkeypatch, capsys, question, verb, use, named
+):
     monkeypatch.chdir(work)
     if question == "depth":
         for name in ("a", "b"):
@@ -352,9 +431,15 @@ def test_a_set_of_faults_alone_is_one_line_with_a_file_in_it(work, monkeypatch, 
         for name in ("a", "b"):
             draw(work / "data" / "nothing" / "train2017" / f"{name}.jpg", "good_0")
         (work / "data" / "nothing" / "annotations").mkdir()
-        content = {"images": [{"id": i, "file_name": f"{n}.jpg"} for i, n in enumerate("ab")], "annotations": [], "categories": []}
+        content = {
+            "images": [{"id": i, "file_name": f"{n}.jpg"} for i, n in enumerate("ab")],
+            "annotations": [],
+            "categories": [],
+        }
         (work / "data" / "nothing" / "annotations" / "instances_train2017.json").write_text(
-            json.dumps(content | {"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]})
+            json.dumps(
+                content | {"annotations": [{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]}
+            )
         )
     capsys.readouterr()
     assert run([verb, OPENCLIP], use=use) == [1]

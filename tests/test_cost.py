@@ -4,16 +4,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from registers.config import Settings, load
-from registers.cost import COUNTS, PAPER, cost_rows, embedding_macs, macs, parameters
+from registers.exact.cost import COUNTS, PAPER, cost_rows, embedding_macs, macs, parameters
 from registers.models.backbone import Architecture, build
+from registers.settings.load import load_settings
+from registers.settings.run import Settings
 
 SMALL = Architecture(width=24, depth=3, heads=2, patch=4, image=16, registers=2)
 
 
 @pytest.mark.parametrize(
     "model, expected",  # per cent, derived by hand from L (12 N D^2 + 2 N^2 D) for N = 257 + R and 197 + R
-    [("ViT-L/14@224", [0, 0.40, 0.81, 1.62, 3.24, 6.49]), ("ViT-B/16@224", [0, 0.53, 1.06, 2.12, 4.23, 8.48])],
+    [
+        ("ViT-L/14@224", [0, 0.40, 0.81, 1.62, 3.24, 6.49]),
+        ("ViT-B/16@224", [0, 0.53, 1.06, 2.12, 4.23, 8.48]),
+    ],
 )
 def test_increase_at_the_papers_sizes(model, expected):
     a = PAPER[model]
@@ -29,12 +33,16 @@ def test_sixteen_registers_are_few_parameters():
     assert parameters(a, 16) / parameters(a, 0) - 1 == pytest.approx(5.4e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("more", [{}, {"ffn": "swiglu"}, {"layer_scale": 1e-5}, {"pre_norm": True}, {"registers": 0}])
+@pytest.mark.parametrize(
+    "more", [{}, {"ffn": "swiglu"}, {"layer_scale": 1e-5}, {"pre_norm": True}, {"registers": 0}]
+)
 def test_against_timm_and_torchs_flop_counter(more):
     a = Architecture(**{**vars(SMALL), **more})
     backbone = build(a).eval()
     assert parameters(a) == sum(p.numel() for p in backbone.parameters())
-    for block in backbone.vit.blocks:  # the counter sees matrix products, not what fused attention does inside
+    for block in (
+        backbone.vit.blocks
+    ):  # the counter sees matrix products, not what fused attention does inside
         block.attn.fused_attn = False
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         backbone(torch.zeros(1, 3, 16, 16))
@@ -42,7 +50,7 @@ def test_against_timm_and_torchs_flop_counter(more):
 
 
 def test_rows():
-    settings: Settings = load({"scale": "laptop", "registers": [0, 3]})
+    settings: Settings = load_settings({"scale": "laptop", "registers": [0, 3]})
     rows = cost_rows(settings)
     ours = {r.data for r in rows}
     assert set(PAPER) < ours and len(ours) > len(PAPER)

@@ -14,14 +14,16 @@ import pytest
 import webdataset
 from PIL import Image
 
-from registers import config
-from registers.config import ConfigError, Data
-from registers.data import catalogue, folders, shards, world
-from registers.data.captions import from_class, templates
-from registers.data.folders import ImageFolder
-from registers.data.pictures import decode, open_picture
-from registers.data.shards import Shards, expand
-from registers.data.world import World, scene
+from registers.readers import catalogue, image_folder, shards
+from registers.readers.image_folder import ImageFolder
+from registers.readers.images import decode, open_picture
+from registers.readers.shards import Shards, expand
+from registers.settings.data import DataSettings, WorldSettings
+from registers.settings.errors import ConfigError
+from registers.settings.load import load_settings
+from registers.world import dataset
+from registers.world.captions import from_class, templates
+from registers.world.dataset import World, scene
 
 RED = (200, 10, 30)
 
@@ -53,7 +55,9 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
         "plain.webp": (red, RED),
     }
     for name, (image, expected) in kinds.items():
-        image.save(tmp_path / name, **({"quality": 100} if name.startswith(("cmyk", "plain")) else {}))
+        image.save(
+            tmp_path / name, **({"quality": 100} if name.startswith(("cmyk", "plain")) else {})
+        )
         opened = open_picture(tmp_path / name)
         assert opened.mode == "RGB" and opened.size == (8, 8), name
         assert np.abs(np.asarray(opened, int) - expected).max() <= 4, name
@@ -95,19 +99,28 @@ def test_templates_are_clips_and_all_are_used():
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     said = {from_class("cat", i) for i in range(80)}
-    assert said == {template("cat") for template in OPENAI_IMAGENET_TEMPLATES} and len(templates()) == 80
-    assert from_class("cat", 3) != from_class("cat", 4) and from_class("cat", 3) == from_class("cat", 83)
+    assert (
+        said == {template("cat") for template in OPENAI_IMAGENET_TEMPLATES}
+        and len(templates()) == 80
+    )
+    assert from_class("cat", 3) != from_class("cat", 4) and from_class("cat", 3) == from_class(
+        "cat", 83
+    )
 
 
 def test_wordnet_ids_become_names(tmp_path):
-    assert folders.class_names(["n01440764_tench", "n01443537", "n02", "black_grouse"], tmp_path) == (
+    assert image_folder.class_names(
+        ["n01440764_tench", "n01443537", "n02", "black_grouse"], tmp_path
+    ) == (
         "tench",
         "goldfish",
         "n02",
         "black grouse",
     )
-    (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\nn01443537 gold fish, Carassius auratus\n")
-    assert folders.class_names(["n01440764", "n01443537"], tmp_path) == ("tench", "gold fish")
+    (tmp_path / "words.txt").write_text(
+        "n01440764\ttench, Tinca tinca\nn01443537 gold fish, Carassius auratus\n"
+    )
+    assert image_folder.class_names(["n01440764", "n01443537"], tmp_path) == ("tench", "gold fish")
 
 
 def test_val_and_test_stand_in_for_each_other(tmp_path):
@@ -139,7 +152,11 @@ def test_bad_file_is_replaced_noted_and_logged_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert data[1].name == "train/cat/002.png"
-    assert data.bad == ["train/cat/001.png"] and len(caplog.records) == 1 and "cat/001.png: not a readable image" in caplog.text
+    assert (
+        data.bad == ["train/cat/001.png"]
+        and len(caplog.records) == 1
+        and "cat/001.png: not a readable image" in caplog.text
+    )
     with pytest.raises(ValueError, match=r"cat/001\.png: not a readable image"):
         ImageFolder(root, "train", strict=True)[1]
     (root / "train" / "dog" / "000.png").write_bytes(b"broken")
@@ -177,10 +194,14 @@ def test_cached_listing_is_used_and_renewed(tmp_path, monkeypatch):
     root, cache = folder_of(tmp_path / "set", cat=2, dog=1), tmp_path / "index.npz"
     fresh = ImageFolder(root, "train", cache)
     scans, scandir = [], os.scandir
-    monkeypatch.setattr(folders.os, "scandir", lambda path: scans.append(str(path)) or scandir(path))
+    monkeypatch.setattr(
+        image_folder.os, "scandir", lambda path: scans.append(str(path)) or scandir(path)
+    )
     again = ImageFolder(root, "train", cache)
     assert scans == [str(root / "train")]  # no class folder was read
-    assert [again.path(i) for i in range(3)] == [fresh.path(i) for i in range(3)] and again.fingerprint == fresh.fingerprint
+    assert [again.path(i) for i in range(3)] == [
+        fresh.path(i) for i in range(3)
+    ] and again.fingerprint == fresh.fingerprint
     Image.new("RGB", (4, 4)).save(root / "train" / "dog" / "new.png")
     assert len(ImageFolder(root, "train", cache)) == 4
     cache.write_bytes(b"damaged")
@@ -190,7 +211,9 @@ def test_cached_listing_is_used_and_renewed(tmp_path, monkeypatch):
 # --- shards ------------------------------------------------------------------------------------------------------------
 
 
-def write_shards(folder: Path, texts: str = "txt", count: int = 7, labels: bool = True) -> list[dict]:
+def write_shards(
+    folder: Path, texts: str = "txt", count: int = 7, labels: bool = True
+) -> list[dict]:
     """Two shards by the webdataset library, with scenes as images; returns what they hold, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     truth = []
@@ -198,9 +221,24 @@ def write_shards(folder: Path, texts: str = "txt", count: int = 7, labels: bool 
         with webdataset.TarWriter(str(folder / f"part-{shard:05d}.tar")) as sink:
             for i in indices:
                 sample = scene(0, i, 24)
-                text = {"txt": sample.caption, "json": {"caption": sample.caption, "url": "x"}}[texts]
-                sink.write({"__key__": f"{i:06d}", "png": sample.image, texts: text, **({"cls": sample.label} if labels else {})})
-                truth.append({"image": np.asarray(sample.image), "caption": sample.caption, "label": sample.label if labels else None})
+                text = {"txt": sample.caption, "json": {"caption": sample.caption, "url": "x"}}[
+                    texts
+                ]
+                sink.write(
+                    {
+                        "__key__": f"{i:06d}",
+                        "png": sample.image,
+                        texts: text,
+                        **({"cls": sample.label} if labels else {}),
+                    }
+                )
+                truth.append(
+                    {
+                        "image": np.asarray(sample.image),
+                        "caption": sample.caption,
+                        "label": sample.label if labels else None,
+                    }
+                )
     return truth
 
 
@@ -215,7 +253,11 @@ def test_shards_of_the_webdataset_library(tmp_path, texts, labels):
         sample = data[i]
         assert (np.asarray(sample.image) == truth[i]["image"]).all()
         assert sample.caption == truth[i]["caption"] and sample.label == truth[i]["label"]
-    theirs = webdataset.WebDataset(str(tmp_path / "s" / "part-{00000..00001}.tar"), shardshuffle=False).decode("rgb8").to_tuple("png")
+    theirs = (
+        webdataset.WebDataset(str(tmp_path / "s" / "part-{00000..00001}.tar"), shardshuffle=False)
+        .decode("rgb8")
+        .to_tuple("png")
+    )
     for i, (image,) in enumerate(theirs):
         assert (np.asarray(data[i].image) == image).all()
 
@@ -227,7 +269,11 @@ def test_shard_index_is_cached_and_renewed(tmp_path, monkeypatch):
     opened, samples = [], shards._samples
     monkeypatch.setattr(shards, "_samples", lambda path: opened.append(path) or samples(path))
     again = Shards(pattern, cache)
-    assert not opened and again.fingerprint == first.fingerprint and again[5].caption == first[5].caption
+    assert (
+        not opened
+        and again.fingerprint == first.fingerprint
+        and again[5].caption == first[5].caption
+    )
     assert again.classes == first.classes
     write_shards(tmp_path / "s", count=9)
     assert len(Shards(pattern, cache)) == 9 and len(opened) == 2
@@ -249,7 +295,13 @@ def test_bad_image_in_a_shard_is_replaced_and_noted(tmp_path):
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
         for i in range(3):
             image = b"broken" if i == 1 else scene(0, i, 16).image
-            sink.write({"__key__": str(i), **({"jpg": image} if i == 1 else {"png": image}), "txt": f"text {i}"})
+            sink.write(
+                {
+                    "__key__": str(i),
+                    **({"jpg": image} if i == 1 else {"png": image}),
+                    "txt": f"text {i}",
+                }
+            )
     data = Shards(str(tmp_path / "a.tar"))
     assert [data[i].caption for i in range(3)] == ["text 0", "text 2", "text 2"]
     assert len(data.bad) == 1 and data.check() == data.bad
@@ -269,11 +321,15 @@ def test_a_mixed_folder_shows_all_classes_early_and_always_in_the_same_order(tmp
     root = folder_of(tmp_path / "set", cat=30, dog=30, owl=30)
     mixed, plain = ImageFolder(root, "train", mixed=True), ImageFolder(root, "train")
     first = [mixed[i].label for i in range(30)]
-    assert min(first.count(label) for label in range(3)) >= 4 and {plain[i].label for i in range(30)} == {0}
+    assert min(first.count(label) for label in range(3)) >= 4 and {
+        plain[i].label for i in range(30)
+    } == {0}
     assert sorted(mixed[i].name for i in range(90)) == [plain[i].name for i in range(90)]
     again = ImageFolder(root, "train", mixed=True)
     assert [again[i].name for i in range(90)] == [mixed[i].name for i in range(90)]
-    assert all(s.name.split("/")[1] == mixed.classes[s.label] for s in (mixed[i] for i in range(90)))
+    assert all(
+        s.name.split("/")[1] == mixed.classes[s.label] for s in (mixed[i] for i in range(90))
+    )
 
 
 # --- catalogue ---------------------------------------------------------------------------------------------------------
@@ -282,9 +338,9 @@ def test_a_mixed_folder_shows_all_classes_early_and_always_in_the_same_order(tmp
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     root = Path(__file__).parents[1]
-    made = config.load(root / "params.yaml", scale="smoke")
+    made = load_settings(root / "params.yaml", scale="smoke")
     monkeypatch.chdir(tmp_path)
-    return dataclasses.replace(made, world=config.World(pixels=16, train=5, val=3, test=2))
+    return dataclasses.replace(made, world=WorldSettings(pixels=16, train=5, val=3, test=2))
 
 
 def manifest_of(settings, role):
@@ -295,11 +351,15 @@ def test_prepare_draws_the_world_once_and_writes_a_manifest(settings, monkeypatc
     path = catalogue.prepare(settings, "labels", progress=False)
     assert path == settings.results / "data" / "labels.json"
     manifest = json.loads(path.read_text())
-    assert {split: about["samples"] for split, about in manifest.items()} == {"train": 5, "val": 3, "test": 2}
+    assert {split: about["samples"] for split, about in manifest.items()} == {
+        "train": 5,
+        "val": 3,
+        "test": 2,
+    }
     train = catalogue.open_dataset(settings, "labels", "train")
     assert isinstance(train, World) and manifest["train"]["fingerprint"] == train.fingerprint
     before = path.read_bytes()
-    monkeypatch.setattr(world, "scene", None)  # a second call draws nothing
+    monkeypatch.setattr(dataset, "scene", None)  # a second call draws nothing
     assert catalogue.prepare(settings, "labels", progress=False).read_bytes() == before
     assert manifest_of(settings, "eval") == manifest
 
@@ -308,7 +368,9 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=3, dog=2)
     (tmp_path / "photos" / "train" / "cat" / "001.png").write_bytes(b"broken")
     truth = write_shards(tmp_path / "pairs")
-    data = Data(labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world")
+    data = DataSettings(
+        labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world"
+    )
     settings = dataclasses.replace(settings, data_root=str(tmp_path), data=data)
     labels = manifest_of(settings, "labels")
     assert labels["train"]["unreadable"] == ["train/cat/001.png"]
@@ -326,9 +388,11 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
 def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=3)
     shutil.rmtree(tmp_path / "photos" / "test")
-    settings = dataclasses.replace(settings, data_root=str(tmp_path), data=Data(labels="folder:photos"))
+    settings = dataclasses.replace(
+        settings, data_root=str(tmp_path), data=DataSettings(labels="folder:photos")
+    )
     assert set(manifest_of(settings, "labels")) == {"train"}
-    settings = dataclasses.replace(settings, data=Data(eval="folder:photos"))
+    settings = dataclasses.replace(settings, data=DataSettings(eval="folder:photos"))
     with pytest.raises(ConfigError, match=r'data.use.eval = "folder:photos": it has no val split'):
         catalogue.prepare(settings, "eval", progress=False)
 

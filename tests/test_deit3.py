@@ -10,10 +10,12 @@ from PIL import Image
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional as F
 
-from registers.config import BackboneId, ConfigError, load
 from registers.data.sample import Sample
 from registers.methods.deit3 import Deit3, learning_rate
 from registers.methods.method import Progress
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.load import load_settings
 
 torch.set_num_threads(1)
 
@@ -37,8 +39,14 @@ class Stripes:
 
 def method(registers: int = 1, dataset=None, **recipe) -> Deit3:
     overrides = {f"recipes.deit3.{k}": v for k, v in recipe.items()}
-    small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2, "recipes.deit3.layer_scale": 1e-4}
-    settings = load({"scale": "laptop", "overrides": {**small, **overrides}})
+    small = {
+        "image_size": 16,
+        "sizes.base.width": 32,
+        "sizes.base.depth": 2,
+        "sizes.base.heads": 2,
+        "recipes.deit3.layer_scale": 1e-4,
+    }
+    settings = load_settings({"scale": "laptop", "overrides": {**small, **overrides}})
     torch.manual_seed(0)
     return Deit3(settings, BackboneId("deit3", registers, 0), dataset or Stripes())
 
@@ -67,7 +75,11 @@ def test_it_learns_stripes_with_the_whole_recipe():
     deit.eval()
     batch = batch_of(deit, 128)
     with torch.no_grad():
-        right = (deit.head(deit.backbone.summary(batch["image"])).argmax(1) == batch["label"]).float().mean()
+        right = (
+            (deit.head(deit.backbone.summary(batch["image"])).argmax(1) == batch["label"])
+            .float()
+            .mean()
+        )
     assert right > 0.9  # chance 0.5; standard error 0.03
     assert (first_scale == 1e-4).all()
     assert (deit.backbone.vit.blocks[0].ls1.gamma.abs().mean()) > 1e-3  # LayerScale opened
@@ -97,7 +109,9 @@ def test_in1k_binarises_the_mixture_and_repeats_images():
     seed(1)
     images, _ = deit.mix(batch["image"].clone(), batch["label"])
     logits = deit.head(deit.backbone(images).cls)
-    assert torch.allclose(loss, F.binary_cross_entropy_with_logits(logits, torch.ones(8, 2)), rtol=1e-5)
+    assert torch.allclose(
+        loss, F.binary_cross_entropy_with_logits(logits, torch.ones(8, 2)), rtol=1e-5
+    )
 
 
 def test_mixing_a_shard_equals_a_shard_of_the_mixture():
@@ -118,7 +132,12 @@ def test_weight_decay_spares_one_dimensional_and_prefix_parameters():
     names = {id(p): n for n, p in deit.named_parameters()}
     kept_names = {names[id(p)] for p in kept["params"]}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.02, 0.0)
-    assert {"backbone.vit.pos_embed", "backbone.vit.cls_token", "backbone.vit.reg_token", "backbone.vit.blocks.0.ls1.gamma"} <= kept_names
+    assert {
+        "backbone.vit.pos_embed",
+        "backbone.vit.cls_token",
+        "backbone.vit.reg_token",
+        "backbone.vit.blocks.0.ls1.gamma",
+    } <= kept_names
     assert all(p.ndim > 1 for p in decayed["params"])
     assert len(decayed["params"]) + len(kept["params"]) == len(names)
     assert method(recipe="in1k").optimizer().param_groups[0]["weight_decay"] == 0.05
@@ -127,19 +146,30 @@ def test_weight_decay_spares_one_dimensional_and_prefix_parameters():
 def test_drop_path_is_constant_and_layer_scale_starts_at_1e_4():
     deit = method(**{"size": "base"})
     assert deit.backbone.architecture.layer_scale == 1e-4
-    settings = load({"scale": "laptop", "overrides": {"sizes.base.drop_path": 0.2, "recipes.deit3.layer_scale": 1e-4}})
+    settings = load_settings(
+        {
+            "scale": "laptop",
+            "overrides": {"sizes.base.drop_path": 0.2, "recipes.deit3.layer_scale": 1e-4},
+        }
+    )
     blocks = Deit3(settings, BackboneId("deit3", 0, 0), Stripes()).backbone.vit.blocks
-    assert {b.drop_path1.drop_prob for b in blocks} | {b.drop_path2.drop_prob for b in blocks} == {0.2}
+    assert {b.drop_path1.drop_prob for b in blocks} | {b.drop_path2.drop_prob for b in blocks} == {
+        0.2
+    }
 
 
 def test_learning_rate_equals_timms_schedule():
     from timm.scheduler import CosineLRScheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    official = CosineLRScheduler(optimizer, t_initial=240, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6)
+    official = CosineLRScheduler(
+        optimizer, t_initial=240, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6
+    )
     for step in range(240):
         official.step(step)
-        assert math.isclose(optimizer.param_groups[0]["lr"], learning_rate(step, 240, 5, 1e-3), rel_tol=1e-9)
+        assert math.isclose(
+            optimizer.param_groups[0]["lr"], learning_rate(step, 240, 5, 1e-3), rel_tol=1e-9
+        )
 
 
 def test_the_last_block_for_cls_alone_gives_the_same_gradients():

@@ -10,24 +10,37 @@ from lightly.loss import DINOLoss
 from PIL import Image
 from torch.nn import functional as F
 
-from registers import config
-from registers.config import BackboneId
 from registers.data.sample import Sample
 from registers.methods.dino import Dino
 from registers.methods.method import Progress
 from registers.methods.schedules import cosine
+from registers.settings.backbone_id import BackboneId
+from registers.settings.load import load_settings
+from registers.settings.recipes import DinoRecipe, SizeSettings
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
-TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
+TINY = {"tiny": SizeSettings(width=32, depth=4, heads=2)}
 SIZES = dict(
-    size="tiny", patch=4, steps=6, batch=4, lr=1e-3, warmup=0, prototypes=32, head_hidden=24, bottleneck=16, local_crops=2, local_size=16
+    size="tiny",
+    patch=4,
+    steps=6,
+    batch=4,
+    lr=1e-3,
+    warmup=0,
+    prototypes=32,
+    head_hidden=24,
+    bottleneck=16,
+    local_crops=2,
+    local_size=16,
 )
 
 
 def recipe(registers: int = 1, **changes) -> Dino:
-    loaded = config.load({"scale": "smoke"})
-    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"dino": config.Dino(**{**SIZES, **changes})})
+    loaded = load_settings({"scale": "smoke"})
+    settings = dataclasses.replace(
+        loaded, image_size=32, sizes=TINY, recipes={"dino": DinoRecipe(**{**SIZES, **changes})}
+    )
     torch.manual_seed(0)
     return Dino(settings, BackboneId("dino", registers, 0), dataset=None).train()
 
@@ -39,7 +52,9 @@ def batch(method: Dino, size: int = 4) -> dict[str, torch.Tensor]:
     for i in range(size):
         low, high = np.random.default_rng(i).uniform(0, 255, (2, 3))
         ramp = np.linspace(0, 1, 40)[:, None, None]
-        image = Image.fromarray(np.broadcast_to(low + (high - low) * ramp, (40, 40, 3)).astype(np.uint8))
+        image = Image.fromarray(
+            np.broadcast_to(low + (high - low) * ramp, (40, 40, 3)).astype(np.uint8)
+        )
         examples.append(method.augment(Sample(image)))
     return {key: torch.stack([e[key] for e in examples]) for key in examples[0]}
 
@@ -116,7 +131,12 @@ def test_the_student_learns_what_a_teacher_that_stands_still_says():
     images = examples["global"].transpose(0, 1).flatten(0, 1)
     for _ in range(40):  # the centre arrives at the mean of the teacher's outputs
         method.teach(images, 0.04)
-    torch.testing.assert_close(method.center, method.teacher_head(method.backbone.summary(images)).mean(dim=0), rtol=0.1, atol=1e-3)
+    torch.testing.assert_close(
+        method.center,
+        method.teacher_head(method.backbone.summary(images)).mean(dim=0),
+        rtol=0.1,
+        atol=1e-3,
+    )
     for i in range(40):
         method.schedule(optimizer, Progress(i, 60))
         loss = method(examples, Progress(i, 60))["loss"]

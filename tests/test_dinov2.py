@@ -13,26 +13,41 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from registers import config
-from registers.config import BackboneId, ConfigError
 from registers.data.sample import Sample
 from registers.losses import dino_loss, ibot_loss, koleo, sinkhorn_knopp
 from registers.methods.dinov2 import Dinov2, block_mask
 from registers.methods.method import Progress
 from registers.methods.schedules import cosine
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.load import load_settings
+from registers.settings.recipes import Dinov2Recipe, SizeSettings
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 
-TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
+TINY = {"tiny": SizeSettings(width=32, depth=4, heads=2)}
 HEADS = dict(prototypes=64, head_hidden=32, dino_bottleneck=64, ibot_bottleneck=32)
-SIZES = dict(size="tiny", patch=4, steps=6, batch=8, lr=1e-3, warmup=2, layer_scale=0.1, local_crops=4, local_size=16, **HEADS)
+SIZES = dict(
+    size="tiny",
+    patch=4,
+    steps=6,
+    batch=8,
+    lr=1e-3,
+    warmup=2,
+    layer_scale=0.1,
+    local_crops=4,
+    local_size=16,
+    **HEADS,
+)
 
 
 def recipe(registers: int = 2, **changes) -> Dinov2:
     """A tiny DINOv2 on 32 pixels, in training mode."""
-    loaded = config.load({"scale": "smoke"})
-    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"dinov2": config.Dinov2(**{**SIZES, **changes})})
+    loaded = load_settings({"scale": "smoke"})
+    settings = dataclasses.replace(
+        loaded, image_size=32, sizes=TINY, recipes={"dinov2": Dinov2Recipe(**{**SIZES, **changes})}
+    )
     torch.manual_seed(0)
     return Dinov2(settings, BackboneId("dinov2", registers, 0), dataset=None).train()
 
@@ -41,7 +56,11 @@ def picture(seed: int, pixels: int = 40) -> Sample:
     """A gradient between two random colours."""
     low, high = np.random.default_rng(seed).uniform(0, 255, (2, 3))
     ramp = np.linspace(0, 1, pixels)[:, None, None]
-    return Sample(Image.fromarray(np.broadcast_to(low + (high - low) * ramp, (pixels, pixels, 3)).astype(np.uint8)))
+    return Sample(
+        Image.fromarray(
+            np.broadcast_to(low + (high - low) * ramp, (pixels, pixels, 3)).astype(np.uint8)
+        )
+    )
 
 
 def batch(method: Dinov2, size: int = 4) -> dict[str, torch.Tensor]:
@@ -51,7 +70,10 @@ def batch(method: Dinov2, size: int = 4) -> dict[str, torch.Tensor]:
 
 
 def step(
-    method: Dinov2, optimizer: torch.optim.Optimizer, examples: dict[str, torch.Tensor], progress: Progress
+    method: Dinov2,
+    optimizer: torch.optim.Optimizer,
+    examples: dict[str, torch.Tensor],
+    progress: Progress,
 ) -> dict[str, torch.Tensor]:
     """One step as train.py takes it."""
     method.schedule(optimizer, progress)
@@ -98,7 +120,9 @@ def test_one_of_the_two_global_crops_is_masked_at_a_ratio_of_a_tenth_to_a_half()
 
 @pytest.mark.parametrize("registers", [0, 1, 4])
 def test_masks_and_registers_do_not_interfere(registers):
-    from lightly.models.modules import MaskedVisionTransformerTIMM  # slow; the processes below need none of it
+    from lightly.models.modules import (
+        MaskedVisionTransformerTIMM,  # slow; the processes below need none of it
+    )
 
     method = recipe(registers=registers).eval()
     student = method.student
@@ -112,11 +136,18 @@ def test_masks_and_registers_do_not_interfere(registers):
     hidden = torch.cat([torch.zeros(3, 1 + registers, dtype=torch.bool), mask], dim=1)
     with torch.no_grad():
         ours = student(images, mask, method.mask_token)
-        wrapped = MaskedVisionTransformerTIMM(student.vit, token, weight_initialization="skip", pos_embed_initialization="skip")
+        wrapped = MaskedVisionTransformerTIMM(
+            student.vit, token, weight_initialization="skip", pos_embed_initialization="skip"
+        )
         theirs = wrapped.encode(images, mask=hidden)
         entering = student.split(student.embed(images, mask, method.mask_token))
         unmasked = student.split(student.embed(images))
-    torch.testing.assert_close(torch.cat([ours.cls[:, None], ours.registers, ours.patches], dim=1), theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([ours.cls[:, None], ours.registers, ours.patches], dim=1),
+        theirs,
+        rtol=1e-4,
+        atol=1e-5,
+    )
     assert ours.registers.shape[1] == registers and ours.patches.shape[1] == 64
     torch.testing.assert_close(entering.cls, unmasked.cls, rtol=0, atol=0)
     torch.testing.assert_close(entering.registers, unmasked.registers, rtol=0, atol=0)
@@ -145,25 +176,37 @@ def test_the_loss_is_the_official_sum_of_its_three_terms():
     method = recipe()
     examples, progress = batch(method), Progress(1, 6)
     losses = method(examples, progress)
-    assert losses["dino"] > 0 and losses["ibot"] > 0 and losses["koleo"].abs() > 0  # none is missing
-    torch.testing.assert_close(losses["loss"], losses["dino"] + losses["ibot"] + 0.1 * losses["koleo"])
+    assert (
+        losses["dino"] > 0 and losses["ibot"] > 0 and losses["koleo"].abs() > 0
+    )  # none is missing
+    torch.testing.assert_close(
+        losses["loss"], losses["dino"] + losses["ibot"] + 0.1 * losses["koleo"]
+    )
 
     # the same from single views, with no batching of ours
     temperature = method.temperature(progress)
     views, masks = examples["global"].unbind(1), examples["mask"].unbind(1)
     with torch.no_grad():
         teacher = [method.backbone(view) for view in views]
-        cls = sinkhorn_knopp(torch.cat([method.teacher_dino_head(t.cls) for t in teacher]), temperature).unflatten(0, (2, -1))
+        cls = sinkhorn_knopp(
+            torch.cat([method.teacher_dino_head(t.cls) for t in teacher]), temperature
+        ).unflatten(0, (2, -1))
         seen = torch.cat([t.patches[m] for t, m in zip(teacher, masks)])
         patches = sinkhorn_knopp(method.teacher_ibot_head(seen), temperature)
-        student = [method.student(view, mask, method.mask_token) for view, mask in zip(views, masks)]
+        student = [
+            method.student(view, mask, method.mask_token) for view, mask in zip(views, masks)
+        ]
         local = [method.student(view).cls for view in examples["local"].unbind(1)]
-        dino = dino_loss(torch.stack([method.dino_head(c) for c in [*(s.cls for s in student), *local]]), cls)
+        dino = dino_loss(
+            torch.stack([method.dino_head(c) for c in [*(s.cls for s in student), *local]]), cls
+        )
         hidden = method.ibot_head(torch.cat([s.patches[m] for s, m in zip(student, masks)]))
         ibot = ibot_loss(hidden, patches, torch.cat(masks))
     torch.testing.assert_close(losses["dino"], dino, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(losses["ibot"], ibot, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(losses["koleo"], sum(koleo(s.cls) for s in student), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        losses["koleo"], sum(koleo(s.cls) for s in student), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_without_local_crops_the_two_global_ones_remain():
@@ -177,7 +220,12 @@ def test_learning_lowers_the_loss_and_spreads_the_features():
 
     def spread() -> float:
         with torch.no_grad():
-            return F.normalize(method.backbone(examples["global"][:, 0]).cls, dim=-1).std(dim=0).mean().item()
+            return (
+                F.normalize(method.backbone(examples["global"][:, 0]).cls, dim=-1)
+                .std(dim=0)
+                .mean()
+                .item()
+            )
 
     before, losses = spread(), []
     for i in range(25):
@@ -192,11 +240,15 @@ def test_learning_lowers_the_loss_and_spreads_the_features():
 def test_the_teacher_is_the_moving_average_of_the_student_and_learns_by_nothing_else():
     method = recipe(momentum=0.9)
     before = [p.clone() for p in method.backbone.parameters()]
-    assert all(torch.equal(t, s) for t, s in zip(before, method.student.parameters()))  # they start equal
+    assert all(
+        torch.equal(t, s) for t, s in zip(before, method.student.parameters())
+    )  # they start equal
     optimizer = method.optimizer()
     step(method, optimizer, batch(method), Progress(1, 6))
     momentum = cosine(1, 6, 0.9, 1.0)
-    for old, teacher, student in zip(before, method.backbone.parameters(), method.student.parameters()):
+    for old, teacher, student in zip(
+        before, method.backbone.parameters(), method.student.parameters()
+    ):
         torch.testing.assert_close(teacher, momentum * old + (1 - momentum) * student)
         assert teacher.grad is None
     mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -236,7 +288,9 @@ def test_parameter_groups_follow_the_official_rules():
     for name, expected in cases.items():
         assert (found[name]["lr"], found[name]["weight_decay"]) == pytest.approx(expected), name
     trained = {n for n, p in method.named_parameters() if p.requires_grad}
-    assert set(found) == trained and not any("teacher" in n or n.startswith("backbone") for n in trained)
+    assert set(found) == trained and not any(
+        "teacher" in n or n.startswith("backbone") for n in trained
+    )
 
 
 def test_the_last_layer_stands_still_at_first():
@@ -251,13 +305,23 @@ def test_the_last_layer_stands_still_at_first():
 
 def test_schedules_hit_the_official_values():
     lr = [cosine(i, 100, 1.0, 0.1, warmup=10) for i in range(101)]
-    assert lr[0] == 0 and lr[9] == 1 and lr[10] == 1 and lr[55] == pytest.approx(0.55) and lr[100] == 0.1
+    assert (
+        lr[0] == 0
+        and lr[9] == 1
+        and lr[10] == 1
+        and lr[55] == pytest.approx(0.55)
+        and lr[100] == 0.1
+    )
     # CosineScheduler of dinov2/utils/utils.py, written with numpy
     places = np.arange(90)
-    expected = np.concatenate([np.linspace(0, 1, 10), 0.1 + 0.45 * (1 + np.cos(np.pi * places / 90))])
+    expected = np.concatenate(
+        [np.linspace(0, 1, 10), 0.1 + 0.45 * (1 + np.cos(np.pi * places / 90))]
+    )
     np.testing.assert_allclose(lr[:100], expected)
     method = recipe(temperature_warmup=3)
-    assert [method.temperature(Progress(i, 6)) for i in range(5)] == pytest.approx([0.04, 0.055, 0.07, 0.07, 0.07])
+    assert [method.temperature(Progress(i, 6)) for i in range(5)] == pytest.approx(
+        [0.04, 0.055, 0.07, 0.07, 0.07]
+    )
     assert method.momentum(Progress(0, 6)) == 0.994 and method.momentum(Progress(6, 6)) == 1
 
 
@@ -267,10 +331,18 @@ def test_each_sub_module_is_clipped_for_itself():
     small = method.ibot_head.mlp[0].bias.grad.norm()
     norms = method.before_update(Progress(0, 6))
     assert norms["gradient/backbone"] > 3
-    clipped = torch.stack([p.grad.norm() for p in [*method.student.parameters(), method.mask_token] if p.grad is not None]).norm()
+    clipped = torch.stack(
+        [
+            p.grad.norm()
+            for p in [*method.student.parameters(), method.mask_token]
+            if p.grad is not None
+        ]
+    ).norm()
     assert clipped.item() == pytest.approx(3, rel=1e-3)
     factor = min(1.0, 3 / norms["gradient/ibot_head"])
-    assert method.ibot_head.mlp[0].bias.grad.norm().item() == pytest.approx(small.item() * factor, rel=1e-3)
+    assert method.ibot_head.mlp[0].bias.grad.norm().item() == pytest.approx(
+        small.item() * factor, rel=1e-3
+    )
 
 
 def test_a_batch_of_one_is_refused_in_one_line():
@@ -311,7 +383,12 @@ def test_two_processes_have_the_loss_and_gradients_of_one():
         port = str(found.getsockname()[1])
     here = str(Path(__file__).parent)
     ranks = [
-        subprocess.Popen([sys.executable, "-c", PROCESS, here, rank, port], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in "01"
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, here, rank, port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in "01"
     ]
     answers = [rank.communicate(timeout=120) for rank in ranks]
     assert answers[0][0].strip() == b"equal", answers[0][1].decode()

@@ -9,11 +9,19 @@ from PIL import Image
 from plain_lost import plain_lost
 from torchvision.ops import box_iou
 
-from registers.config import Discovery
 from registers.data.sample import Sample
-from registers.evals.boxes import attended, component_boxes, corloc, dino_seg, found, iou, largest_box
+from registers.evals.boxes import (
+    attended,
+    component_boxes,
+    corloc,
+    dino_seg,
+    found,
+    iou,
+    largest_box,
+)
 from registers.evals.discovery import Choice, choices, discover, look, lost, padded, untuned
 from registers.models.backbone import Architecture, build, split_tokens
+from registers.settings.questions import DiscoverySettings
 from registers.tokens import attention, capture
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
@@ -27,14 +35,22 @@ def test_iou_equals_torchvision_and_hand():
     boxes = np.concatenate([corners.min(1), corners.max(1) + 1], axis=1)
     expected = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
     assert np.allclose([iou(b, boxes) for b in boxes], expected, atol=1e-12)
-    assert iou([0, 0, 2, 2], np.array([[1, 1, 3, 3], [2, 0, 4, 2], [0, 0, 0, 0]])).tolist() == [1 / 7, 0, 0]
+    assert iou([0, 0, 2, 2], np.array([[1, 1, 3, 3], [2, 0, 4, 2], [0, 0, 0, 0]])).tolist() == [
+        1 / 7,
+        0,
+        0,
+    ]
     assert iou([0, 0, 0, 0], np.array([[0, 0, 0, 0]])).tolist() == [0]
 
 
 def test_corloc_counts_a_half_as_found_and_any_true_box():
     assert found([0, 0, 2, 1], np.array([[0, 0, 1, 1]]))  # exactly 0.5
     assert not found([0, 0, 201, 1], np.array([[0, 0, 100, 1]]))
-    truths = [np.array([[5, 5, 6, 6], [0, 0, 4, 4]]), np.array([[0, 0, 1, 1]]), np.array([[0, 0, 4, 4]])]
+    truths = [
+        np.array([[5, 5, 6, 6], [0, 0, 4, 4]]),
+        np.array([[0, 0, 1, 1]]),
+        np.array([[0, 0, 4, 4]]),
+    ]
     assert corloc([[0, 0, 4, 4]] * 3, truths) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="image 1: has no true box"):
         corloc([[0, 0, 4, 4]] * 2, [truths[0], np.zeros((0, 4))])
@@ -66,7 +82,9 @@ def test_baselines_choose_by_patches_or_by_box():
     assert component_boxes(mask, "box").tolist() == [[5, 0, 8, 3]]
     assert component_boxes(np.zeros((1, 2, 3), bool), "box").tolist() == [[0, 0, 3, 2]]
     rows = torch.from_numpy(mask.reshape(1, -1).astype(np.float32))
-    assert dino_seg(rows, (6, 8), mass=0.999).tolist() == [[0, 0, 3, 2]] and largest_box(rows, (6, 8)).tolist() == [[5, 0, 8, 3]]
+    assert dino_seg(rows, (6, 8), mass=0.999).tolist() == [[0, 0, 3, 2]] and largest_box(
+        rows, (6, 8)
+    ).tolist() == [[5, 0, 8, 3]]
 
 
 class Scenes:
@@ -93,18 +111,25 @@ class Scenes:
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(3)
-    built = build(Architecture(width=24, depth=2, heads=2, patch=4, image=16, registers=2), name="openclip-r2-s0").eval()
+    built = build(
+        Architecture(width=24, depth=2, heads=2, patch=4, image=16, registers=2),
+        name="openclip-r2-s0",
+    ).eval()
     for block in built.vit.blocks:
         torch.nn.init.normal_(block.attn.qkv.weight, std=0.3)
     return built
 
 
-SETTINGS = Discovery(images=100, tune_images=100, batch=2, layers=(-1, -2), biases=(0.0, -0.2), pictures=2)
+SETTINGS = DiscoverySettings(
+    images=100, tune_images=100, batch=2, layers=(-1, -2), biases=(0.0, -0.2), pictures=2
+)
 
 
 @pytest.fixture(scope="module")
 def result(backbone):
-    return discover(backbone, Scenes(), SETTINGS, mean=MEAN, std=STD, tune_on=Scenes(), progress=False)
+    return discover(
+        backbone, Scenes(), SETTINGS, mean=MEAN, std=STD, tune_on=Scenes(), progress=False
+    )
 
 
 def slow(backbone, choice: Choice) -> list[bool]:
@@ -120,7 +145,16 @@ def slow(backbone, choice: Choice) -> list[bool]:
         patches = torch.cat(list(split_tokens(heads, backbone.registers).patches), dim=-1).numpy()
         x0, y0, x1, y1 = plain_lost(patches, (height, width), bias=choice.bias).box
         box = [x0 * 4, y0 * 4, min(x1 * 4, sample.image.width), min(y1 * 4, sample.image.height)]
-        hits.append(bool(np.max(box_iou(torch.tensor([box]).double(), torch.from_numpy(sample.boxes).double()).numpy()) >= 0.5))
+        hits.append(
+            bool(
+                np.max(
+                    box_iou(
+                        torch.tensor([box]).double(), torch.from_numpy(sample.boxes).double()
+                    ).numpy()
+                )
+                >= 0.5
+            )
+        )
     return hits
 
 
@@ -128,13 +162,20 @@ def test_discover_equals_the_slow_path_image_by_image(backbone, result):
     rows = {row.metric: row for row in result[0]}
     row, hits = rows["corloc"], slow(backbone, untuned(backbone))
     assert row.value == np.mean(hits) and row.n == 6 and row.token == "v" and row.layer == 2
-    assert "2 of 8 images left out, the first: scene 2: not a readable image" in row.note and 0 < row.low < row.value < row.high < 1
-    assert row.chance == np.mean([found((0, 0, *Scenes()[i].image.size), Scenes()[i].boxes) for i in (0, 1, 3, 5, 6, 7)])
+    assert (
+        "2 of 8 images left out, the first: scene 2: not a readable image" in row.note
+        and 0 < row.low < row.value < row.high < 1
+    )
+    assert row.chance == np.mean(
+        [found((0, 0, *Scenes()[i].image.size), Scenes()[i].boxes) for i in (0, 1, 3, 5, 6, 7)]
+    )
     for facet in "kqv":
         raw = [
             r
             for r in result[0]
-            if r.metric == "corloc_choice" and (r.token, r.layer, r.x) == (facet, 2, 0) and "normalisation none" in r.note
+            if r.metric == "corloc_choice"
+            and (r.token, r.layer, r.x) == (facet, 2, 0)
+            and "normalisation none" in r.note
         ]
         assert len(raw) == 1 and raw[0].value == np.mean(slow(backbone, Choice(facet)))
 
@@ -146,20 +187,48 @@ def test_tuning_tries_the_grid_and_takes_the_best(backbone, result):
     assert tuned.value == max(row.value for row in tried)  # tuned on the same images here
     assert "tuned on 6 images of scenes val, best of 36" in tuned.note
     raw = {row.x for row in tried if "normalisation none" in row.note}
-    assert len(raw) == 7 and min(raw) < 0, "a bias on raw features is in units of their own squared norm"
+    assert len(raw) == 7 and min(raw) < 0, (
+        "a bias on raw features is in units of their own squared norm"
+    )
 
 
 def test_the_grid_is_what_the_settings_say(backbone):
-    small = replace(SETTINGS, facets=("v", "q"), normalisations=("l2",), layers=(-2,), biases=(0.1,))
+    small = replace(
+        SETTINGS, facets=("v", "q"), normalisations=("l2",), layers=(-2,), biases=(0.1,)
+    )
     assert choices(small) == [Choice("v", -2, "l2", 0.1), Choice("q", -2, "l2", 0.1)]
-    rows, _ = discover(backbone, Scenes(), replace(small, pictures=0), mean=MEAN, std=STD, tune_on=Scenes(), progress=False)
-    assert {(r.token, r.layer, r.x) for r in rows if r.metric == "corloc_choice"} == {("v", 1, 0.1), ("q", 1, 0.1)}
-    assert next(r for r in rows if r.metric == "corloc").token == "v"  # untuned is the published setting whatever the grid
+    rows, _ = discover(
+        backbone,
+        Scenes(),
+        replace(small, pictures=0),
+        mean=MEAN,
+        std=STD,
+        tune_on=Scenes(),
+        progress=False,
+    )
+    assert {(r.token, r.layer, r.x) for r in rows if r.metric == "corloc_choice"} == {
+        ("v", 1, 0.1),
+        ("q", 1, 0.1),
+    }
+    assert (
+        next(r for r in rows if r.metric == "corloc").token == "v"
+    )  # untuned is the published setting whatever the grid
 
 
 def test_without_a_tuning_split_nothing_is_tuned(backbone):
-    rows, arrays = discover(backbone, Scenes(), Discovery(images=2, pictures=0), mean=MEAN, std=STD, progress=False)
-    assert [row.metric for row in rows] == ["corloc", "corloc_dino_seg", "corloc_largest_box"] and not arrays
+    rows, arrays = discover(
+        backbone,
+        Scenes(),
+        DiscoverySettings(images=2, pictures=0),
+        mean=MEAN,
+        std=STD,
+        progress=False,
+    )
+    assert [row.metric for row in rows] == [
+        "corloc",
+        "corloc_dino_seg",
+        "corloc_largest_box",
+    ] and not arrays
     assert all(row.n == 2 for row in rows) and "chosen on these images" in rows[1].note
 
 
@@ -171,7 +240,9 @@ def test_pictures_hold_every_step(backbone, result):
         for facet in "kqv":
             score, seed = arrays[f"{image}_{facet}_score"], arrays[f"{image}_{facet}_seed"]
             assert score.shape == grid and score[tuple(seed)] == score.max()
-            assert (arrays[f"{image}_{facet}_mask"] == (arrays[f"{image}_{facet}_expansion"] > 0)).all()
+            assert (
+                arrays[f"{image}_{facet}_mask"] == (arrays[f"{image}_{facet}_expansion"] > 0)
+            ).all()
             assert arrays[f"{image}_{facet}_component"][tuple(seed)]
 
 
@@ -188,7 +259,10 @@ def test_pictures_hold_the_boxes_that_were_counted(backbone, result):
         size = np.array([sample.image.size])
         assert arrays[f"{image}_tuned_box"].tolist() == steps.pixels(4, size)[0].tolist()
         around = dino_seg(attended_BHP[:, head], grid)[0] * 4
-        assert arrays[f"{image}_dino_seg_box"].tolist() == np.minimum(around, np.tile(size[0], 2)).tolist()
+        assert (
+            arrays[f"{image}_dino_seg_box"].tolist()
+            == np.minimum(around, np.tile(size[0], 2)).tolist()
+        )
 
 
 def test_look_sees_what_the_bank_sees(backbone):
@@ -206,13 +280,22 @@ def test_look_sees_what_the_bank_sees(backbone):
 
 
 def test_the_published_setting_and_the_order_of_choices():
-    names = {"deit3-r0-s0": "v", "openclip-r4-s0": "v", "dinov2-giant-r0-s0": "k", "timm/some_vit": "k"}
+    names = {
+        "deit3-r0-s0": "v",
+        "openclip-r4-s0": "v",
+        "dinov2-giant-r0-s0": "k",
+        "timm/some_vit": "k",
+    }
     for name, facet in names.items():
         backbone = type("Named", (), {"name": name})
         assert untuned(backbone) == Choice(facet, -1, "none", 0.0)
-    grid = choices(Discovery(), {("k", -1): 4.0})
-    assert grid[0] == Choice() and len(set(grid)) == len(grid)  # the published one first, so that it wins ties
-    assert {c.bias for c in grid if c.facet == "k" and c.layer == -1 and c.normalisation == "none"} == {4 * b for b in Discovery().biases}
+    grid = choices(DiscoverySettings(), {("k", -1): 4.0})
+    assert grid[0] == Choice() and len(set(grid)) == len(
+        grid
+    )  # the published one first, so that it wins ties
+    assert {
+        c.bias for c in grid if c.facet == "k" and c.layer == -1 and c.normalisation == "none"
+    } == {4 * b for b in DiscoverySettings().biases}
 
 
 def test_no_usable_image_is_one_clear_line(backbone):
@@ -220,7 +303,11 @@ def test_no_usable_image_is_one_clear_line(backbone):
         SIZES = [(8, 8)]
 
         def __getitem__(self, index):
-            return Sample(Image.new("RGB", (8, 8)), name="x.jpg", boxes=np.zeros((0, 4), np.float32))
+            return Sample(
+                Image.new("RGB", (8, 8)), name="x.jpg", boxes=np.zeros((0, 4), np.float32)
+            )
 
-    with pytest.raises(ValueError, match=r"none of 1 images can be used; the first: x\.jpg: has no boxes"):
+    with pytest.raises(
+        ValueError, match=r"none of 1 images can be used; the first: x\.jpg: has no boxes"
+    ):
         discover(backbone, Empty(), SETTINGS, mean=MEAN, std=STD, progress=False)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registers.data import download as module
-from registers.data.download import SETS, Archive, DownloadError, Set, download, extract, fetch
-from registers.data.folders import ImageFolder
+from registers.readers import download as module
+from registers.readers.download import SETS, Archive, DownloadError, Set, download, extract, fetch
+from registers.readers.image_folder import ImageFolder
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8).tobytes()
 SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
@@ -59,9 +59,17 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.cuts, server.ignores_range, server.asked, server.errors = {"/set.bin": CONTENT}, 0, False, [], []
+    server.files, server.cuts, server.ignores_range, server.asked, server.errors = (
+        {"/set.bin": CONTENT},
+        0,
+        False,
+        [],
+        [],
+    )
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -75,7 +83,9 @@ def get(server, target: Path, **more) -> Path:
 
 def test_download_and_nothing_to_do(server, tmp_path):
     target = get(server, tmp_path / "a" / "set.bin", sha256=SHA256, md5=MD5)
-    assert target.read_bytes() == CONTENT and [p.name for p in target.parent.iterdir()] == ["set.bin"]
+    assert target.read_bytes() == CONTENT and [p.name for p in target.parent.iterdir()] == [
+        "set.bin"
+    ]
     get(server, target, sha256=SHA256)
     assert server.asked == [None]
 
@@ -112,7 +122,9 @@ def test_server_that_ignores_range_starts_over(server, tmp_path, cuts):
 
 def test_corrupted_file_is_deleted_and_named(server, tmp_path):
     server.files["/set.bin"] = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    with pytest.raises(DownloadError, match=f"set.bin: sha256 is [0-9a-f]+, expected {SHA256}; the file is deleted") as error:
+    with pytest.raises(
+        DownloadError, match=f"set.bin: sha256 is [0-9a-f]+, expected {SHA256}; the file is deleted"
+    ) as error:
         get(server, tmp_path / "set.bin", sha256=SHA256)
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
@@ -134,7 +146,9 @@ def test_gives_up_after_some_attempts_and_keeps_the_part(server, tmp_path):
     server.cuts = 99
     with pytest.raises(DownloadError, match=r"not complete after 3 attempts.*a next call goes on"):
         get(server, tmp_path / "set.bin", attempts=3)
-    assert (tmp_path / "set.bin.part").read_bytes() == CONTENT[: (tmp_path / "set.bin.part").stat().st_size]
+    assert (tmp_path / "set.bin.part").read_bytes() == CONTENT[
+        : (tmp_path / "set.bin.part").stat().st_size
+    ]
 
 
 def make_tar(path: Path, *members: tuple[str, bytes | str], kind: bytes = tarfile.SYMTYPE) -> Path:
@@ -162,7 +176,10 @@ def make_zip(path: Path, *members: tuple[str, bytes], link: bool = False) -> Pat
 
 
 def test_extract_is_complete(tmp_path):
-    for archive in (make_tar(tmp_path / "a.tgz", ("d/x", b"1"), ("d/link", "x")), make_zip(tmp_path / "a.zip", ("d/x", b"1"))):
+    for archive in (
+        make_tar(tmp_path / "a.tgz", ("d/x", b"1"), ("d/link", "x")),
+        make_zip(tmp_path / "a.zip", ("d/x", b"1")),
+    ):
         folder = extract(archive, tmp_path / archive.suffix)
         assert (folder / "d" / "x").read_bytes() == b"1"
         with pytest.raises(DownloadError, match="exists already"):
@@ -187,7 +204,9 @@ def test_malicious_tar_is_refused(tmp_path, members):
     with pytest.raises(DownloadError, match=r"evil.tgz: refused") as error:
         extract(archive, tmp_path / "in" / "out")
     assert "\n" not in str(error.value)
-    assert [p.name for p in tmp_path.rglob("*")] == ["in", "evil.tgz"] and not Path("/evil-absolute").exists()
+    assert [p.name for p in tmp_path.rglob("*")] == ["in", "evil.tgz"] and not Path(
+        "/evil-absolute"
+    ).exists()
 
 
 def test_hard_link_and_device_are_refused(tmp_path):
@@ -199,7 +218,9 @@ def test_hard_link_and_device_are_refused(tmp_path):
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name, link", [("../evil", False), ("/evil", False), ("a\\..\\..\\evil", False), ("link", True)])
+@pytest.mark.parametrize(
+    "name, link", [("../evil", False), ("/evil", False), ("a\\..\\..\\evil", False), ("link", True)]
+)
 def test_malicious_zip_is_refused(tmp_path, name, link):
     archive = make_zip(tmp_path / "evil.zip", ("fine", b"1"), (name, b"/etc"), link=link)
     with pytest.raises(DownloadError, match=r"evil.zip: refused"):
@@ -223,7 +244,12 @@ def cifar_like() -> tuple[bytes, dict[str, np.ndarray]]:
     members.append(("cifar-10-batches-py/batches.meta", pickle.dumps({b"label_names": names})))
     for batch in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
         data = rng.integers(0, 256, (2, 3072), np.uint8)
-        members.append((f"cifar-10-batches-py/{batch}", pickle.dumps({b"data": data, b"labels": [1, 0]}, protocol=2)))
+        members.append(
+            (
+                f"cifar-10-batches-py/{batch}",
+                pickle.dumps({b"data": data, b"labels": [1, 0]}, protocol=2),
+            )
+        )
         tests = {"cat": data[0], "airplane": data[1]}
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
@@ -253,12 +279,21 @@ def test_fetch_cifar10_becomes_an_image_folder(server, tmp_path, monkeypatch):
 def test_fetch_voc_puts_both_archives_together(server, tmp_path, monkeypatch):
     archives = []
     for part in ("trainval", "test"):
-        file = make_tar(tmp_path / f"{part}.tar", (f"VOCdevkit/VOC2007/JPEGImages/{part}.jpg", b"1"), ("VOCdevkit/VOC2007/README", b"2"))
+        file = make_tar(
+            tmp_path / f"{part}.tar",
+            (f"VOCdevkit/VOC2007/JPEGImages/{part}.jpg", b"1"),
+            ("VOCdevkit/VOC2007/README", b"2"),
+        )
         server.files[f"/{part}.tar"] = file.read_bytes()
-        archives.append(Archive(f"{server.url}/{part}.tar", hashlib.md5(file.read_bytes()).hexdigest()))
+        archives.append(
+            Archive(f"{server.url}/{part}.tar", hashlib.md5(file.read_bytes()).hexdigest())
+        )
     monkeypatch.setitem(SETS, "voc2007", Set(tuple(archives), SETS["voc2007"].arrange, ""))
     folder = fetch("voc2007", tmp_path / "root", progress=False)
-    assert sorted(p.name for p in (folder / "VOCdevkit/VOC2007/JPEGImages").iterdir()) == ["test.jpg", "trainval.jpg"]
+    assert sorted(p.name for p in (folder / "VOCdevkit/VOC2007/JPEGImages").iterdir()) == [
+        "test.jpg",
+        "trainval.jpg",
+    ]
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -278,7 +313,10 @@ def test_addresses_and_checksums_are_torchvisions():
 
     ours = {a.url: a.md5 for chosen in SETS.values() for a in chosen.archives}
     theirs = {CIFAR10.url: CIFAR10.tgz_md5}
-    theirs |= {DATASET_YEAR_DICT[year]["url"]: DATASET_YEAR_DICT[year]["md5"] for year in ("2007", "2007-test")}
+    theirs |= {
+        DATASET_YEAR_DICT[year]["url"]: DATASET_YEAR_DICT[year]["md5"]
+        for year in ("2007", "2007-test")
+    }
     assert ours == theirs
 
 

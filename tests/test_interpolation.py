@@ -3,12 +3,29 @@
 import pytest
 import torch
 
-from registers.interpolation import MODES, gradient, interpolation_rows, profile, resize
+from registers.exact.interpolation import MODES, gradient, interpolation_rows, profile, resize
 
 HALF = [0.341, 0.766, -0.050, 0.989, -0.145, 0.909, 0.124, 0.567]
 GOLDEN = {
     "size": HALF + HALF[::-1],
-    "offset": [0.358, 0.742, -0.001, 0.970, -0.145, 0.963, 0.015, 0.723, 0.381, 0.336, 0.760, -0.016, 0.976, -0.144, 0.955, 0.126],
+    "offset": [
+        0.358,
+        0.742,
+        -0.001,
+        0.970,
+        -0.145,
+        0.963,
+        0.015,
+        0.723,
+        0.381,
+        0.336,
+        0.760,
+        -0.016,
+        0.976,
+        -0.144,
+        0.955,
+        0.126,
+    ],
 }
 
 
@@ -21,12 +38,17 @@ def test_antialiasing_makes_it_flat():
     flat = profile("size+aa")
     assert flat.min() >= 0.36 and flat.max() < 0.495
     found = gradient("size"), gradient("size+aa")
-    assert [round(float(v), 3) for g in found for v in (g.min(), g.max())] == pytest.approx([-0.144, 0.978, 0.130, 0.242], abs=6e-4)
+    assert [round(float(v), 3) for g in found for v in (g.min(), g.max())] == pytest.approx(
+        [-0.144, 0.978, 0.130, 0.242], abs=6e-4
+    )
 
 
 def test_the_stripes_have_the_period_of_the_resize():
     """16 positions read at steps of 16 / 7: without antialiasing the spectrum peaks at 7 cycles, with it there is no peak."""
-    power = {mode: torch.fft.rfft(profile(mode) - profile(mode).mean()).abs() for mode in ("size", "size+aa")}
+    power = {
+        mode: torch.fft.rfft(profile(mode) - profile(mode).mean()).abs()
+        for mode in ("size", "size+aa")
+    }
     assert int(power["size"].argmax()) == 7
     assert power["size"][7] > 20 * power["size+aa"][7]
 
@@ -36,7 +58,9 @@ def test_gradient_is_separable_and_sums_to_the_outputs(mode):
     g, p = gradient(mode), profile(mode)
     assert torch.allclose(g, torch.outer(p, p), atol=1e-12)
     assert float(g.sum()) == pytest.approx(49)
-    finite = resize(torch.eye(256).double().view(256, 1, 16, 16), 7, mode).sum((1, 2, 3))  # by definition, one input at a time
+    finite = resize(torch.eye(256).double().view(256, 1, 16, 16), 7, mode).sum(
+        (1, 2, 3)
+    )  # by definition, one input at a time
     assert torch.allclose(finite.view(16, 16), g, atol=1e-12)
 
 

@@ -33,11 +33,15 @@ def test_contrastive_agrees_with_open_clip():
     image, text, scale = unit(8, 5).requires_grad_(), unit(8, 5), torch.tensor(14.3)
     ours, theirs = contrastive(image, text, scale), ClipLoss()(image, text, scale)
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(torch.autograd.grad(ours, image)[0], torch.autograd.grad(theirs, image)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, image)[0], torch.autograd.grad(theirs, image)[0]
+    )
 
 
 def test_sinkhorn_knopp_shares_the_images_among_all_prototypes():
-    logits = unit(40, 8) @ unit(10, 8).T + 0.5 * torch.eye(10)[0]  # prototype 0 is everybody's favourite
+    logits = (
+        unit(40, 8) @ unit(10, 8).T + 0.5 * torch.eye(10)[0]
+    )  # prototype 0 is everybody's favourite
     q = sinkhorn_knopp(logits, temperature=0.1, iterations=200)
     torch.testing.assert_close(q.sum(dim=1), torch.ones(40))
     torch.testing.assert_close(q.sum(dim=0), torch.full((10,), 4.0), rtol=1e-3, atol=0)
@@ -46,7 +50,9 @@ def test_sinkhorn_knopp_shares_the_images_among_all_prototypes():
 
 def test_sinkhorn_knopp_agrees_with_lightly_at_three_iterations():
     logits = unit(12, 6) @ unit(20, 6).T
-    torch.testing.assert_close(sinkhorn_knopp(logits, 0.05), sinkhorn(logits, iterations=3, epsilon=0.05))
+    torch.testing.assert_close(
+        sinkhorn_knopp(logits, 0.05), sinkhorn(logits, iterations=3, epsilon=0.05)
+    )
 
 
 def test_sinkhorn_knopp_of_nothing_is_nothing():
@@ -60,7 +66,12 @@ def test_dino_loss_is_log_k_for_a_student_that_knows_nothing():
 
 def test_dino_loss_compares_different_views_only():
     student, targets = torch.randn(4, 3, 6), torch.randn(2, 3, 6).softmax(dim=-1)
-    cross = [-(targets[t] * F.log_softmax(student[v] / 0.1, dim=-1)).sum(dim=-1).mean() for t in range(2) for v in range(4) if v != t]
+    cross = [
+        -(targets[t] * F.log_softmax(student[v] / 0.1, dim=-1)).sum(dim=-1).mean()
+        for t in range(2)
+        for v in range(4)
+        if v != t
+    ]
     torch.testing.assert_close(dino_loss(student, targets), torch.stack(cross).mean())
     with pytest.raises(ValueError, match="at least two views"):
         dino_loss(student[:1], targets[:1])
@@ -70,33 +81,52 @@ def test_dino_loss_agrees_with_lightly_and_with_the_split_into_local_and_global_
     student, teacher = torch.randn(6, 3, 8), torch.randn(2, 3, 8)
     targets = F.softmax(teacher / 0.05, dim=-1)
     ours = dino_loss(student, targets)
-    torch.testing.assert_close(ours, DINOLoss(output_dim=8, teacher_temp=0.05)(list(teacher), list(student), teacher_temp=0.05))
+    torch.testing.assert_close(
+        ours,
+        DINOLoss(output_dim=8, teacher_temp=0.05)(list(teacher), list(student), teacher_temp=0.05),
+    )
 
-    def official(views, probabilities):  # dinov2/loss/dino_clstoken_loss.py: sum over pairs of the mean over images
-        return sum(-(t * F.log_softmax(s / 0.1, dim=-1)).sum(-1).mean() for s in views for t in probabilities)
+    def official(
+        views, probabilities
+    ):  # dinov2/loss/dino_clstoken_loss.py: sum over pairs of the mean over images
+        return sum(
+            -(t * F.log_softmax(s / 0.1, dim=-1)).sum(-1).mean()
+            for s in views
+            for t in probabilities
+        )
 
     local, whole = 2 * 4, 2  # ssl_meta_arch.py: number of terms of local and of global crops
     swapped = targets.flip(0).flatten(0, 1)
-    expected = official(student[2:], targets) / (local + whole) + official([student[:2].flatten(0, 1)], [swapped]) * 2 / (local + whole)
+    expected = official(student[2:], targets) / (local + whole) + official(
+        [student[:2].flatten(0, 1)], [swapped]
+    ) * 2 / (local + whole)
     torch.testing.assert_close(ours, expected)
 
 
 def test_ibot_loss_weighs_images_not_patches():
     mask = torch.tensor([[True, False, False, False], [True, True, True, True], [False] * 4])
     targets = torch.eye(2)[torch.zeros(5, dtype=torch.long)]
-    student = torch.tensor([[0.0, 0.0]] + [[100.0, 0.0]] * 4)  # image 0: log 2; image 1: 0; image 2: no mask
+    student = torch.tensor(
+        [[0.0, 0.0]] + [[100.0, 0.0]] * 4
+    )  # image 0: log 2; image 1: 0; image 2: no mask
     assert ibot_loss(student, targets, mask).item() == pytest.approx(math.log(2) / 3, rel=1e-6)
 
 
 def test_ibot_loss_agrees_with_lightly():
     mask = torch.rand(5, 4, 4) < 0.4
     student, teacher = torch.randn(int(mask.sum()), 7), torch.randn(int(mask.sum()), 7)
-    theirs = IBOTPatchLoss(output_dim=7, teacher_temp=0.06)(teacher, student, mask, teacher_temp=0.06)
-    torch.testing.assert_close(ibot_loss(student, F.softmax(teacher / 0.06, dim=-1), mask.flatten(1)), theirs)
+    theirs = IBOTPatchLoss(output_dim=7, teacher_temp=0.06)(
+        teacher, student, mask, teacher_temp=0.06
+    )
+    torch.testing.assert_close(
+        ibot_loss(student, F.softmax(teacher / 0.06, dim=-1), mask.flatten(1)), theirs
+    )
 
 
 def test_koleo_in_closed_form_and_against_lightly():
-    square = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -4]])  # on the circle, neighbours at sqrt(2)
+    square = torch.tensor(
+        [[1.0, 0], [0, 2], [-3, 0], [0, -4]]
+    )  # on the circle, neighbours at sqrt(2)
     assert koleo(square).item() == pytest.approx(-math.log(2) / 2, rel=1e-5)
     x = torch.randn(16, 6, requires_grad=True)
     ours, theirs = koleo(x), KoLeoLoss()(x)
@@ -159,7 +189,12 @@ def test_two_processes_have_the_loss_and_gradient_of_one():
         port = str(found.getsockname()[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([sys.executable, "-c", PROCESS, rank, "2", port], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, rank, "2", port],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for rank in "01"
     ]
     answers = [rank.communicate(timeout=120) for rank in ranks]

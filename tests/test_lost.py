@@ -5,10 +5,10 @@ import pytest
 import torch
 from plain_lost import plain_lost
 
-from registers.data.world import scene
 from registers.evals.discovery import look, padded
 from registers.evals.lost import BLOCK, CHUNK, Lost, degrees, lost, prepared, to_pixels
 from registers.models.backbone import Architecture, build
+from registers.world.dataset import scene
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -29,8 +29,12 @@ def same(found: Lost, features: np.ndarray, grid: tuple[int, int], k: int, bias:
 def test_equals_the_plain_procedure_on_random_features(grid, bias):
     rng = np.random.default_rng(hash((grid, bias)) % 2**32)
     features = rng.standard_normal((6, grid[0] * grid[1], 12)).astype(np.float32)
-    features[3:] += 0.4 * rng.standard_normal((3, 1, 12)).astype(np.float32)  # a common direction, as real features have
-    features = (features * 64).round() / 64  # sums of products are then exact in float32, in any order
+    features[3:] += 0.4 * rng.standard_normal((3, 1, 12)).astype(
+        np.float32
+    )  # a common direction, as real features have
+    features = (
+        features * 64
+    ).round() / 64  # sums of products are then exact in float32, in any order
     found = lost(torch.from_numpy(features), grid, bias=bias)
     for index in range(len(features)):
         same(found[index], features[index], grid, 100, bias)
@@ -39,7 +43,10 @@ def test_equals_the_plain_procedure_on_random_features(grid, bias):
 def test_equals_the_plain_procedure_on_features_of_a_backbone():
     """Keys, queries and values of a ViT on drawn scenes; rounded, so that sums are exact and the comparison holds on every machine."""
     torch.manual_seed(0)
-    backbone = build(Architecture(width=48, depth=3, heads=3, patch=4, image=32, registers=2), name="dinov2-r2-s0").eval()
+    backbone = build(
+        Architecture(width=48, depth=3, heads=3, patch=4, image=32, registers=2),
+        name="dinov2-r2-s0",
+    ).eval()
     for block in backbone.vit.blocks:
         torch.nn.init.normal_(block.attn.qkv.weight, std=0.2)
     samples = [scene(0, index, pixels=56) for index in range(4)]
@@ -55,9 +62,13 @@ def test_equals_the_plain_procedure_on_features_of_a_backbone():
 @pytest.mark.parametrize("k", [1, 3, 100])
 def test_ties_go_to_the_first_patch(k):
     rng = np.random.default_rng(k)
-    features = rng.integers(-1, 2, (40, 30, 3)).astype(np.float32)  # few values: nearly every degree is a tie
+    features = rng.integers(-1, 2, (40, 30, 3)).astype(
+        np.float32
+    )  # few values: nearly every degree is a tie
     found = lost(torch.from_numpy(features), (5, 6), k=k)
-    assert sum((d == d.min()).sum() > 1 for d in found.degree) > 10, "the case must contain ties for the seed"
+    assert sum((d == d.min()).sum() > 1 for d in found.degree) > 10, (
+        "the case must contain ties for the seed"
+    )
     for index in range(len(features)):
         same(found[index], features[index], (5, 6), k, 0.0)
 
@@ -88,7 +99,9 @@ def test_a_planted_object_is_found():
 
 def test_a_single_patch_and_a_single_patch_box():
     assert lost(torch.ones(1, 5), (1, 1)).box.tolist() == [0, 0, 1, 1]
-    assert lost(torch.zeros(4, 5), (2, 2)).fallback  # nothing is similar to anything, not even to itself
+    assert lost(
+        torch.zeros(4, 5), (2, 2)
+    ).fallback  # nothing is similar to anything, not even to itself
     features = torch.zeros(9, 3)
     features[:, 0] = 1
     features[4] = torch.tensor([-1.0, 1.0, 0.0])  # similar to none
@@ -107,11 +120,16 @@ def test_chunks_blocks_and_batches_do_not_change_a_result(monkeypatch):
         one = lost(features[index], (12, 13))
         same(one, features[index].numpy(), (12, 13), 100, 0.0)
         for found in (whole[index], parts[index]):
-            assert found.box.tolist() == one.box.tolist() and found.component.tolist() == one.component.tolist()
+            assert (
+                found.box.tolist() == one.box.tolist()
+                and found.component.tolist() == one.component.tolist()
+            )
 
 
 def test_normalisations_are_what_they_say():
-    features = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).float()
+    features = torch.randn(
+        2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    ).float()
     x = features.numpy().astype(np.float64)
     y = x - x.mean(axis=1, keepdims=True)
     for name, z in (
@@ -130,7 +148,11 @@ def test_a_bias_shifts_every_entry_and_several_share_one_matrix():
     assert several[1].tolist() == [[11] * 12] and several[2].tolist() == [[0] * 12]
     for number, bias in ((0, 0.0), (3, 0.7)):
         matrix = (x[0] @ x[0].T + bias).fill_diagonal_(0)
-        assert several[number, 0].tolist() == (matrix > 0).sum(1).tolist() == lost(x, (3, 4), bias=bias).degree[0].tolist()
+        assert (
+            several[number, 0].tolist()
+            == (matrix > 0).sum(1).tolist()
+            == lost(x, (3, 4), bias=bias).degree[0].tolist()
+        )
 
 
 def test_boxes_in_pixels_end_at_the_unpadded_image():

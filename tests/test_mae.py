@@ -8,21 +8,35 @@ import torch
 from lightly.models import utils as lightly
 from PIL import Image
 
-from registers import config
-from registers.config import BackboneId, ConfigError
 from registers.data.sample import Sample
 from registers.methods.mae import Mae, patch_targets, sincos
 from registers.methods.method import Progress
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.load import load_settings
+from registers.settings.recipes import MaeRecipe, SizeSettings
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
-TINY = {"tiny": config.Size(width=32, depth=4, heads=2)}
-SIZES = dict(size="tiny", patch=4, steps=6, batch=4, lr=1e-3, warmup=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+TINY = {"tiny": SizeSettings(width=32, depth=4, heads=2)}
+SIZES = dict(
+    size="tiny",
+    patch=4,
+    steps=6,
+    batch=4,
+    lr=1e-3,
+    warmup=2,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+)
 
 
 def recipe(registers: int = 2, **changes) -> Mae:
-    loaded = config.load({"scale": "smoke"})
-    settings = dataclasses.replace(loaded, image_size=32, sizes=TINY, recipes={"mae": config.Mae(**{**SIZES, **changes})})
+    loaded = load_settings({"scale": "smoke"})
+    settings = dataclasses.replace(
+        loaded, image_size=32, sizes=TINY, recipes={"mae": MaeRecipe(**{**SIZES, **changes})}
+    )
     torch.manual_seed(0)
     return Mae(settings, BackboneId("mae", registers, 0), dataset=None).train()
 
@@ -73,7 +87,9 @@ def test_the_loss_does_not_depend_on_the_order_of_what_is_kept_or_removed():
     batch = examples(method)
     first, second = batch["order"][:, :16], batch["order"][:, 16:]
     reordered = torch.cat([first.flip(1), second.roll(5, dims=1)], dim=1)
-    one, other = (method({**batch, "order": o}, Progress(0, 6))["loss"] for o in (batch["order"], reordered))
+    one, other = (
+        method({**batch, "order": o}, Progress(0, 6))["loss"] for o in (batch["order"], reordered)
+    )
     torch.testing.assert_close(one, other)
 
 
@@ -85,8 +101,12 @@ def test_loss_is_the_official_one_on_removed_patches():
     predicted = method.decode(*method.encode(batch["image"], order[:, :16]), order)
     full = torch.zeros(4, 64, 48).scatter(1, order[:, 16:, None].expand(-1, -1, 48), predicted)
     mask = torch.ones(4, 64).scatter(1, order[:, :16], 0)
-    patches = lightly.patchify(batch["image"], 4).unflatten(2, (16, 3)).transpose(2, 3).flatten(2)  # theirs has colours last
-    target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6) ** 0.5
+    patches = (
+        lightly.patchify(batch["image"], 4).unflatten(2, (16, 3)).transpose(2, 3).flatten(2)
+    )  # theirs has colours last
+    target = (patches - patches.mean(-1, keepdim=True)) / (
+        patches.var(-1, keepdim=True) + 1e-6
+    ) ** 0.5
     expected = (((full - target) ** 2).mean(-1) * mask).sum() / mask.sum()
     torch.testing.assert_close(method(batch, Progress(0, 6))["loss"], expected)
 
@@ -96,17 +116,23 @@ def test_targets_of_each_patch_have_mean_zero_and_variance_one():
     assert targets.shape == (2, 6, 48)
     torch.testing.assert_close(targets.mean(-1), torch.zeros(2, 6), atol=1e-5, rtol=0)
     torch.testing.assert_close(targets.var(-1), torch.ones(2, 6), atol=1e-3, rtol=0)
-    assert patch_targets(torch.full((1, 3, 8, 8), 0.3), 4).abs().max() < 1e-3  # a flat patch is no division by zero
+    assert (
+        patch_targets(torch.full((1, 3, 8, 8), 0.3), 4).abs().max() < 1e-3
+    )  # a flat patch is no division by zero
 
 
 def test_positions_are_the_official_sin_cos_and_are_not_trained():
     expected = lightly.get_2d_sine_cosine_positional_embedding(24, 5, cls_token=False)
-    torch.testing.assert_close(sincos((5, 5), 24), torch.as_tensor(np.asarray(expected)).float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        sincos((5, 5), 24), torch.as_tensor(np.asarray(expected)).float(), rtol=1e-5, atol=1e-6
+    )
     method = recipe()
     optimizer = method.optimizer()
     assert not method.backbone.vit.pos_embed.requires_grad
     torch.testing.assert_close(method.backbone.vit.pos_embed[0], sincos((8, 8), 32))
-    assert all(p is not method.backbone.vit.pos_embed for g in optimizer.param_groups for p in g["params"])
+    assert all(
+        p is not method.backbone.vit.pos_embed for g in optimizer.param_groups for p in g["params"]
+    )
 
 
 def test_learning_reconstructs_what_can_be_known():
@@ -114,7 +140,9 @@ def test_learning_reconstructs_what_can_be_known():
     method = recipe(lr=0.005, warmup=0)
     ramp = torch.linspace(-1, 1, 32)
     angles = torch.arange(8) * torch.pi / 4
-    images = torch.stack([a.cos() * ramp[:, None] + a.sin() * ramp[None, :] for a in angles])[:, None].expand(-1, 3, -1, -1)
+    images = torch.stack([a.cos() * ramp[:, None] + a.sin() * ramp[None, :] for a in angles])[
+        :, None
+    ].expand(-1, 3, -1, -1)
     optimizer, losses = method.optimizer(), []
     for i in range(80):
         method.schedule(optimizer, Progress(i, 100))
@@ -135,5 +163,8 @@ def test_augment_is_seeded_and_mistakes_are_one_line():
     torch.manual_seed(3)
     assert torch.equal(first, method.augment(sample)["order"])
     assert method.augment(sample)["image"].shape == (3, 32, 32)
-    with pytest.raises(ConfigError, match=r"recipes.mae.decoder_heads = 3: allowed are divisors of decoder_width 16"):
+    with pytest.raises(
+        ConfigError,
+        match=r"recipes.mae.decoder_heads = 3: allowed are divisors of decoder_width 16",
+    ):
         recipe(decoder_heads=3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes import MEAN, STD, FakeDataset, fake_backbone
 
-from registers.maps import bank_maps, components, image_maps, maps_of, save_maps
+from registers.evals.maps import bank_maps, components, image_maps, maps_of, save_maps
 from registers.tokens import Capture, capture, write_bank
 
 torch.set_num_threads(1)
@@ -32,11 +32,17 @@ def test_pictures_are_kept_as_seen(data):
 def test_shapes_above_the_training_resolution(data):
     image = data[0].image.resize((32, 32))
     vit = fake_backbone(registers=2)
-    vit.vit.blocks[-1].forward = type(vit.vit.blocks[-1]).forward.__get__(vit.vit.blocks[-1])  # any size: no planted last step
+    vit.vit.blocks[-1].forward = type(vit.vit.blocks[-1]).forward.__get__(
+        vit.vit.blocks[-1]
+    )  # any size: no planted last step
     maps = image_maps(vit, [image, image], MEAN, STD, size=32)
     assert maps["queries"].tolist() == ["cls", "reg0", "reg1", "patch"]
     assert maps["attention"].shape == (2, 4, 8, 8) and maps["heads"].shape == (2, 2, 8, 8)
-    assert maps["prefix_norms"].shape == (2, 3) and maps["components"].shape == (2, 3, 8, 8) and maps["rgb"].shape == (2, 32, 32, 3)
+    assert (
+        maps["prefix_norms"].shape == (2, 3)
+        and maps["components"].shape == (2, 3, 8, 8)
+        and maps["rgb"].shape == (2, 32, 32, 3)
+    )
 
 
 def test_each_query_attends_where_it_was_told():
@@ -44,11 +50,22 @@ def test_each_query_attends_where_it_was_told():
     registers, grid = 1, (2, 3)
     k = torch.eye(8)[None, None].repeat(1, 2, 1, 1) * 40  # (1, H 2, N 8, d 8)
     q = torch.zeros(1, 2, 8, 8)
-    for head, query, token in ((0, 0, 2), (1, 0, 7), (0, 1, 4), (1, 1, 4), (0, 6, 5), (1, 6, 5)):  # patch p is token 2 + p
+    for head, query, token in (
+        (0, 0, 2),
+        (1, 0, 7),
+        (0, 1, 4),
+        (1, 1, 4),
+        (0, 6, 5),
+        (1, 6, 5),
+    ):  # patch p is token 2 + p
         q[0, head, query, token] = 40
     outputs = torch.randn(1, 8, 5)
     maps = maps_of(Capture(torch.rand(1, 1, 8), outputs, q, k, k, outputs), registers, grid)
-    assert maps["queries"].tolist() == ["cls", "reg0", "patch"]  # the patch at row 1, column 1: number 4, token 6
+    assert maps["queries"].tolist() == [
+        "cls",
+        "reg0",
+        "patch",
+    ]  # the patch at row 1, column 1: number 4, token 6
     head0, head1 = maps["heads"][0]
     assert head0[0, 0] == pytest.approx(1) and head1[1, 2] == pytest.approx(1)
     cls, reg, patch = maps["attention"][0]
@@ -65,8 +82,12 @@ def test_components_are_whitened_and_find_the_planted_direction():
     found = components(x, (5, 5))
     np.testing.assert_allclose(found.reshape(3, 25).mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(found.reshape(3, 25).var(1), 1, rtol=1e-4)
-    np.testing.assert_allclose(found.reshape(3, 25) @ found.reshape(3, 25).T / 25, np.eye(3), atol=1e-4)
-    assert (found[0][planted > 0] > 0).all() and (found[0][planted == 0] < 0).all()  # the sign: border below, whatever the direction's
+    np.testing.assert_allclose(
+        found.reshape(3, 25) @ found.reshape(3, 25).T / 25, np.eye(3), atol=1e-4
+    )
+    assert (found[0][planted > 0] > 0).all() and (
+        found[0][planted == 0] < 0
+    ).all()  # the sign: border below, whatever the direction's
     np.testing.assert_allclose(components(-x, (5, 5))[0], found[0], atol=1e-4)
 
 
@@ -79,12 +100,19 @@ def test_components_beyond_the_rank_are_zero():
 
 def test_bank_and_backbone_give_the_same_maps(tmp_path, data):
     backbone = fake_backbone(registers=1)
-    look = dict(images=4, sample=3, batch=1, size=16, mean=MEAN, std=STD, dtype="float32", progress=False)
+    look = dict(
+        images=4, sample=3, batch=1, size=16, mean=MEAN, std=STD, dtype="float32", progress=False
+    )
     bank = write_bank(tmp_path / "bank", backbone, data, **look)
-    ours, direct = bank_maps(bank, 3), image_maps(backbone, [data[i].image for i in range(3)], MEAN, STD, size=16)
+    ours, direct = (
+        bank_maps(bank, 3),
+        image_maps(backbone, [data[i].image for i in range(3)], MEAN, STD, size=16),
+    )
     for key in ("attention", "heads", "norms", "prefix_norms", "components"):
         np.testing.assert_allclose(ours[key], direct[key], atol=2e-3, err_msg=key)
-    rows = np.concatenate([maps_of(capture(backbone, data.batch(i, i + 1)), 1, (4, 4))["attention"] for i in range(4)])
+    rows = np.concatenate(
+        [maps_of(capture(backbone, data.batch(i, i + 1)), 1, (4, 4))["attention"] for i in range(4)]
+    )
     np.testing.assert_allclose(ours["mean_attention"], rows.mean(0), atol=1e-5)
     with pytest.raises(ValueError, match="count = 4"):
         bank_maps(bank, 4)

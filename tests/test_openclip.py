@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from registers.config import BackboneId, load
 from registers.data.sample import Sample
 from registers.evals import zeroshot
 from registers.methods.method import Progress
@@ -22,6 +21,8 @@ from registers.methods.openclip import OpenClip, learning_rate, occurring_tokens
 from registers.models import checkpoint
 from registers.models import text as text_module
 from registers.models.text import TextTower, pack, tokenizer, unpack
+from registers.settings.backbone_id import BackboneId
+from registers.settings.load import load_settings
 
 torch.set_num_threads(1)
 
@@ -40,13 +41,31 @@ class Colours:
         pixels = np.random.default_rng(index).integers(0, 90, (16, 16, 3))
         pixels[..., label] += 150
         wording = ("a photo of a {}.", "something {}", "here is a {} square")[index // 3 % 3]
-        return Sample(Image.fromarray(pixels.astype(np.uint8)), str(index), label, wording.format(self.classes[label]))
+        return Sample(
+            Image.fromarray(pixels.astype(np.uint8)),
+            str(index),
+            label,
+            wording.format(self.classes[label]),
+        )
 
 
 def method(registers: int = 1, **recipe) -> OpenClip:
     small = {"image_size": 16, "sizes.base.width": 32, "sizes.base.depth": 2, "sizes.base.heads": 2}
-    text = {"embed": 16, "context": 16, "text_width": 16, "text_depth": 1, "text_heads": 2, "vocabulary": "corpus", **recipe}
-    settings = load({"scale": "laptop", "overrides": {**small, **{f"recipes.openclip.{k}": v for k, v in text.items()}}})
+    text = {
+        "embed": 16,
+        "context": 16,
+        "text_width": 16,
+        "text_depth": 1,
+        "text_heads": 2,
+        "vocabulary": "corpus",
+        **recipe,
+    }
+    settings = load_settings(
+        {
+            "scale": "laptop",
+            "overrides": {**small, **{f"recipes.openclip.{k}": v for k, v in text.items()}},
+        }
+    )
     torch.manual_seed(0)
     return OpenClip(settings, BackboneId("openclip", registers, 0), Colours())
 
@@ -62,7 +81,9 @@ def train(clip: OpenClip, steps: int, batch: int = 24) -> None:
         random.seed(step), torch.manual_seed(step)
         clip.schedule(optimizer, Progress(step, steps))
         optimizer.zero_grad()
-        clip(batch_of(clip, [(batch * step + i) % 96 for i in range(batch)]), Progress(step, steps))["loss"].backward()
+        clip(
+            batch_of(clip, [(batch * step + i) % 96 for i in range(batch)]), Progress(step, steps)
+        )["loss"].backward()
         optimizer.step()
         clip.after_step(Progress(step, steps))
 
@@ -78,7 +99,15 @@ def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
     texts = ["a photo of a red.", "here is a blue square"]
     assert torch.allclose(pair.text.encode(texts), clip.text.encode(texts), atol=1e-5)
     about = checkpoint.facts(path)
-    rows = zeroshot.evaluate(pair.backbone, checkpoint.load_extras(path), about, Colours(), count=96, size=16, data="colours")
+    rows = zeroshot.evaluate(
+        pair.backbone,
+        checkpoint.load_extras(path),
+        about,
+        Colours(),
+        count=96,
+        size=16,
+        data="colours",
+    )
     assert [r.metric for r in rows] == ["top1"]  # three classes: top-5 would be 1 by definition
     top1 = rows[0]
     assert top1.value > 0.9 and top1.n == 96 and top1.chance == pytest.approx(1 / 3)
@@ -88,18 +117,28 @@ def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
 
 def test_text_tower_equals_open_clips_forward():
     tower = TextTower(embed=16, context=20, width=32, depth=2, heads=2).eval()
-    texts = ["a photo of a cat", "two", "the quick brown fox jumps over the lazy dog and runs on and on and on and on"]
+    texts = [
+        "a photo of a cat",
+        "two",
+        "the quick brown fox jumps over the lazy dog and runs on and on and on and on",
+    ]
     tokens = tower.tokenize(texts)
-    assert torch.equal(tokens, tokenizer()(texts, context_length=20))  # the last one is cut, with its end of text
+    assert torch.equal(
+        tokens, tokenizer()(texts, context_length=20)
+    )  # the last one is cut, with its end of text
     assert torch.allclose(tower(tokens), tower.transformer(tokens), atol=1e-6)
-    assert torch.allclose(tower(tokens[:2]), tower.transformer(tokens[:2]), atol=1e-6)  # shorter batch, fewer positions
+    assert torch.allclose(
+        tower(tokens[:2]), tower.transformer(tokens[:2]), atol=1e-6
+    )  # shorter batch, fewer positions
 
 
 def test_a_corpus_vocabulary_trains_to_the_same_towers_as_the_full_one():
     full, compact = method(vocabulary="full"), method(vocabulary="corpus")
     state = full.state_dict()
     kept = compact.text.vocabulary
-    state["text.transformer.token_embedding.weight"] = state["text.transformer.token_embedding.weight"][kept]
+    state["text.transformer.token_embedding.weight"] = state[
+        "text.transformer.token_embedding.weight"
+    ][kept]
     compact.load_state_dict({**state, "text.vocabulary": kept})
     assert len(kept) < 500
     train(full, 4)
@@ -112,7 +151,10 @@ def test_a_corpus_vocabulary_trains_to_the_same_towers_as_the_full_one():
 
 def test_corpus_vocabulary_holds_captions_and_prompts():
     kept = occurring_tokens(Colours(), 16)
-    for text in ["here is a green square", *(template("blue") for template in OPENAI_IMAGENET_TEMPLATES)]:
+    for text in [
+        "here is a green square",
+        *(template("blue") for template in OPENAI_IMAGENET_TEMPLATES),
+    ]:
         assert set(tokenizer().encode(text)[:14]) <= kept
 
 
@@ -145,9 +187,11 @@ def test_optimizer_groups():
     assert optimizer.defaults["betas"] == (0.9, 0.98) and optimizer.defaults["eps"] == 1e-6
     prefix = {f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "reg_token")}
     assert prefix | {"logit_scale", "text.transformer.positional_embedding"} <= spared
-    assert {"projection", "text.transformer.token_embedding.weight", "text.transformer.text_projection"} <= {
-        names[id(p)] for p in decayed["params"]
-    }
+    assert {
+        "projection",
+        "text.transformer.token_embedding.weight",
+        "text.transformer.text_projection",
+    } <= {names[id(p)] for p in decayed["params"]}
     assert len(spared) + len(decayed["params"]) == len(names)
 
 
@@ -156,7 +200,9 @@ def test_learning_rate_equals_open_clips_schedule():
     official = cosine_lr(optimizer, base_lr=5e-4, warmup_length=10, steps=50)
     for step in range(50):
         official(step)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(learning_rate(step, 50, 10, 5e-4), rel=1e-9)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(
+            learning_rate(step, 50, 10, 5e-4), rel=1e-9
+        )
 
 
 def test_image_tower_is_clips():
@@ -172,11 +218,17 @@ def test_classifier_equals_open_clips():
 
     class OpenClipsView(nn.Module):
         def encode_text(self, tokens, normalize):
-            return F.normalize(tower.transformer(tokens), dim=-1) if normalize else tower.transformer(tokens)
+            return (
+                F.normalize(tower.transformer(tokens), dim=-1)
+                if normalize
+                else tower.transformer(tokens)
+            )
 
     classes = ["tench", "great white shark", "toilet paper"]
     prompts = OPENAI_IMAGENET_TEMPLATES[::8]
-    official = build_zero_shot_classifier(OpenClipsView(), lambda t: tokenizer()(t, context_length=20), classes, prompts)
+    official = build_zero_shot_classifier(
+        OpenClipsView(), lambda t: tokenizer()(t, context_length=20), classes, prompts
+    )
     assert torch.allclose(zeroshot.classifier(tower, classes, prompts), official, atol=1e-6)
 
 
@@ -202,11 +254,20 @@ def test_other_names_and_prompts_are_asked_as_given(tmp_path):
     ask = {"count": 96, "size": 16, "prompts": ["a photo of a {}.".replace, "something {}".replace]}
     ask["prompts"] = [lambda name, put=put: put("{}", name) for put in ask["prompts"]]
     values = {}
-    for names in (("red", "green", "blue"), ("green", "red", "blue"), ("red", "green", "aubergine")):
-        (values[names],) = zeroshot.evaluate(clip.backbone, tensors, facts, Colours(), classes=names, **ask)
+    for names in (
+        ("red", "green", "blue"),
+        ("green", "red", "blue"),
+        ("red", "green", "aubergine"),
+    ):
+        (values[names],) = zeroshot.evaluate(
+            clip.backbone, tensors, facts, Colours(), classes=names, **ask
+        )
     right, exchanged, strange = values.values()
     assert right.value > 0.9 and exchanged.value < 0.45 and right.note == "2 prompts"
-    assert strange.note == "2 prompts; 1 of 3 class names with words that no caption had, the first: aubergine"
+    assert (
+        strange.note
+        == "2 prompts; 1 of 3 class names with words that no caption had, the first: aubergine"
+    )
 
 
 def test_wilson_interval():
@@ -224,7 +285,14 @@ def test_what_cannot_be_evaluated_is_named(tmp_path):
     with pytest.raises(ValueError, match="checkpoint = dinov2-r0-s0: it has no text tower"):
         unpack({}, {"id": "dinov2-r0-s0"})
     with pytest.raises(ValueError, match="0 images"):
-        zeroshot.zero_shot(clip.backbone, clip.projection, clip.text, [], Colours.classes, OPENAI_IMAGENET_TEMPLATES[:1])
+        zeroshot.zero_shot(
+            clip.backbone,
+            clip.projection,
+            clip.text,
+            [],
+            Colours.classes,
+            OPENAI_IMAGENET_TEMPLATES[:1],
+        )
 
 
 def test_packed_towers_are_plain_tensors(tmp_path):
@@ -232,4 +300,7 @@ def test_packed_towers_are_plain_tensors(tmp_path):
     tensors, facts = pack(clip.projection, clip.text)
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, tmp_path / "x.safetensors")
     _, again = unpack({k: v.detach() for k, v in tensors.items()}, facts)
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), clip.text.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), clip.text.state_dict().values())
+    )

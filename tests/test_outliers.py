@@ -9,7 +9,9 @@ from registers.outliers import find_cutoff, high_norm_tail, statistics
 IMAGES, PATCHES = 128, 196
 
 
-def planted(ratio: float, share: float, seed: int = 0, sigma: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+def planted(
+    ratio: float, share: float, seed: int = 0, sigma: float = 0.15
+) -> tuple[np.ndarray, np.ndarray]:
     """Log-normal norms around 40, a share of them `ratio` times higher. Returns norms and the planted mask, both (B, P)."""
     rng = np.random.default_rng(seed)
     mask = rng.random((IMAGES, PATCHES)) < share
@@ -25,14 +27,22 @@ ONE_MODE = {
     "Student t, 2 degrees": lambda rng, n: np.abs(rng.standard_t(2, size=n)),
     "Cauchy": lambda rng, n: np.abs(rng.standard_cauchy(size=n)),
     "uniform": lambda rng, n: rng.uniform(1, 5, size=n),
-    "overlapping": lambda rng, n: np.exp(np.where(rng.random(n) < 0.15, 0.7, 0) + 0.35 * rng.standard_normal(n)),
-    "two close modes": lambda rng, n: np.where(rng.random(n) < 0.15, 1.6, 1.0) * np.exp(0.03 * rng.standard_normal(n)),
-    "images differ": lambda rng, n: np.exp(0.4 * rng.standard_normal((n[0], 1)) + 0.1 * rng.standard_normal(n)),
+    "overlapping": lambda rng, n: np.exp(
+        np.where(rng.random(n) < 0.15, 0.7, 0) + 0.35 * rng.standard_normal(n)
+    ),
+    "two close modes": lambda rng, n: (
+        np.where(rng.random(n) < 0.15, 1.6, 1.0) * np.exp(0.03 * rng.standard_normal(n))
+    ),
+    "images differ": lambda rng, n: np.exp(
+        0.4 * rng.standard_normal((n[0], 1)) + 0.1 * rng.standard_normal(n)
+    ),
 }
 
 
 def test_one_patch_in_each_image():
-    norms = torch.full((64, 196), 40.0) + torch.randn(64, 196, generator=torch.Generator().manual_seed(0))
+    norms = torch.full((64, 196), 40.0) + torch.randn(
+        64, 196, generator=torch.Generator().manual_seed(0)
+    )
     norms[:, 7] = 400.0
     cutoff = find_cutoff(norms)
     assert cutoff.second_mode
@@ -40,7 +50,19 @@ def test_one_patch_in_each_image():
     assert cutoff.share == pytest.approx(1 / 196)
 
 
-@pytest.mark.parametrize("ratio, share", [(3, 0.005), (3, 0.05), (5, 0.002), (5, 0.02), (10, 0.002), (10, 0.0237), (10, 0.05), (10, 0.15)])
+@pytest.mark.parametrize(
+    "ratio, share",
+    [
+        (3, 0.005),
+        (3, 0.05),
+        (5, 0.002),
+        (5, 0.02),
+        (10, 0.002),
+        (10, 0.0237),
+        (10, 0.05),
+        (10, 0.15),
+    ],
+)
 def test_planted_outliers_are_found(ratio, share):
     for seed in range(5):
         norms, mask = planted(ratio, share, seed)
@@ -87,7 +109,9 @@ def test_scale_does_not_matter():
 
 def test_torch_and_numpy_agree():
     norms, _ = planted(6, 0.01)
-    assert find_cutoff(torch.from_numpy(norms).float()).value == pytest.approx(find_cutoff(norms).value, rel=0.06)
+    assert find_cutoff(torch.from_numpy(norms).float()).value == pytest.approx(
+        find_cutoff(norms).value, rel=0.06
+    )
     assert statistics(torch.from_numpy(norms)) == pytest.approx(statistics(norms), rel=1e-5)
 
 
@@ -130,6 +154,14 @@ def test_high_norm_tail_is_a_quantile_under_its_own_name():
 def test_statistics_in_closed_form():
     found = statistics(np.array([1.0, 1.0, 1.0, 5.0]))
     # mean 2, deviations -1 -1 -1 3: variance 3, fourth moment (3 + 81) / 4 = 21
-    assert found == pytest.approx({"median": 1, "max": 5, "max_over_median": 5, "kurtosis": 21 / 9, "share_above_3x_median": 0.25})
+    assert found == pytest.approx(
+        {
+            "median": 1,
+            "max": 5,
+            "max_over_median": 5,
+            "kurtosis": 21 / 9,
+            "share_above_3x_median": 0.25,
+        }
+    )
     with pytest.raises(ValueError, match="NaN"):
         statistics(np.array([1.0, np.nan]))

@@ -7,7 +7,16 @@ from fakes import CLASS_DIMS, MARK, MEAN, PATCH, STD, FakeDataset, fake_backbone
 
 from registers.outliers import find_cutoff, high_norm_tail
 from registers.probes import neighbours, position, reconstruction, token_class
-from registers.probes.kinds import NORMAL, OUTLIER, TAIL, Kind, bank_kinds, halves, patch_kinds, standardised
+from registers.probes.kinds import (
+    NORMAL,
+    OUTLIER,
+    TAIL,
+    Kind,
+    bank_kinds,
+    halves,
+    patch_kinds,
+    standardised,
+)
 from registers.tokens import write_bank
 
 torch.set_num_threads(1)
@@ -17,7 +26,16 @@ STRENGTHS = np.array([1e-3, 1e-1, 10.0])
 
 def write(folder, outliers: float, registers: int = 0, images: int = IMAGES, **options):
     data = FakeDataset(images=images, outliers=outliers, **options)
-    look = dict(images=images, sample=images, batch=40, size=4 * SIDE, mean=MEAN, std=STD, dtype="float32", progress=False)
+    look = dict(
+        images=images,
+        sample=images,
+        batch=40,
+        size=4 * SIDE,
+        mean=MEAN,
+        std=STD,
+        dtype="float32",
+        progress=False,
+    )
     return write_bank(folder, fake_backbone(registers=registers), data, **look), data
 
 
@@ -91,12 +109,16 @@ def test_class_is_in_cls_registers_and_outliers_but_not_in_normal_patches(plante
     assert select(rows, metric="top1_std", token=OUTLIER, data="parity").value == 0.0
     assert select(rows, metric="top1_std", token=NORMAL, data="parity").value > 0
     assert not [r for r in rows if r.metric == "top1_std" and r.token in ("cls", "reg0")]
-    assert {r.backbone for r in rows} == {bank.name} and {r.question for r in rows} == {"token_class"}
+    assert {r.backbone for r in rows} == {bank.name} and {r.question for r in rows} == {
+        "token_class"
+    }
 
 
 def test_images_without_an_outlier_are_left_out_and_counted(planted):
     bank, data = planted
-    row = select(token_class.token_class(bank, draws=2, strengths=STRENGTHS), metric="top1", token=OUTLIER)
+    row = select(
+        token_class.token_class(bank, draws=2, strengths=STRENGTHS), metric="top1", token=OUTLIER
+    )
     without = int((~data.marks.any(1)).sum())
     assert without > 0 and f"{without} of {IMAGES} images have no such token" in row.note
     assert row.n == data.marks[halves(IMAGES)[1]].any(1).sum()
@@ -104,7 +126,9 @@ def test_images_without_an_outlier_are_left_out_and_counted(planted):
 
 def test_no_second_mode_gives_no_outlier_accuracy(plain):
     bank, _ = plain
-    row = select(token_class.token_class(bank, draws=2, strengths=STRENGTHS), token=OUTLIER, data="parity")
+    row = select(
+        token_class.token_class(bank, draws=2, strengths=STRENGTHS), token=OUTLIER, data="parity"
+    )
     assert row.value is None and row.metric == "top1" and "no second mode" in row.note
 
 
@@ -115,7 +139,9 @@ def test_classes_of_all_label_sets_and_unknown_labels():
     some = np.where(np.arange(90) < 30, -1, y)
     kinds = [Kind("all", np.ones((90, 4), dtype=bool))]
     labels = {"y": y, "some": some, "one": np.zeros(90, dtype=int)}
-    rows = token_class.classify(tokens, 0, kinds, labels, backbone="b", draws=2, strengths=STRENGTHS)
+    rows = token_class.classify(
+        tokens, 0, kinds, labels, backbone="b", draws=2, strengths=STRENGTHS
+    )
     assert select(rows, metric="top1", token="all", data="y").value == 1.0
     known = select(rows, metric="top1", token="cls", data="some")
     assert known.value == 1.0 and known.n == (some[halves(90)[1]] >= 0).sum()
@@ -158,9 +184,13 @@ def test_noise_has_no_position_and_distance_is_in_patches():
 def test_a_wrong_neighbour_is_one_patch_away():
     """Tokens that say the row but not the column: guesses stay in the row."""
     rows_only = np.repeat(np.eye(3), 3, axis=0)[None].repeat(40, 0)
-    rows = position.locate(rows_only, (3, 3), [Kind("all", np.ones((40, 9), dtype=bool))], backbone="b")
+    rows = position.locate(
+        rows_only, (3, 3), [Kind("all", np.ones((40, 9), dtype=bool))], backbone="b"
+    )
     assert select(rows, metric="top1").value == pytest.approx(1 / 3)
-    assert 2 / 3 - 1e-9 <= select(rows, metric="distance").value <= 1 + 1e-9  # 0, 1, 2 columns away, by the guess
+    assert (
+        2 / 3 - 1e-9 <= select(rows, metric="distance").value <= 1 + 1e-9
+    )  # 0, 1, 2 columns away, by the guess
 
 
 # --- pixels --------------------------------------------------------------------------------------------------------------
@@ -171,22 +201,32 @@ def test_patchify_goes_round():
     patches = reconstruction.patchify(images, 4)
     assert patches.shape == (2, 6, 48)
     assert torch.equal(reconstruction.unpatchify(patches, 4, (2, 3)), images)
-    assert torch.equal(patches[1, 4].view(3, 4, 4), images[1, :, 4:8, 4:8])  # patch 4 is row 1, column 1
+    assert torch.equal(
+        patches[1, 4].view(3, 4, 4), images[1, :, 4:8, 4:8]
+    )  # patch 4 is row 1, column 1
 
 
 def test_pixels_are_those_the_bank_saw(planted):
     bank, data = planted
     seen = reconstruction.pixels(bank, data)
     grid = (SIDE, SIDE)
-    np.testing.assert_allclose(reconstruction.unpatchify(torch.from_numpy(seen), PATCH, grid).numpy(), data.batch().numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        reconstruction.unpatchify(torch.from_numpy(seen), PATCH, grid).numpy(),
+        data.batch().numpy(),
+        atol=1e-5,
+    )
     with pytest.raises(ValueError, match="the bank was written from"):
         reconstruction.pixels(bank, FakeDataset(images=IMAGES, seed=1))
 
 
 def texture(bank, data):
     """The pixels that say neither class nor mark: uniform from -1 to 1, independent."""
-    pixels = reconstruction.pixels(bank, data)  # colour, row, column; the data set counts row, column, colour
-    counted = pixels.reshape(*pixels.shape[:2], 3, PATCH * PATCH).swapaxes(2, 3).reshape(pixels.shape)
+    pixels = reconstruction.pixels(
+        bank, data
+    )  # colour, row, column; the data set counts row, column, colour
+    counted = (
+        pixels.reshape(*pixels.shape[:2], 3, PATCH * PATCH).swapaxes(2, 3).reshape(pixels.shape)
+    )
     return np.delete(counted, [*range(CLASS_DIMS), MARK], axis=-1)
 
 
@@ -195,13 +235,17 @@ def test_pixels_are_in_normal_patches_and_not_in_outliers(planted):
     rows = reconstruction.reconstruction(bank, texture(bank, data), final_norm=False)
     normal, outlier = select(rows, token=NORMAL), select(rows, token=OUTLIER)
     assert normal.value < 1e-3 * normal.chance
-    assert outlier.value > 0.98 * outlier.chance and outlier.chance == pytest.approx((39 / 3) ** 0.5, rel=0.03)
+    assert outlier.value > 0.98 * outlier.chance and outlier.chance == pytest.approx(
+        (39 / 3) ** 0.5, rel=0.03
+    )
     assert outlier.low <= outlier.value <= outlier.high
 
 
 def test_pixels_after_the_final_norm(plain):
     bank, data = plain
-    rows = reconstruction.reconstruction(bank, texture(bank, data))  # a norm scales each token by itself: not exact
+    rows = reconstruction.reconstruction(
+        bank, texture(bank, data)
+    )  # a norm scales each token by itself: not exact
     found = select(rows, token=NORMAL)
     assert found.value < 0.2 * found.chance
     assert select(rows, token=OUTLIER).value is None
@@ -216,7 +260,9 @@ def test_a_linear_map_is_found_exactly_and_noise_predicts_the_mean():
     assert exact.value < 1e-6 and exact.chance > 10 and exact.metric == "l2"
     noise = rng.normal(size=(30, 9, 588))
     (guess,) = reconstruction.reconstruct(tokens, noise, kinds, backbone="b")
-    assert guess.value == pytest.approx(588**0.5, rel=0.02) and guess.chance == pytest.approx(guess.value, rel=0.02)  # un-squared norm
+    assert guess.value == pytest.approx(588**0.5, rel=0.02) and guess.chance == pytest.approx(
+        guess.value, rel=0.02
+    )  # un-squared norm
     with pytest.raises(ValueError, match="pixels of"):
         reconstruction.reconstruct(tokens, noise[:, 1:], kinds, backbone="b")
 
@@ -235,7 +281,11 @@ def test_similarity_agrees_with_a_loop():
     x = np.random.default_rng(0).normal(size=(2, 12, 5))
     unit = (x / np.linalg.norm(x, axis=-1, keepdims=True)).reshape(2, 3, 4, 5)
     for b, r, c in np.ndindex(2, 3, 4):
-        around = [(r + dr, c + dc) for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0)) if 0 <= r + dr < 3 and 0 <= c + dc < 4]
+        around = [
+            (r + dr, c + dc)
+            for dr, dc in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            if 0 <= r + dr < 3 and 0 <= c + dc < 4
+        ]
         expected = np.mean([unit[b, r, c] @ unit[b, i, j] for i, j in around])
         assert neighbours.similarity(x, (3, 4))[b, r * 4 + c] == pytest.approx(expected)
 
@@ -255,7 +305,9 @@ def test_outliers_planted_where_patches_repeat():
     for token in (NORMAL, OUTLIER):
         heights = [r.value for r in rows if r.metric == "density" and r.token == token]
         assert len(heights) == 40 and sum(heights) * 0.05 == pytest.approx(1.0)
-    assert max(rows, key=lambda r: (r.metric == "density" and r.token == OUTLIER, r.value or 0)).x == pytest.approx(0.975)
+    assert max(
+        rows, key=lambda r: (r.metric == "density" and r.token == OUTLIER, r.value or 0)
+    ).x == pytest.approx(0.975)
 
 
 def test_chance_is_the_cosine_of_any_two_patches(planted):
@@ -264,6 +316,10 @@ def test_chance_is_the_cosine_of_any_two_patches(planted):
     unit = (x / np.linalg.norm(x, axis=-1, keepdims=True)).reshape(160, -1)
     cosines = unit @ unit.T
     expected = (cosines.sum() - np.trace(cosines)) / (160 * 159)
-    rows = neighbours.densities(x, bank.grid, [Kind("all", np.ones((10, 16), dtype=bool))], backbone="b")
+    rows = neighbours.densities(
+        x, bank.grid, [Kind("all", np.ones((10, 16), dtype=bool))], backbone="b"
+    )
     assert select(rows, metric="mean").chance == pytest.approx(expected, abs=1e-5)
-    assert select(neighbours.neighbours(bank), metric="mean", token=OUTLIER).n == int(planted[1].marks.sum())
+    assert select(neighbours.neighbours(bank), metric="mean", token=OUTLIER).n == int(
+        planted[1].marks.sum()
+    )

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from registers.config import ConfigError
-from registers.data.ade20k import Ade20k, Ade20kFull, object_names
-from registers.data.coco import Coco, SemanticMasks, decompress
-from registers.data.nyud import LABELED, Nyud, open_nyud
-from registers.data.voc import Voc
-from registers.evals.streams import Stream
+from registers.data.usable import Stream
+from registers.readers.ade20k import Ade20k, Ade20kFull, object_names
+from registers.readers.coco import Coco, SemanticMasks, decompress
+from registers.readers.nyud import LABELED, Nyud, open_nyud
+from registers.readers.voc import Voc
+from registers.settings.errors import ConfigError
 
 
 def picture(path: Path, size=(6, 4), mode="RGB", value=None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value).save(path) if value is not None else Image.new(mode, size).save(path)
+    Image.new(mode, size, value).save(path) if value is not None else Image.new(mode, size).save(
+        path
+    )
     return path
 
 
@@ -34,7 +36,9 @@ def png(path: Path, array: np.ndarray, palette: bool = False) -> Path:
 
 def xml(path: Path, *objects: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<annotation><filename>{path.stem}.jpg</filename>{''.join(f'<object>{o}</object>' for o in objects)}</annotation>")
+    path.write_text(
+        f"<annotation><filename>{path.stem}.jpg</filename>{''.join(f'<object>{o}</object>' for o in objects)}</annotation>"
+    )
 
 
 def box(x0, y0, x1, y1) -> str:
@@ -49,7 +53,10 @@ def voc(tmp_path):
         "<name>cat</name><difficult>1</difficult>" + box(1, 1, 6, 4),
         "<name>dog</name>" + box(2, 3, "4.7", 4),
     )
-    xml(root / "Annotations" / "b.xml", "<name>cat</name><truncated>1</truncated><difficult/>" + box(1, 1, 2, 2))
+    xml(
+        root / "Annotations" / "b.xml",
+        "<name>cat</name><truncated>1</truncated><difficult/>" + box(1, 1, 2, 2),
+    )
     xml(root / "Annotations" / "c.xml")
     for name in "abc":
         picture(root / "JPEGImages" / f"{name}.jpg")
@@ -60,12 +67,18 @@ def voc(tmp_path):
 
 def test_voc_boxes_follow_the_published_rule(voc):
     data = Voc(voc, "trainval")
-    assert data[0].boxes.tolist() == [[0, 0, 6, 4], [1, 2, 4, 4]]  # 1-based, inclusive; a fraction is dropped; difficult ones count
+    assert data[0].boxes.tolist() == [
+        [0, 0, 6, 4],
+        [1, 2, 4, 4],
+    ]  # 1-based, inclusive; a fraction is dropped; difficult ones count
     assert data[1].boxes.tolist() == [[0, 0, 2, 2]] and data[2].boxes.shape == (0, 4)
     easy = Voc(voc, "trainval", hard=False)
     assert easy[0].boxes.tolist() == [[1, 2, 4, 4]] and easy[1].boxes.shape == (0, 4)
     assert [Path(s.name).name for s in data] == ["a.jpg", "b.jpg", "c.jpg"]
-    assert len(Voc(voc / "VOCdevkit", "all")) == 3 and data.fingerprint == Voc(voc / "VOCdevkit" / "VOC2007").fingerprint
+    assert (
+        len(Voc(voc / "VOCdevkit", "all")) == 3
+        and data.fingerprint == Voc(voc / "VOCdevkit" / "VOC2007").fingerprint
+    )
     with pytest.raises(ConfigError, match=r"val\.txt: no such file"):
         Voc(voc, "val")
 
@@ -74,12 +87,23 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
     root = tmp_path / "VOC2012"
     good = np.array([[0, 20, 255], [1, 2, 3]], np.uint8)
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("good\nsize\nrange\ncolour\nmissing\n")
-    for name, mask in (("good", good), ("size", good.T.copy()), ("range", good + 21), ("colour", np.zeros((2, 3, 3), np.uint8))):
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text(
+        "good\nsize\nrange\ncolour\nmissing\n"
+    )
+    for name, mask in (
+        ("good", good),
+        ("size", good.T.copy()),
+        ("range", good + 21),
+        ("colour", np.zeros((2, 3, 3), np.uint8)),
+    ):
         picture(root / "JPEGImages" / f"{name}.jpg", (3, 2))
         png(root / "SegmentationClass" / f"{name}.png", mask, palette=name == "good")
     data = Voc(tmp_path, "val", "2012", truth="masks")
-    assert data[0].mask.dtype == np.uint8 and data[0].mask.tolist() == good.tolist() and len(data.mask_classes) == 21
+    assert (
+        data[0].mask.dtype == np.uint8
+        and data[0].mask.tolist() == good.tolist()
+        and len(data.mask_classes) == 21
+    )
     for index, message in (
         (1, "SegmentationClass/size.png: 2 x 3 pixels, but its image has 3 x 2"),
         (2, "SegmentationClass/range.png: class id 21 is out of range; allowed are 0 to 20, 255"),
@@ -91,7 +115,9 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
         assert "\n" not in str(error.value)
     stream = Stream(data, needs=["mask"])
     assert [Path(s.name).name for s in stream] == ["good.jpg"] and stream.used == 1
-    assert stream.note().startswith("; 4 of 5 images left out, the first: SegmentationClass/size.png")
+    assert stream.note().startswith(
+        "; 4 of 5 images left out, the first: SegmentationClass/size.png"
+    )
 
 
 @pytest.mark.parametrize("kind", ["grey", "grey16", "cmyk", "alpha", "1x1"])
@@ -102,7 +128,9 @@ def test_unusual_pictures_become_rgb(voc, kind):
     elif kind == "grey16":
         Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(path, format="PNG")
     else:
-        mode, size = {"grey": ("L", (6, 4)), "alpha": ("RGBA", (6, 4)), "1x1": ("RGB", (1, 1))}[kind]
+        mode, size = {"grey": ("L", (6, 4)), "alpha": ("RGBA", (6, 4)), "1x1": ("RGB", (1, 1))}[
+            kind
+        ]
         Image.new(mode, size).save(path, format="PNG")
     image = Voc(voc)[0].image
     assert image.mode == "RGB" and image.size == ((1, 1) if kind == "1x1" else (6, 4))
@@ -113,14 +141,19 @@ def test_unusual_pictures_become_rgb(voc, kind):
 def test_truncated_pictures_and_damaged_annotations_are_named_and_left_out(voc):
     root = voc / "VOCdevkit" / "VOC2007"
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(root / "JPEGImages" / "a.jpg")
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        root / "JPEGImages" / "a.jpg"
+    )
     whole = (root / "JPEGImages" / "a.jpg").read_bytes()
     (root / "JPEGImages" / "a.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "Annotations" / "b.xml").write_text("<annotation><object>")
     xml(root / "Annotations" / "c.xml", "<name>cat</name>" + box(1, 1, 2, 2))
     stream = Stream(Voc(voc), needs=["boxes"])
     assert [Path(s.name).name for s in stream] == ["c.jpg"]
-    assert "a.jpg: not a readable image" in stream.left_out[0] and "Annotations/b.xml: not a readable VOC annotation" in stream.left_out[1]
+    assert (
+        "a.jpg: not a readable image" in stream.left_out[0]
+        and "Annotations/b.xml: not a readable VOC annotation" in stream.left_out[1]
+    )
     assert Voc(voc).check(thorough=True) == ["JPEGImages/a.jpg"]
 
 
@@ -128,10 +161,34 @@ COCO = {
     "images": [{"id": 7, "file_name": "x_7.jpg"}, {"id": 3, "file_name": "x_3.jpg"}],
     "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
     "annotations": [
-        {"image_id": 7, "category_id": 18, "iscrowd": 0, "bbox": [0.4, 0.6, 2.2, 2.0], "segmentation": [[0, 0, 2, 0, 2, 3, 0, 3]]},
-        {"image_id": 7, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 6, 4], "segmentation": {"size": [4, 6], "counts": [20, 4]}},
-        {"image_id": 3, "category_id": 1, "iscrowd": 0, "bbox": [1, 1, 2.5, 1.5], "segmentation": [[2, 1, 5, 1, 5, 3, 2, 3]]},
-        {"image_id": 3, "category_id": 18, "iscrowd": 0, "bbox": [4, 1, 1, 2], "segmentation": [[4, 1, 5, 1, 5, 3, 4, 3]]},
+        {
+            "image_id": 7,
+            "category_id": 18,
+            "iscrowd": 0,
+            "bbox": [0.4, 0.6, 2.2, 2.0],
+            "segmentation": [[0, 0, 2, 0, 2, 3, 0, 3]],
+        },
+        {
+            "image_id": 7,
+            "category_id": 1,
+            "iscrowd": 1,
+            "bbox": [0, 0, 6, 4],
+            "segmentation": {"size": [4, 6], "counts": [20, 4]},
+        },
+        {
+            "image_id": 3,
+            "category_id": 1,
+            "iscrowd": 0,
+            "bbox": [1, 1, 2.5, 1.5],
+            "segmentation": [[2, 1, 5, 1, 5, 3, 2, 3]],
+        },
+        {
+            "image_id": 3,
+            "category_id": 18,
+            "iscrowd": 0,
+            "bbox": [4, 1, 1, 2],
+            "segmentation": [[4, 1, 5, 1, 5, 3, 4, 3]],
+        },
     ],
 }
 
@@ -149,7 +206,10 @@ def test_coco_boxes_are_rounded_and_crowds_dropped(coco):
     data = Coco(coco, "train2014")
     assert [Path(s.name).name for s in data] == ["x_3.jpg", "x_7.jpg"]  # by id
     assert data[1].boxes.tolist() == [[0, 1, 3, 3]]
-    assert data[0].boxes.tolist() == [[1, 1, 4, 2], [4, 1, 5, 3]]  # Python rounds 3.5 to 4 and 2.5 to 2, as the release does
+    assert data[0].boxes.tolist() == [
+        [1, 1, 4, 2],
+        [4, 1, 5, 3],
+    ]  # Python rounds 3.5 to 4 and 2.5 to 2, as the release does
 
 
 def test_coco_takes_a_list_of_file_names_in_its_order(coco):
@@ -165,9 +225,13 @@ def test_coco_masks_from_polygons_and_run_lengths(coco):
     data = Coco(coco, "train2014", truth="masks")
     assert data.mask_classes == ("background", "person", "dog")
     seven = data[1].mask
-    assert (seven[:, 5] == 255).all() and seven[0, 0] == 2 and seven[3, 4] == 0  # the crowd is the last column
+    assert (
+        (seven[:, 5] == 255).all() and seven[0, 0] == 2 and seven[3, 4] == 0
+    )  # the crowd is the last column
     three = data[0].mask
-    assert three[1, 2] == 1 and (three[1:3, 4] == 255).all() and three[0, 0] == 0  # where two classes overlap
+    assert (
+        three[1, 2] == 1 and (three[1:3, 4] == 255).all() and three[0, 0] == 0
+    )  # where two classes overlap
 
 
 def test_coco_compressed_run_lengths():
@@ -194,24 +258,40 @@ def test_semantic_masks_with_class_names(tmp_path):
     png(tmp_path / "masks" / "a.png", np.array([[0, 7, 200]], np.uint8))
     (tmp_path / "classes.yaml").write_text("classes: {0: unlabeled, 7: cat, 9: dog, 200: sky}\n")
     data = SemanticMasks(tmp_path / "images", tmp_path / "masks", tmp_path / "classes.yaml")
-    assert len(data) == 1 and data.mask_classes == ("cat", "dog", "sky") and data[0].mask.tolist() == [[255, 0, 2]]
+    assert (
+        len(data) == 1
+        and data.mask_classes == ("cat", "dog", "sky")
+        and data[0].mask.tolist() == [[255, 0, 2]]
+    )
     png(tmp_path / "masks" / "a.png", np.array([[0, 7, 8]], np.uint8))
-    with pytest.raises(ValueError, match=r"masks/a\.png: class id 8 is out of range; allowed are 0, 7, 9, 200, 255"):
+    with pytest.raises(
+        ValueError, match=r"masks/a\.png: class id 8 is out of range; allowed are 0, 7, 9, 200, 255"
+    ):
         data[0]
 
 
 @pytest.fixture
 def ade(tmp_path):
-    names = ["Idx\tRatio\tTrain\tVal\tName", "1\t0.2\t1\t1\twall", "2\t0.1\t1\t1\tbuilding, edifice", "3\t0.1\t1\t1\tsky"]
+    names = [
+        "Idx\tRatio\tTrain\tVal\tName",
+        "1\t0.2\t1\t1\twall",
+        "2\t0.1\t1\t1\tbuilding, edifice",
+        "3\t0.1\t1\t1\tsky",
+    ]
     (tmp_path / "objectInfo150.txt").write_text("\n".join(names))
     picture(tmp_path / "images" / "validation" / "ADE_val_1.jpg", (4, 1))
-    png(tmp_path / "annotations" / "validation" / "ADE_val_1.png", np.array([[0, 1, 2, 3]], np.uint8))
+    png(
+        tmp_path / "annotations" / "validation" / "ADE_val_1.png",
+        np.array([[0, 1, 2, 3]], np.uint8),
+    )
     return tmp_path
 
 
 def test_ade20k_reduces_the_zero_label(ade):
     data = Ade20k(ade, "val")
-    assert data.mask_classes == ("wall", "building, edifice", "sky") and data[0].mask.tolist() == [[255, 0, 1, 2]]
+    assert data.mask_classes == ("wall", "building, edifice", "sky") and data[0].mask.tolist() == [
+        [255, 0, 1, 2]
+    ]
     png(ade / "annotations" / "validation" / "ADE_val_1.png", np.array([[0, 1, 2, 4]], np.uint8))
     with pytest.raises(ValueError, match=r"ADE_val_1\.png: class id 4 is out of range"):
         data[0]
@@ -221,13 +301,21 @@ def test_ade20k_full_release_by_names(ade):
     folder = ade / "images" / "ADE" / "training" / "urban"
     picture(folder / "ADE_train_1.jpg", (4, 1))
     numbers = np.array([312, 2978, 5, 0])  # building, sky, one that does not count, nothing
-    colours = np.stack([numbers // 256 * 10, numbers % 256, np.zeros(4)], axis=-1).astype(np.uint8)[None]
+    colours = np.stack([numbers // 256 * 10, numbers % 256, np.zeros(4)], axis=-1).astype(np.uint8)[
+        None
+    ]
     png(folder / "ADE_train_1_seg.png", colours)
-    objects = [{"name": "building", "name_ndx": 312}, {"name": "sky", "name_ndx": 2978}, {"name": "ghost", "name_ndx": 5}]
+    objects = [
+        {"name": "building", "name_ndx": 312},
+        {"name": "sky", "name_ndx": 2978},
+        {"name": "ghost", "name_ndx": 5},
+    ]
     (folder / "ADE_train_1.json").write_text(json.dumps({"annotation": {"object": objects}}))
     data = Ade20kFull(ade, "train", object_names(ade))
     assert data[0].mask.tolist() == [[1, 2, 255, 255]]
-    with pytest.raises(ConfigError, match="no images of split val"):  # names say the split, also where all files lie in one folder
+    with pytest.raises(
+        ConfigError, match="no images of split val"
+    ):  # names say the split, also where all files lie in one folder
         Ade20kFull(folder, "val", object_names(ade))
     (folder / "ADE_train_1.json").write_text("{")
     with pytest.raises(ValueError, match=r"ADE_train_1\.json: not a readable ADE20K annotation"):
@@ -245,8 +333,16 @@ def test_nyud_in_its_three_layouts(tmp_path):
     png(tmp_path / "frames" / "seq" / "frame-0.depth.png", depth)
     picture(tmp_path / "numbered" / "12_image.png", (3, 2))
     png(tmp_path / "numbered" / "12_depth.png", depth)
-    for data in (Nyud(tmp_path / "list", names=listed), Nyud(tmp_path / "frames"), Nyud(tmp_path / "numbered")):
-        assert len(data) == 1 and np.allclose(data[0].depth, expected) and data[0].depth.dtype == np.float32
+    for data in (
+        Nyud(tmp_path / "list", names=listed),
+        Nyud(tmp_path / "frames"),
+        Nyud(tmp_path / "numbered"),
+    ):
+        assert (
+            len(data) == 1
+            and np.allclose(data[0].depth, expected)
+            and data[0].depth.dtype == np.float32
+        )
     png(tmp_path / "numbered" / "12_depth.png", depth.astype(np.uint8))
     with pytest.raises(ValueError, match=r"12_depth\.png: depth of shape"):
         Nyud(tmp_path / "numbered")[0]
@@ -260,19 +356,31 @@ def test_nyud_split_file_chooses_the_images(tmp_path):
 
     for number in (1, 2, 3):
         picture(tmp_path / f"{number}_image.png", (3, 2))
-    savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[3], [9]]), "testNdxs": np.array([[1], [2]])})
+    savemat(
+        tmp_path / "splits.mat",
+        {"trainNdxs": np.array([[3], [9]]), "testNdxs": np.array([[1], [2]])},
+    )
     assert [p.name for p in Nyud(tmp_path, "train").images] == ["3_image.png"]
     assert [p.name for p in Nyud(tmp_path, "val").images] == ["1_image.png", "2_image.png"]
 
 
 def test_nyud_lists_lie_where_bts_puts_them(tmp_path):
     picture(tmp_path / "official_splits" / "test" / "bath" / "rgb_1.jpg", (3, 2))
-    png(tmp_path / "official_splits" / "test" / "bath" / "depth_1.png", np.full((2, 3), 1500, np.uint16))
+    png(
+        tmp_path / "official_splits" / "test" / "bath" / "depth_1.png",
+        np.full((2, 3), 1500, np.uint16),
+    )
     picture(tmp_path / "kitchen" / "rgb_2.jpg", (3, 2))
-    (tmp_path / "nyudepthv2_test_files_with_gt.txt").write_text("bath/rgb_1.jpg bath/depth_1.png 518.8579\n")
+    (tmp_path / "nyudepthv2_test_files_with_gt.txt").write_text(
+        "bath/rgb_1.jpg bath/depth_1.png 518.8579\n"
+    )
     (tmp_path / "nyu_train.txt").write_text("/kitchen/rgb_2.jpg /kitchen/depth_2.png 518.8579\n")
     test, train = Nyud(tmp_path, "val"), Nyud(tmp_path, "train")
-    assert test[0].name == "official_splits/test/bath/rgb_1.jpg" and np.allclose(test[0].depth, 1.5) and not test.whole
+    assert (
+        test[0].name == "official_splits/test/bath/rgb_1.jpg"
+        and np.allclose(test[0].depth, 1.5)
+        and not test.whole
+    )
     assert [path.name for path in train.images] == ["rgb_2.jpg"] and train.images[0].is_file()
 
 
@@ -286,11 +394,23 @@ def test_the_release_of_nyud(tmp_path):
     with h5py.File(tmp_path / LABELED, "w") as file:
         file["images"], file["rawDepths"], file["depths"] = images, depths, depths + 1
     assert open_nyud(tmp_path, "train").whole and len(open_nyud(tmp_path, "val")) == 3
-    savemat(tmp_path / "splits.mat", {"trainNdxs": np.array([[3]]), "testNdxs": np.array([[1], [2]])})
+    savemat(
+        tmp_path / "splits.mat", {"trainNdxs": np.array([[3]]), "testNdxs": np.array([[1], [2]])}
+    )
     assert len(open_nyud(tmp_path, "val")) == 2
-    sample, pixels = open_nyud(tmp_path, "train")[0], np.asarray(open_nyud(tmp_path, "train")[0].image)
-    assert sample.name == f"{LABELED}, image 3" and sample.depth.shape == (480, 640) and sample.image.size == (640, 480)
-    assert sample.depth[100, 7] == depths[2, 7, 100] and pixels[100, 7].tolist() == images[2, :, 7, 100].tolist()
+    sample, pixels = (
+        open_nyud(tmp_path, "train")[0],
+        np.asarray(open_nyud(tmp_path, "train")[0].image),
+    )
+    assert (
+        sample.name == f"{LABELED}, image 3"
+        and sample.depth.shape == (480, 640)
+        and sample.image.size == (640, 480)
+    )
+    assert (
+        sample.depth[100, 7] == depths[2, 7, 100]
+        and pixels[100, 7].tolist() == images[2, :, 7, 100].tolist()
+    )
     assert pixels[100, 6].tolist() == pixels[474, 100].tolist() == [0, 0, 0]
 
 
@@ -301,7 +421,10 @@ def test_a_release_that_cannot_be_read_says_how_else(tmp_path, monkeypatch, pack
     else:
         monkeypatch.setitem(sys.modules, "h5py", None)  # as if it were not installed
     (tmp_path / LABELED).write_bytes(b"no HDF5")
-    with pytest.raises(ConfigError, match="not a readable HDF5 file" if package else "needs h5py .*; or write its images") as error:
+    with pytest.raises(
+        ConfigError,
+        match="not a readable HDF5 file" if package else "needs h5py .*; or write its images",
+    ) as error:
         open_nyud(tmp_path, "train")
     assert "\n" not in str(error.value)
     picture(tmp_path / "1_image.png")  # unpacked there: no need of it
@@ -309,7 +432,14 @@ def test_a_release_that_cannot_be_read_says_how_else(tmp_path, monkeypatch, pack
 
 
 @pytest.mark.parametrize(
-    "make", [lambda p: Voc(p), lambda p: Coco(p), lambda p: Ade20k(p), lambda p: Nyud(p), lambda p: SemanticMasks(p, p)]
+    "make",
+    [
+        lambda p: Voc(p),
+        lambda p: Coco(p),
+        lambda p: Ade20k(p),
+        lambda p: Nyud(p),
+        lambda p: SemanticMasks(p, p),
+    ],
 )
 def test_an_empty_folder_is_one_clear_line(tmp_path, make):
     with pytest.raises(ConfigError) as error:
@@ -317,7 +447,10 @@ def test_an_empty_folder_is_one_clear_line(tmp_path, make):
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
-@pytest.mark.skipif("REGISTERS_FORMATS" not in os.environ, reason="REGISTERS_FORMATS: a folder with voc2007_boxes and LOST's predictions")
+@pytest.mark.skipif(
+    "REGISTERS_FORMATS" not in os.environ,
+    reason="REGISTERS_FORMATS: a folder with voc2007_boxes and LOST's predictions",
+)
 def test_corloc_of_the_published_boxes_of_lost():
     """The authors' own boxes for VOC 2007 trainval (61.9, their Table 1) on the half of the true boxes that is at hand."""
     import pickle
@@ -327,5 +460,7 @@ def test_corloc_of_the_published_boxes_of_lost():
     root = Path(os.environ["REGISTERS_FORMATS"]) / "voc2007_boxes"
     boxes = pickle.loads((root / "LOST_predictions" / "LOST_VOC07.pkl").read_bytes())
     data = Voc(root, "all")
-    share = corloc([boxes[path.name] for path in data.images], [data.boxes(i) for i in range(len(data))])
+    share = corloc(
+        [boxes[path.name] for path in data.images], [data.boxes(i) for i in range(len(data))]
+    )
     assert abs(share - 0.619) < 0.02  # two standard errors of 2501 images

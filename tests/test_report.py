@@ -10,8 +10,11 @@ import pandas as pd
 import planted
 import pytest
 
-from registers import artifacts, claims, cli, config, interpolation, measurements, report
+from registers import artifacts, claims, cli, measurements, report
+from registers.exact import interpolation
 from registers.measurements import Measurement
+from registers.settings.backbone_id import BackboneId
+from registers.settings.load import load_settings
 
 SETTINGS = {"scale": "smoke", "registers": [0, 4]}
 
@@ -24,7 +27,12 @@ def planted_rows(settings, source, backbone):
     if stage == "interpolation":
         return list(interpolation.interpolation_rows())
     if stage == "norms":
-        return planted.norms(str(backbone), registers=backbone.registers, layers=2, run=f"{settings.run}/norms/{backbone}")
+        return planted.norms(
+            str(backbone),
+            registers=backbone.registers,
+            layers=2,
+            run=f"{settings.run}/norms/{backbone}",
+        )
     if stage == "positions":
         return planted.positions(str(backbone), side=4)
     if stage in ("segmentation", "depth"):
@@ -46,13 +54,15 @@ def page(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("REGISTERS_PARAMS", json.dumps(SETTINGS))
         patch.setenv("REGISTERS_TRACEBACK", "1")
-        settings = config.load(SETTINGS)
+        settings = load_settings(SETTINGS)
         built = artifacts.available(settings)
         for artifact in built.values():
             for source in artifact.inputs.values():
                 for file in artifacts.files(settings, source) if source != "reference" else []:
                     backbone = (
-                        None if file.endswith(("cost.csv", "interpolation.csv")) else config.BackboneId.parse(file.split("/")[-1][:-4])
+                        None
+                        if file.endswith(("cost.csv", "interpolation.csv"))
+                        else BackboneId.parse(file.split("/")[-1][:-4])
                     )
                     if source.startswith("maps/"):
                         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +77,12 @@ def page(tmp_path_factory):
             file = folder / picture.arrays(settings)
             file.parent.mkdir(parents=True, exist_ok=True)
             seg, deep = planted.predictions(picture.backbone)
-            np.savez(file, **{"segmentation": seg, "depth": deep, "discovery": planted.lost(picture.backbone)}[picture.question])
+            np.savez(
+                file,
+                **{"segmentation": seg, "depth": deep, "discovery": planted.lost(picture.backbone)}[
+                    picture.question
+                ],
+            )
             assert cli.main(["picture", picture.question, picture.backbone]) == 0
         assert cli.main(["report"]) == 0
     return folder, settings, built, (folder / "reports/paper.html").read_text()
@@ -76,9 +91,17 @@ def page(tmp_path_factory):
 def test_it_holds_exactly_what_is_built(page):
     _, _, built, html = page
     assert re.findall(r'<section id="((?:fig|table)\d+)"', html) == list(built)  # the paper's order
-    assert html.count('src="data:image/png;base64,') == sum(a.kind == "figures" for a in built.values()) + 6
-    assert all(p.outputs[0] in html for p in artifacts.pictures(page[1])) and "100.0 % of the pixels that count" in html
-    assert [href for href in re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)] == [*built, "pictures"]
+    assert (
+        html.count('src="data:image/png;base64,')
+        == sum(a.kind == "figures" for a in built.values()) + 6
+    )
+    assert (
+        all(p.outputs[0] in html for p in artifacts.pictures(page[1]))
+        and "100.0 % of the pixels that count" in html
+    )
+    assert [
+        href for href in re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)
+    ] == [*built, "pictures"]
 
 
 def test_it_is_self_contained_and_well_formed(page):
@@ -106,18 +129,28 @@ def test_every_relative_link_leads_somewhere(page):
     folder, _, _, html = page
     links = [x for x in re.findall(r'href="([^"#]*)"', html) if x and not x.startswith("http")]
     assert links and all((folder / "reports" / link).exists() for link in links)
-    assert str(folder) not in html and str(artifacts.PAPER.parent) not in html  # no path of this machine
+    assert (
+        str(folder) not in html and str(artifacts.PAPER.parent) not in html
+    )  # no path of this machine
 
 
 def test_captions_are_ours_and_runs_are_linked(page):
     folder, settings, built, html = page
     for artifact in built.values():
-        assert (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip().split("(")[0] in unescape(html)
+        assert (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip().split(
+            "("
+        )[0] in unescape(html)
         section = html.split(f'<section id="{artifact.id}"')[1].split("</section>")[0]
         assert artifact.source in section and report.RULE_FILE in section
-        assert re.search(rf'href="{report.UI}/#/experiments/\d+/runs/\w+">{settings.run}/draw/{artifact.id}<', section)  # delivered runs
+        assert re.search(
+            rf'href="{report.UI}/#/experiments/\d+/runs/\w+">{settings.run}/draw/{artifact.id}<',
+            section,
+        )  # delivered runs
         if any(s.startswith("norms") for s in artifact.inputs.values()):
-            assert f"{settings.run}/train/dinov2-r0-s0" in section and f"{settings.run}/norms/dinov2-r0-s0" in section
+            assert (
+                f"{settings.run}/train/dinov2-r0-s0" in section
+                and f"{settings.run}/norms/dinov2-r0-s0" in section
+            )
 
 
 def test_verdicts_on_the_page_and_in_json_agree(page):
@@ -133,10 +166,21 @@ def test_verdicts_on_the_page_and_in_json_agree(page):
         row = html.split(f'<tr id="claim-{name}">')[1].split("</tr>")[0]
         assert f">{v['verdict']}</td>" in row
     metrics = json.loads((folder / "reports/metrics.json").read_text())
-    assert metrics["linear"]["top1"]["dinov2-r4-s0"] == 0.54 and metrics["claims"]["flops-of-four"] == claims.REPRODUCED
-    downstream = {("segmentation", "miou"): 0.2, ("depth", "rmse"): 1.5, ("discovery", "corloc"): 0.3, ("discovery", "corloc_tuned"): 0.4}
+    assert (
+        metrics["linear"]["top1"]["dinov2-r4-s0"] == 0.54
+        and metrics["claims"]["flops-of-four"] == claims.REPRODUCED
+    )
+    downstream = {
+        ("segmentation", "miou"): 0.2,
+        ("depth", "rmse"): 1.5,
+        ("discovery", "corloc"): 0.3,
+        ("discovery", "corloc_tuned"): 0.4,
+    }
     assert {key: metrics[key[0]][key[1]]["dinov2-r4-s0"] for key in downstream} == downstream
-    assert metrics["outliers"]["second_mode"]["deit3-r0-s0"] == 0 and "share" not in metrics["outliers"]
+    assert (
+        metrics["outliers"]["second_mode"]["deit3-r0-s0"] == 0
+        and "share" not in metrics["outliers"]
+    )
 
 
 def test_the_papers_numbers_stand_beside_ours(page):
@@ -149,15 +193,23 @@ def test_the_papers_numbers_stand_beside_ours(page):
 
 def test_markdown_of_a_table():
     rows = pd.DataFrame({"model": ["a|b", "c"], "ours": [1.23456, None], "note": ["", "not run"]})
-    assert report.markdown(rows) == "| model | ours | note |\n| --- | --- | --- |\n| a\\|b | 1.235 | – |\n| c | – | not run |\n"
+    assert (
+        report.markdown(rows)
+        == "| model | ours | note |\n| --- | --- | --- |\n| a\\|b | 1.235 | – |\n| c | – | not run |\n"
+    )
 
 
 def test_metrics_leave_out_what_has_no_value(tmp_path):
-    measured = planted.frame(tmp_path, [Measurement("outliers", "share", "dinov2-r0-s0", None, note="no second mode")])
+    measured = planted.frame(
+        tmp_path, [Measurement("outliers", "share", "dinov2-r0-s0", None, note="no second mode")]
+    )
     assert report.metrics(measured, []) == {"claims": {}}
 
 
 def test_metrics_keep_several_sets_apart(tmp_path):
-    found = [planted.discovery("dinov2-r0-s0", value, 0.4, data=data) for data, value in (("voc2007", 0.3), ("coco20k", 0.2))]
+    found = [
+        planted.discovery("dinov2-r0-s0", value, 0.4, data=data)
+        for data, value in (("voc2007", 0.3), ("coco20k", 0.2))
+    ]
     corloc = report.metrics(planted.frame(tmp_path, *found), [])["discovery"]["corloc"]
     assert corloc == {"dinov2-r0-s0 on voc2007": 0.3, "dinov2-r0-s0 on coco20k": 0.2}

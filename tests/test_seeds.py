@@ -21,8 +21,13 @@ def names(seeds=3, counts=COUNTS):
 
 def tasks(folder, seeds=3, counts=COUNTS):
     """Rows of the three tasks."""
-    linear = [planted.accuracy("linear", name, 0.5 + r / 100 + off) for name, r, off in names(seeds, counts)]
-    both = [planted.dense(name, 0.2 + off, 1.5 - r / 100 + off) for name, r, off in names(seeds, counts)]
+    linear = [
+        planted.accuracy("linear", name, 0.5 + r / 100 + off)
+        for name, r, off in names(seeds, counts)
+    ]
+    both = [
+        planted.dense(name, 0.2 + off, 1.5 - r / 100 + off) for name, r, off in names(seeds, counts)
+    ]
     return {
         "linear": planted.frame(folder, linear),
         **dict(zip(("segmentation", "depth"), (planted.frame(folder, *x) for x in zip(*both)))),
@@ -46,19 +51,41 @@ def bars(ax):
 def test_fig08_has_three_panels_with_bars_of_one_deviation_over_seeds(tmp_path, maps):
     given = tasks(tmp_path)
     panels = [ax for ax in fig08.draw(maps, **given).axes if ax.containers]
-    assert [ax.get_title().split(",")[0] for ax in panels] == ["classification", "segmentation", "depth"]
-    for ax, middle, factor in zip(panels, (lambda r: 0.5 + r / 100, lambda r: 0.2, lambda r: 1.5 - r / 100), (100, 100, 1)):
+    assert [ax.get_title().split(",")[0] for ax in panels] == [
+        "classification",
+        "segmentation",
+        "depth",
+    ]
+    for ax, middle, factor in zip(
+        panels, (lambda r: 0.5 + r / 100, lambda r: 0.2, lambda r: 1.5 - r / 100), (100, 100, 1)
+    ):
         assert [label.get_text() for label in ax.get_xticklabels()] == [str(r) for r in COUNTS]
         expected = [factor * (middle(r) + MEAN) for _ in METHODS for r in COUNTS]
         value, low, high = bars(ax).T
-        assert np.allclose(value, expected) and np.allclose(value - low, factor * STD) and np.allclose(high - value, factor * STD)
-        seeds = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_ydata()) == 3 * len(COUNTS)]
+        assert (
+            np.allclose(value, expected)
+            and np.allclose(value - low, factor * STD)
+            and np.allclose(high - value, factor * STD)
+        )
+        seeds = [
+            line
+            for line in ax.lines
+            if line.get_linestyle() == "None" and len(line.get_ydata()) == 3 * len(COUNTS)
+        ]
         assert len(seeds) == len(METHODS)  # each seed is a point of its own
     caption = fig08.caption(maps, **given)
     assert caption.endswith("bars are standard deviations over 3 seeds around their mean.")
-    assert "DINOv2 51.0 with 0 and 67.0 with 16, where 16 is best, beyond the standard deviations" in caption
+    assert (
+        "DINOv2 51.0 with 0 and 67.0 with 16, where 16 is best, beyond the standard deviations"
+        in caption
+    )
     rows = fig08.table(maps, **given)
-    assert (rows[rows["panel"] != "attention"].groupby(["panel", "method", "registers"])["seed"].nunique() == 3).all()
+    assert (
+        rows[rows["panel"] != "attention"]
+        .groupby(["panel", "method", "registers"])["seed"]
+        .nunique()
+        == 3
+    ).all()
 
 
 def test_fig08_of_one_seed_has_its_interval(tmp_path, maps):
@@ -66,16 +93,24 @@ def test_fig08_of_one_seed_has_its_interval(tmp_path, maps):
     panels = [ax for ax in fig08.draw(maps, **given).axes if ax.containers]
     value, low, high = bars(panels[0]).T
     assert np.allclose(value - low, 2) and np.allclose(high - value, 2)
-    assert fig08.caption(maps, **given).endswith("bars are 95 % intervals over images, of one seed.")
+    assert fig08.caption(maps, **given).endswith(
+        "bars are 95 % intervals over images, of one seed."
+    )
 
 
 def test_fig08_averages_the_sets_of_a_task(tmp_path, maps):
     """Segmentation on two sets: the mean over sets first, then over seeds; the deviation is that of the seeds alone."""
-    rows = [planted.accuracy("segmentation", n, v + off, metric="miou") for n, _, off in names() for v in (0.2, 0.4)]
+    rows = [
+        planted.accuracy("segmentation", n, v + off, metric="miou")
+        for n, _, off in names()
+        for v in (0.2, 0.4)
+    ]
     frame = planted.frame(tmp_path, rows)
     frame["data"] = ["first", "second"] * (len(frame) // 2)
     given = {"linear": tasks(tmp_path)["linear"], "segmentation": frame}
-    panel = next(ax for ax in fig08.draw(maps, **given).axes if ax.get_title().startswith("segmentation"))
+    panel = next(
+        ax for ax in fig08.draw(maps, **given).axes if ax.get_title().startswith("segmentation")
+    )
     value, low, high = bars(panel).T
     assert (
         panel.get_title() == "segmentation, mean of 2 sets"
@@ -88,31 +123,63 @@ def test_fig08_averages_the_sets_of_a_task(tmp_path, maps):
 def test_the_level_of_guessing_does_not_squeeze_a_panel(tmp_path, maps):
     """Depth is better when lower: guessing (planted 2.0) lies far above 1.5 and is left to the table."""
     given = tasks(tmp_path)
-    top = {ax.get_title().split(",")[0]: ax.get_ylim()[1] for ax in fig08.draw(maps, **given).axes if ax.containers}
+    top = {
+        ax.get_title().split(",")[0]: ax.get_ylim()[1]
+        for ax in fig08.draw(maps, **given).axes
+        if ax.containers
+    }
     assert top["depth"] < 1.7
 
 
 def test_table2_prints_mean_and_deviation(tmp_path):
     given = tasks(tmp_path, counts=(0, 4))
     zeroshot = planted.frame(
-        tmp_path, [planted.accuracy("zeroshot", n, 0.4 + off) for n, r, off in names(counts=(0, 4)) if "openclip" in n]
+        tmp_path,
+        [
+            planted.accuracy("zeroshot", n, 0.4 + off)
+            for n, r, off in names(counts=(0, 4))
+            if "openclip" in n
+        ],
     )
-    rows = table2.table(given["linear"], zeroshot, PRINTED, given["segmentation"], given["depth"]).set_index(["task", "model"])
-    assert rows.loc[("linear top-1", "DINOv2+reg"), ["seeds", "ours", "std", "low", "high"]].tolist() == [3, 55, 3.61, 50, 61]
-    assert rows.loc[("depth rmse", "DeiT-III"), ["seeds", "ours", "std"]].tolist() == [3, 1.51, 0.036]
+    rows = table2.table(
+        given["linear"], zeroshot, PRINTED, given["segmentation"], given["depth"]
+    ).set_index(["task", "model"])
+    assert rows.loc[
+        ("linear top-1", "DINOv2+reg"), ["seeds", "ours", "std", "low", "high"]
+    ].tolist() == [3, 55, 3.61, 50, 61]
+    assert rows.loc[("depth rmse", "DeiT-III"), ["seeds", "ours", "std"]].tolist() == [
+        3,
+        1.51,
+        0.036,
+    ]
     assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "std"]].tolist() == [41, 3.61]
-    one = table2.table(tasks(tmp_path, 1)["linear"], zeroshot.iloc[:0], PRINTED).set_index(["task", "model"])
+    one = table2.table(tasks(tmp_path, 1)["linear"], zeroshot.iloc[:0], PRINTED).set_index(
+        ["task", "model"]
+    )
     assert np.isnan(one.loc[("linear top-1", "DINOv2"), "std"]) and one["seeds"].max() == 1
 
 
 def test_table3_has_three_sets_untuned_and_tuned_with_deviations(tmp_path):
     sets = ("VOC 2007", "VOC 2012", "COCO 20k")
-    groups = [planted.discovery(n, 0.3 + off, 0.5 + off, data=data) for data in sets for n, _, off in names(counts=(0, 4))]
+    groups = [
+        planted.discovery(n, 0.3 + off, 0.5 + off, data=data)
+        for data in sets
+        for n, _, off in names(counts=(0, 4))
+    ]
     rows = table3.table(planted.frame(tmp_path, *groups), PRINTED)
     assert len(rows) == 3 * 4 * 6 and tuple(dict.fromkeys(rows["data"])) == sets
-    assert set(rows["procedure"]) == {"LOST, as published", "LOST, tuned", "DINO-seg, best head", "largest box, best head"}
+    assert set(rows["procedure"]) == {
+        "LOST, as published",
+        "LOST, tuned",
+        "DINO-seg, best head",
+        "largest box, best head",
+    }
     rows = rows.set_index(["data", "procedure", "model"])
     lost = rows.loc[("VOC 2012", "LOST, tuned", "DINOv2+reg")]
     assert lost[["seeds", "corloc", "std", "paper VOC 2012"]].tolist() == [3, 51, 3.6, 60.0]
-    assert np.isnan(lost["paper VOC 2007"]) and np.isnan(lost["paper COCO 20k"])  # the paper's number stands by its own set
-    assert rows.loc[("COCO 20k", "LOST, as published", "DeiT-III"), ["corloc", "paper COCO 20k"]].tolist() == [31, 10.7]
+    assert np.isnan(lost["paper VOC 2007"]) and np.isnan(
+        lost["paper COCO 20k"]
+    )  # the paper's number stands by its own set
+    assert rows.loc[
+        ("COCO 20k", "LOST, as published", "DeiT-III"), ["corloc", "paper COCO 20k"]
+    ].tolist() == [31, 10.7]

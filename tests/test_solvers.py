@@ -6,10 +6,19 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from registers.probes import solvers
-from registers.probes.solvers import STRENGTHS, bootstrap, logistic_best, logistic_path, majority, ridge
+from registers.probes.solvers import (
+    STRENGTHS,
+    bootstrap,
+    logistic_best,
+    logistic_path,
+    majority,
+    ridge,
+)
 
 
-def blobs(n: int, width: int, classes: int, separation: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def blobs(
+    n: int, width: int, classes: int, separation: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian classes in features of very different scales, rotated, far from the origin: nothing is standardised."""
     rng = np.random.default_rng(seed)
     scale = np.arange(1, width + 1) ** -1.0
@@ -30,7 +39,9 @@ def test_strengths_are_those_of_dinov2():
     assert len(STRENGTHS) == 45 and STRENGTHS[0] == 1e-6 and np.isclose(STRENGTHS[-1], 1e5)
 
 
-@pytest.mark.parametrize(("width", "classes", "separation"), [(20, 5, 0.7), (150, 3, 0.5)])  # the second: separable, D > n
+@pytest.mark.parametrize(
+    ("width", "classes", "separation"), [(20, 5, 0.7), (150, 3, 0.5)]
+)  # the second: separable, D > n
 def test_path_agrees_with_scikit_learn(width, classes, separation):
     x, y = blobs(600, width, classes, separation)
     (x, xt), (y, yt) = np.split(x, [100]), np.split(y, [100])
@@ -42,7 +53,9 @@ def test_path_agrees_with_scikit_learn(width, classes, separation):
         scale = np.abs(reference.coef_).max()
         np.testing.assert_allclose(path.coefficients[i], reference.coef_, atol=5e-3 * scale)
         best = objective(x, y, reference.coef_, reference.intercept_, STRENGTHS[i])
-        assert objective(x, y, path.coefficients[i], path.intercepts[i], STRENGTHS[i]) <= best * (1 + 1e-6)
+        assert objective(x, y, path.coefficients[i], path.intercepts[i], STRENGTHS[i]) <= best * (
+            1 + 1e-6
+        )
 
 
 def test_two_classes_have_the_binary_objective_of_scikit_learn():
@@ -51,8 +64,15 @@ def test_two_classes_have_the_binary_objective_of_scikit_learn():
     assert path.classes.tolist() == ["cat", "dog"] and set(path.predict(x)[0]) <= {"cat", "dog"}
     for i, c in enumerate(path.strengths):
         reference = LogisticRegression(C=c, max_iter=20000, tol=1e-10).fit(x, y)
-        np.testing.assert_allclose(path.coefficients[i, 1] - path.coefficients[i, 0], reference.coef_[0], rtol=1e-3, atol=1e-6)
-        np.testing.assert_allclose(path.intercepts[i, 1] - path.intercepts[i, 0], reference.intercept_[0], rtol=1e-3)
+        np.testing.assert_allclose(
+            path.coefficients[i, 1] - path.coefficients[i, 0],
+            reference.coef_[0],
+            rtol=1e-3,
+            atol=1e-6,
+        )
+        np.testing.assert_allclose(
+            path.intercepts[i, 1] - path.intercepts[i, 0], reference.intercept_[0], rtol=1e-3
+        )
 
 
 def test_path_does_not_depend_on_order_or_neighbours():
@@ -61,7 +81,9 @@ def test_path_does_not_depend_on_order_or_neighbours():
     backward = logistic_path(x, y, [10.0, 1e-1, 1e-3], tolerance=1e-12)
     alone = logistic_path(x, y, [10.0], tolerance=1e-12)
     np.testing.assert_allclose(forward.coefficients, backward.coefficients[::-1], rtol=1e-8)
-    np.testing.assert_allclose(forward.coefficients[2], alone.coefficients[0], atol=1e-4 * np.abs(alone.coefficients).max())
+    np.testing.assert_allclose(
+        forward.coefficients[2], alone.coefficients[0], atol=1e-4 * np.abs(alone.coefficients).max()
+    )
 
 
 def test_a_warm_path_is_short():
@@ -99,7 +121,9 @@ def test_best_strength_is_chosen_on_held_out_rows():
     """One useful channel of large variance among many noisy ones: weak penalties overfit, the choice must not."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 900)
-    x = np.hstack([(2 * y - 1)[:, None] * 6 + rng.normal(size=(900, 1)) * 5, rng.normal(size=(900, 250))])
+    x = np.hstack(
+        [(2 * y - 1)[:, None] * 6 + rng.normal(size=(900, 1)) * 5, rng.normal(size=(900, 250))]
+    )
     train, test = slice(0, 300), slice(300, None)
     best = logistic_best(x[train], y[train])
     everything = logistic_path(x[train], y[train])
@@ -128,7 +152,9 @@ def test_ridge_equals_scikit_learn(shape):
 def test_ridge_without_penalty_is_least_squares():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 2))
-    np.testing.assert_allclose(ridge(x, y, [0.0]).predict(x, 0), LinearRegression().fit(x, y).predict(x), atol=1e-9)
+    np.testing.assert_allclose(
+        ridge(x, y, [0.0]).predict(x, 0), LinearRegression().fit(x, y).predict(x), atol=1e-9
+    )
 
 
 def test_bootstrap_covers_the_truth_as_often_as_it_says():

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from registers import tracking
-from registers.data.scenes import corners, draw
-from registers.regime import Regime, Study, Variant, check, study
-from registers.schema import ConfigError, read_yaml
+from registers.settings.errors import ConfigError
+from registers.settings.load import read_yaml
 from registers.study.examine import examine
 from registers.study.net import Net, local_targets
+from registers.study.regime import Regime, Study, Variant, check, study
 from registers.study.run import run, scenes
+from registers.study.scenes import corners, draw
 
 SWEEP = Path(__file__).parents[1] / "workflow" / "scales" / "emergence.yaml"
 SMALL = Regime(grid=4, width=16, depth=2, steps=12, warmup=2, batch=8, objects=(3, 5))
@@ -40,7 +41,10 @@ def test_the_sum_is_that_of_the_two_marked_objects():
     for kinds, label in zip(seen.kinds, seen.label):
         first = kinds[(kinds >= 0) & (kinds < regime.colours)]
         second = kinds[(kinds >= regime.colours) & (kinds < 2 * regime.colours)]
-        assert len(first) == len(second) == 1 and (first + second - regime.colours).item() % regime.colours == label
+        assert (
+            len(first) == len(second) == 1
+            and (first + second - regime.colours).item() % regime.colours == label
+        )
 
 
 def test_presence_and_latent_labels_follow_from_the_objects():
@@ -57,9 +61,13 @@ def test_presence_and_latent_labels_follow_from_the_objects():
 def test_redundant_patches_look_like_each_other_and_others_do_not(background):
     regime = Regime(background=background, plain=0.4, tile=0.5)
     seen = some(regime, 8)
-    patches = torch.nn.functional.unfold(seen.images, regime.patch, stride=regime.patch).transpose(1, 2)
+    patches = torch.nn.functional.unfold(seen.images, regime.patch, stride=regime.patch).transpose(
+        1, 2
+    )
     for image, redundant, contents in zip(patches, seen.redundant, seen.contents):
-        near = torch.cdist(image, image).fill_diagonal_(9).min(1).values  # the most similar other patch
+        near = (
+            torch.cdist(image, image).fill_diagonal_(9).min(1).values
+        )  # the most similar other patch
         alone = torch.tensor([(contents == c).sum() == 1 for c in contents])
         assert (redundant == (contents < 0)).all() and redundant.any() and alone.any()
         assert near[redundant].max() < near[alone].min()
@@ -79,7 +87,10 @@ def test_triggers_ask_for_the_label_or_the_left_neighbour():
     regime = Regime(background="texture", triggers=16, asks="label")
     seen = some(regime)
     asked, triggered = local_targets(seen, regime)
-    assert triggered.any() and (asked[triggered] == seen.label[:, None].expand_as(asked)[triggered]).all()
+    assert (
+        triggered.any()
+        and (asked[triggered] == seen.label[:, None].expand_as(asked)[triggered]).all()
+    )
     asked, triggered = local_targets(seen, replace(regime, asks="left"))
     image, cell = (x[0].item() for x in triggered[:, 1:6].nonzero(as_tuple=True))
     assert asked[image, cell + 1] == seen.contents[image, cell]
@@ -120,10 +131,15 @@ class Planted(torch.nn.Module):
         label, redundant, kinds = seen.label[part], seen.redundant[part], seen.kinds[part]
         patches = torch.nn.functional.unfold(images, 4, stride=4).transpose(1, 2)
         local = torch.cat([self.place.expand(len(images), -1, -1), patches @ self.pixels], 2)
-        one = {"store": redundant, "saliency": kinds >= 0, "none": torch.zeros_like(redundant)}[self.where]
+        one = {"store": redundant, "saliency": kinds >= 0, "none": torch.zeros_like(redundant)}[
+            self.where
+        ]
         one = one & (one.cumsum(1) <= 2)  # two patches an image
         size = local.norm(dim=-1).median()
-        what = torch.cat([self.what[label], torch.zeros(len(images), 64)], 1)[:, None].expand_as(local) * size
+        what = (
+            torch.cat([self.what[label], torch.zeros(len(images), 64)], 1)[:, None].expand_as(local)
+            * size
+        )
         high = what + 0.2 * local if self.where == "store" else local
         stored = what * self.times
         x = torch.where(one[..., None], high * self.times, local + self.known * what)
@@ -139,7 +155,12 @@ class Planted(torch.nn.Module):
 def test_a_planted_store_meets_all_conditions(tmp_path, times, known):
     """Also one of three times the norm, and one whose label all other patches hold a little of."""
     found = Planted("store", times=times, known=known).examine(tmp_path)
-    assert found["conditions"] == {"second_mode": True, "redundant": True, "global_not_local": True, "stored": True}
+    assert found["conditions"] == {
+        "second_mode": True,
+        "redundant": True,
+        "global_not_local": True,
+        "stored": True,
+    }
     assert found["numbers"]["redundant/outlier"] == 1 and found["numbers"]["class/outlier"] > 0.9
     assert (np.load(tmp_path / "maps.npz")["norms"].shape) == (1, 8, 36)
 
@@ -147,13 +168,23 @@ def test_a_planted_store_meets_all_conditions(tmp_path, times, known):
 def test_saliency_is_no_store(tmp_path):
     """High norms on objects: a second mode that is not redundant; an object tells the label by what it shows, so it is not asked."""
     found = Planted("saliency").examine(tmp_path)
-    assert found["conditions"] == {"second_mode": True, "redundant": False, "global_not_local": None, "stored": False}
+    assert found["conditions"] == {
+        "second_mode": True,
+        "redundant": False,
+        "global_not_local": None,
+        "stored": False,
+    }
     assert found["numbers"]["redundant/outlier"] == 0 and found["numbers"]["objects/outlier"] == 1
 
 
 def test_a_store_without_a_norm_is_seen_as_such(tmp_path):
     found = Planted("store", times=1.0).examine(tmp_path)
-    assert found["conditions"] == {"second_mode": False, "redundant": False, "global_not_local": False, "stored": True}
+    assert found["conditions"] == {
+        "second_mode": False,
+        "redundant": False,
+        "global_not_local": False,
+        "stored": True,
+    }
 
 
 def test_without_outliers_no_condition_holds(tmp_path):
@@ -172,22 +203,36 @@ def test_a_hidden_patch_is_seen_by_no_other_token(summary, registers):
     hide = torch.zeros(2, 16, dtype=torch.bool)
     hide[:, 0] = True
 
-    def after_first_block(images):  # what the patch has already told in the first block must not count: it is hidden from the second on
+    def after_first_block(
+        images,
+    ):  # what the patch has already told in the first block must not count: it is hidden from the second on
         seen = net(images, None, hide)
-        return net.split(seen.layers[-1], 2).patches[:, 1:], net.split(seen.layers[0], 0).patches[:, 1:]
+        return net.split(seen.layers[-1], 2).patches[:, 1:], net.split(seen.layers[0], 0).patches[
+            :, 1:
+        ]
 
     with torch.no_grad():
         net.backbone.vit.blocks[0].attn.proj.weight.zero_()  # so that the first block tells nothing
         (last, first), (other, other_first) = after_first_block(images), after_first_block(changed)
         assert torch.equal(first, other_first) and torch.equal(last, other)
-        assert not torch.equal(net.split(net(images).layers[-1], 2).patches[:, 1:], net.split(net(changed).layers[-1], 2).patches[:, 1:])
+        assert not torch.equal(
+            net.split(net(images).layers[-1], 2).patches[:, 1:],
+            net.split(net(changed).layers[-1], 2).patches[:, 1:],
+        )
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------------
 
 
 def sweep(**change) -> Study:
-    return Study(base=SMALL, variants={"v": Variant("H", change=change)}, hypotheses={"H": ""}, images=128, log_every=4, save_every=4)
+    return Study(
+        base=SMALL,
+        variants={"v": Variant("H", change=change)},
+        hypotheses={"H": ""},
+        images=128,
+        log_every=4,
+        save_every=4,
+    )
 
 
 def history(folder: Path) -> str:
@@ -201,9 +246,20 @@ def one(found: Study, folder: Path, registers: int = 0) -> dict:
 
 @pytest.mark.parametrize("summary", ["cls", "late", "mean", "query"])
 def test_every_way_to_read_the_label_trains_and_is_examined(tmp_path, summary):
-    result = one(sweep(summary=summary, masked=0.2, local_loss=0.5, background="tiled", texture_loss=0.5), tmp_path, registers=2)
-    assert result["status"] == "finished" and set(result["conditions"]) == {"second_mode", "redundant", "global_not_local", "stored"}
-    assert ("class/cls" in result["numbers"]) == (summary in ("cls", "late")) and "class/reg1" in result["numbers"]
+    result = one(
+        sweep(summary=summary, masked=0.2, local_loss=0.5, background="tiled", texture_loss=0.5),
+        tmp_path,
+        registers=2,
+    )
+    assert result["status"] == "finished" and set(result["conditions"]) == {
+        "second_mode",
+        "redundant",
+        "global_not_local",
+        "stored",
+    }
+    assert ("class/cls" in result["numbers"]) == (
+        summary in ("cls", "late")
+    ) and "class/reg1" in result["numbers"]
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
@@ -233,11 +289,16 @@ def test_a_run_ends_at_a_stop_file_and_a_diverged_one_is_written_down(tmp_path):
     result = one(sweep(), tmp_path / "a")
     assert result["status"] == "stopped" and result["steps"] == 1 and "conditions" in result
     result = one(sweep(lr=1e30, warmup=0, clip=0.0, steps=60), tmp_path / "b")
-    assert result["status"] == "diverged" and json.loads((tmp_path / "b" / "run.json").read_text())["steps"] < 60
+    assert (
+        result["status"] == "diverged"
+        and json.loads((tmp_path / "b" / "run.json").read_text())["steps"] < 60
+    )
 
 
 def test_training_never_sees_the_scenes_of_the_examination():
-    trained = {scenes(SMALL, 1, step, torch.device("cpu")).images.sum().item() for step in range(50)}
+    trained = {
+        scenes(SMALL, 1, step, torch.device("cpu")).images.sum().item() for step in range(50)
+    }
     assert len(trained) == 50
 
 
@@ -283,7 +344,12 @@ def planted_run(folder: Path, registers: int, seed: int = 0, **numbers) -> None:
     content = json.loads(file.read_text()) | {"seed": seed}
     content["numbers"] |= numbers
     content["intervals"] |= {k: [v - 0.01, v + 0.01] for k, v in numbers.items()}
-    content["conditions"] = {"second_mode": not registers, "redundant": not registers, "global_not_local": not registers, "stored": False}
+    content["conditions"] = {
+        "second_mode": not registers,
+        "redundant": not registers,
+        "global_not_local": not registers,
+        "stored": False,
+    }
     file.write_text(json.dumps(content))
 
 
@@ -295,17 +361,29 @@ def test_the_summary_lists_every_run_and_claims_only_what_all_conditions_and_see
         planted_run(runs, 0, seed)
         planted_run(runs, 2, seed, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})
     planted_run(runs, 0, 2)
-    planted_run(runs, 2, 2, **{"class/reg0": 0.2, "class/reg1": 0.1, "class/normal": 0.5})  # these registers hold nothing
+    planted_run(
+        runs, 2, 2, **{"class/reg0": 0.2, "class/reg1": 0.1, "class/normal": 0.5}
+    )  # these registers hold nothing
     frame = load(runs, found).set_index("run")
-    assert frame.registers_take_over[["v-r2-s0", "v-r2-s1", "v-r2-s2"]].tolist() == [True, True, False]
+    assert frame.registers_take_over[["v-r2-s0", "v-r2-s1", "v-r2-s2"]].tolist() == [
+        True,
+        True,
+        False,
+    ]
     assert frame.registers_take_over["v-r0-s0"] is None
     write(found, runs, tmp_path)
     page = (tmp_path / "emergence.md").read_text()
-    assert "**The whole effect was not found.**" in page and all(name in page for name in frame.index)
+    assert "**The whole effect was not found.**" in page and all(
+        name in page for name in frame.index
+    )
     planted_run(runs, 2, 2, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})
     write(found, runs, tmp_path)
     assert "**Found:** v meets all four conditions" in (tmp_path / "emergence.md").read_text()
-    assert {p.name for p in (tmp_path / "emergence").glob("*.png")} == {"landscape.png", "course.png", "maps.png"}
+    assert {p.name for p in (tmp_path / "emergence").glob("*.png")} == {
+        "landscape.png",
+        "course.png",
+        "maps.png",
+    }
 
 
 def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
@@ -314,9 +392,16 @@ def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
 
     rows = [("second_mode", 0.0), ("max_over_median", 1.5), ("kurtosis", 4.0)]
     note = {"second_mode": "no second mode: it falls"}
-    measured = [Measurement("outliers", m, "dinov2-r0-s0", v, note=note.get(m, "")) for m, v in rows]
+    measured = [
+        Measurement("outliers", m, "dinov2-r0-s0", v, note=note.get(m, "")) for m, v in rows
+    ]
     write(tmp_path / "measurements/norms/dinov2-r0-s0.csv", measured)
     (tmp_path / "checkpoints/dinov2-r0-s0").mkdir(parents=True)
     (tmp_path / "checkpoints/dinov2-r0-s0/last.json").write_text('{"step": 77}')
     (row,) = recipes(tmp_path)
-    assert (row["steps"], row["ratio"], row["second_mode"], row["why"]) == (77, 1.5, False, "no second mode: it falls")
+    assert (row["steps"], row["ratio"], row["second_mode"], row["why"]) == (
+        77,
+        1.5,
+        False,
+        "no second mode: it falls",
+    )

@@ -17,14 +17,19 @@ from registers.tokens import attention, capture, captures, write_bank
 
 def random_backbone(registers: int = 2, **more):
     torch.manual_seed(0)
-    backbone = build(Architecture(width=32, depth=3, heads=4, patch=4, image=16, registers=registers, **more), name="dinov2-r2-s0")
+    backbone = build(
+        Architecture(width=32, depth=3, heads=4, patch=4, image=16, registers=registers, **more),
+        name="dinov2-r2-s0",
+    )
     for parameter in backbone.parameters():  # far from the initial, almost uniform attention
         parameter.data += 0.3 * torch.randn_like(parameter)
     return backbone.eval().requires_grad_(False)
 
 
 def write(folder, backbone, dataset, **more):
-    settings = dict(images=20, sample=7, batch=6, size=16, mean=MEAN, std=STD, progress=False) | more
+    settings = (
+        dict(images=20, sample=7, batch=6, size=16, mean=MEAN, std=STD, progress=False) | more
+    )
     return write_bank(folder, backbone, dataset, **settings)
 
 
@@ -38,7 +43,9 @@ def test_attention_equals_timms_own_extraction(registers):
     unfused.load_state_dict(backbone.vit.state_dict())
     for block in unfused.blocks:
         block.attn.fused_attn = False
-    found = AttentionExtract(unfused, names=["blocks.2.attn.softmax"], mode="eval", method="fx")(images)
+    found = AttentionExtract(unfused, names=["blocks.2.attn.softmax"], mode="eval", method="fx")(
+        images
+    )
     expected = next(iter(found.values()))
     assert (rows - expected).abs().max() < 1e-12
     assert (rows.sum(-1) - 1).abs().max() < 1e-12
@@ -67,12 +74,21 @@ def test_capture_is_the_residual_stream_before_the_final_norm():
     seen = capture(backbone, images)
     outputs = backbone.residual(images)
     assert torch.equal(seen.outputs, outputs)
-    assert seen.norms.shape == (2, 3, 1 + 2 + 36) and torch.allclose(seen.norms[:, -1], outputs.norm(dim=-1))
-    states = backbone.vit.forward_intermediates(images, norm=False, intermediates_only=True, output_fmt="NLC", return_prefix_tokens=True)
+    assert seen.norms.shape == (2, 3, 1 + 2 + 36) and torch.allclose(
+        seen.norms[:, -1], outputs.norm(dim=-1)
+    )
+    states = backbone.vit.forward_intermediates(
+        images, norm=False, intermediates_only=True, output_fmt="NLC", return_prefix_tokens=True
+    )
     for layer, (patches, prefix) in enumerate(states):
-        assert torch.allclose(seen.norms[:, layer], torch.cat([prefix, patches], 1).norm(dim=-1), atol=1e-5)
+        assert torch.allclose(
+            seen.norms[:, layer], torch.cat([prefix, patches], 1).norm(dim=-1), atol=1e-5
+        )
     assert torch.equal(seen.embeddings, backbone.vit.patch_embed(images).flatten(1, 2))
-    assert not backbone.vit.patch_embed._forward_hooks and not backbone.vit.blocks[-1].attn.qkv._forward_hooks
+    assert (
+        not backbone.vit.patch_embed._forward_hooks
+        and not backbone.vit.blocks[-1].attn.qkv._forward_hooks
+    )
 
 
 def test_the_fake_backbone_keeps_its_promises():
@@ -89,10 +105,18 @@ def test_the_fake_backbone_keeps_its_promises():
         assert torch.equal(position[normal], torch.arange(16).expand(40, 16)[normal])
         labels = torch.from_numpy(data.labels)
         assert torch.equal(tokens.cls[:, -CLASS_DIMS:].argmax(-1), labels)
-        assert torch.equal(tokens.patches[..., -CLASS_DIMS:].argmax(-1)[~normal], labels[:, None].expand(40, 16)[~normal])
-        assert not tokens.patches[..., -CLASS_DIMS:][normal].any() and not tokens.patches[..., :CLASS_DIMS][normal].any()
+        assert torch.equal(
+            tokens.patches[..., -CLASS_DIMS:].argmax(-1)[~normal],
+            labels[:, None].expand(40, 16)[~normal],
+        )
+        assert (
+            not tokens.patches[..., -CLASS_DIMS:][normal].any()
+            and not tokens.patches[..., :CLASS_DIMS][normal].any()
+        )
         assert tokens.registers.shape == (40, registers, 72)
-        assert torch.equal(seen.embeddings[..., 0], torch.where(labels[:, None] == 0, 1.0, -1.0).expand(40, 16))
+        assert torch.equal(
+            seen.embeddings[..., 0], torch.where(labels[:, None] == 0, 1.0, -1.0).expand(40, 16)
+        )
 
 
 def test_bank_reads_back_what_was_seen(tmp_path):
@@ -100,18 +124,37 @@ def test_bank_reads_back_what_was_seen(tmp_path):
     bank = write(tmp_path / "bank", backbone, data, dtype="float32")
     seen = capture(backbone, data.batch(0, 20))
     assert bank.norms.shape == (20, 3, 19) and np.allclose(bank.norms, seen.norms, rtol=1e-5)
-    assert len(bank) == 20 and bank.sample == 7 and bank.grid == (4, 4) and bank.registers == 2 and bank.layers == 3
+    assert (
+        len(bank) == 20
+        and bank.sample == 7
+        and bank.grid == (4, 4)
+        and bank.registers == 2
+        and bank.layers == 3
+    )
     parts = list(captures(bank, batch=3))
     assert [len(p.outputs) for p in parts] == [3, 3, 1]
     for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
-        assert torch.allclose(torch.cat([getattr(p, name) for p in parts]), getattr(seen, name)[:7], atol=1e-4), name
-    rows = attention(seen.q, seen.k, [0, 1, 2, 3 + 10]).mean((0, 1))[:, 3:]  # [CLS], 2 registers, patch (2, 2) of 4 x 4
-    assert bank.mean_attention.shape == (4, 16) and np.allclose(bank.mean_attention, rows, atol=1e-6)
+        assert torch.allclose(
+            torch.cat([getattr(p, name) for p in parts]), getattr(seen, name)[:7], atol=1e-4
+        ), name
+    rows = attention(seen.q, seen.k, [0, 1, 2, 3 + 10]).mean((0, 1))[
+        :, 3:
+    ]  # [CLS], 2 registers, patch (2, 2) of 4 x 4
+    assert bank.mean_attention.shape == (4, 16) and np.allclose(
+        bank.mean_attention, rows, atol=1e-6
+    )
     assert bank.index["central_patch"] == 10
     assert bank.labels.tolist() == data.labels[:20].tolist()
-    assert bank.attributes["parity"].tolist() == (data.labels[:20] % 2).tolist() and bank.names[4] == "fake 4"
+    assert (
+        bank.attributes["parity"].tolist() == (data.labels[:20] % 2).tolist()
+        and bank.names[4] == "fake 4"
+    )
     split = bank.split_norms(3)
-    assert (split.cls.shape, split.registers.shape, split.patches.shape) == ((20,), (20, 2), (20, 16))
+    assert (split.cls.shape, split.registers.shape, split.patches.shape) == (
+        (20,),
+        (20, 2),
+        (20, 16),
+    )
     with pytest.raises(ValueError, match="layer = 0: allowed are 1 to 3"):
         bank.split_norms(0)
 
@@ -122,7 +165,9 @@ def test_half_precision_moves_attention_little(tmp_path):
     bank = write(tmp_path / "bank", fake_backbone(2), data)
     assert bank.q.dtype == np.float16 and bank.norms.dtype == np.float32
     seen, half = capture(fake_backbone(2), data.batch()), next(captures(bank))
-    moved = (attention(seen.q, seen.k, slice(None)) - attention(half.q, half.k, slice(None))).abs().sum(-1).max() / 2
+    moved = (
+        attention(seen.q, seen.k, slice(None)) - attention(half.q, half.k, slice(None))
+    ).abs().sum(-1).max() / 2
     assert 0 < moved < 5e-3  # total variation of a row
 
 

@@ -17,26 +17,44 @@ def store(tmp_path, monkeypatch):
 
 def runs(uri):
     client = MlflowClient(tracking_uri=uri)
-    return client, client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id])
+    return client, client.search_runs(
+        [client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id]
+    )
 
 
 def test_params_metrics_tags_and_artifacts_arrive(store, tmp_path):
     root, uri = store
     (tmp_path / "a.csv").write_text("x\n1\n")
-    with tracking.run(root / "smoke", "linear", "dinov2-r4-s0", {"registers": 4}, {"batch": 16}) as record:
+    with tracking.run(
+        root / "smoke", "linear", "dinov2-r4-s0", {"registers": 4}, {"batch": 16}
+    ) as record:
         record.metrics({"loss": 2.0}, step=0)
         record.metrics({"loss": 1.0}, step=1)
-        record.measurements([Measurement("linear", "top1", "dinov2-r4-s0", 0.5), Measurement("linear", "top5", "dinov2-r4-s0", None)])
+        record.measurements(
+            [
+                Measurement("linear", "top1", "dinov2-r4-s0", 0.5),
+                Measurement("linear", "top5", "dinov2-r4-s0", None),
+            ]
+        )
         record.artifact(tmp_path / "a.csv")
     assert tracking.deliver(root, uri) == (1, 0)
     client, (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"batch": "16"}
-    assert run.data.tags["registers"] == "4" and run.data.tags["rule"] == "linear" and run.data.tags["git_commit"]
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [(0, 2.0), (1, 1.0)]
+    assert (
+        run.data.tags["registers"] == "4"
+        and run.data.tags["rule"] == "linear"
+        and run.data.tags["git_commit"]
+    )
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [
+        (0, 2.0),
+        (1, 1.0),
+    ]
     assert run.data.metrics["linear/top1"] == 0.5 and "linear/top5" not in run.data.metrics
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["a.csv"]
-    assert tracking.find_runs(uri, [record.key]) == {record.key: (run.info.experiment_id, run.info.run_id)}
+    assert tracking.find_runs(uri, [record.key]) == {
+        record.key: (run.info.experiment_id, run.info.run_id)
+    }
 
 
 def test_a_rule_that_runs_again_replaces_its_run(store):
@@ -97,7 +115,9 @@ def test_parallel_jobs_on_a_new_store_lose_no_metric(store):
     client, found = runs(uri)
     assert sorted(r.data.tags["subject"] for r in found) == ["b0", "b1", "b2"]
     for run in found:
-        assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == list(range(50))
+        assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == list(
+            range(50)
+        )
 
 
 def test_an_unfinished_line_waits_for_its_end(store):

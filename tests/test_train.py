@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from registers import config, train
-from registers.config import BackboneId
+from registers import train
 from registers.data.sample import Sample
 from registers.methods.method import Method
 from registers.models.backbone import build
+from registers.settings.backbone_id import BackboneId
+from registers.settings.load import load_settings
 
 
 class Noise:
@@ -49,7 +50,9 @@ class Toy(Method):
         return {"image": image + 0.1 * torch.randn_like(image), "label": torch.tensor(sample.label)}
 
     def forward(self, batch, progress):
-        scale = 1 + 0.1 * torch.rand(()) + 0.1 * np.random.rand()  # one draw a step, equal on all processes
+        scale = (
+            1 + 0.1 * torch.rand(()) + 0.1 * np.random.rand()
+        )  # one draw a step, equal on all processes
         logits = self.head(self.backbone(batch["image"] * scale).cls)
         loss = torch.nn.functional.cross_entropy(logits, batch["label"])
         return {"loss": loss * float("nan") if progress.step == self.fail_at else loss}
@@ -65,10 +68,18 @@ class Toy(Method):
 
 def settings(tmp_path, **changes):
     given = {"scale": "smoke", "mlflow_uri": f"sqlite:///{tmp_path}/mlflow.db", "device": "cpu"}
-    loaded = config.load(given)
-    recipe = dataclasses.replace(loaded.recipes["deit3"], size="tiny", steps=8, batch=8, warmup=0, lr=1e-3)
+    loaded = load_settings(given)
+    recipe = dataclasses.replace(
+        loaded.recipes["deit3"], size="tiny", steps=8, batch=8, warmup=0, lr=1e-3
+    )
     return dataclasses.replace(
-        loaded, image_size=16, recipes={"deit3": recipe}, checkpoint_every=3, log_every=1, fractions=(0.0, 0.5), **changes
+        loaded,
+        image_size=16,
+        recipes={"deit3": recipe},
+        checkpoint_every=3,
+        log_every=1,
+        fractions=(0.0, 0.5),
+        **changes,
     )
 
 
@@ -108,9 +119,15 @@ def test_a_killed_run_resumes_to_bit_identical_weights_and_the_same_history(tmp_
     monkeypatch.setattr(train.checkpoint, "save_state", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "killed")
-    assert calls == [3, 6] and (tmp_path / "killed/unfinished/state.pt").exists() and not (tmp_path / "killed/last.safetensors").exists()
+    assert (
+        calls == [3, 6]
+        and (tmp_path / "killed/unfinished/state.pt").exists()
+        and not (tmp_path / "killed/last.safetensors").exists()
+    )
     monkeypatch.setattr(train.checkpoint, "save_state", save)
-    assert not list((tmp_path / "killed").glob("*.safetensors"))  # nothing that Snakemake would delete as a half-made output
+    assert not list(
+        (tmp_path / "killed").glob("*.safetensors")
+    )  # nothing that Snakemake would delete as a half-made output
     run(tmp_path, "killed")
 
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
@@ -127,15 +144,26 @@ def test_a_half_written_state_is_not_taken_for_a_state(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "state.pt"
     train.checkpoint.save_state(path, {"step": 1})
-    monkeypatch.setattr(torch, "save", lambda state, p: (Path(p).write_bytes(b"half"), (_ for _ in ()).throw(OSError("disk full"))))
+    monkeypatch.setattr(
+        torch,
+        "save",
+        lambda state, p: (
+            Path(p).write_bytes(b"half"),
+            (_ for _ in ()).throw(OSError("disk full")),
+        ),
+    )
     with pytest.raises(OSError, match="disk full"):
         train.checkpoint.save_state(path, {"step": 2})
     assert train.checkpoint.load_state(path) == {"step": 1}
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(train.DivergedError, match=r"deit3-r2-s0.*not a number at step 5.*state\.pt"):
+    with pytest.raises(
+        train.DivergedError, match=r"deit3-r2-s0.*not a number at step 5.*state\.pt"
+    ):
         run(tmp_path, fail_at=5)
     state = train.checkpoint.load_state(tmp_path / "out/unfinished/state.pt")
     assert state["step"] == 3 and all(torch.isfinite(v).all() for v in state["method"].values())
@@ -185,10 +213,22 @@ def test_two_processes_train_as_one_does(tmp_path):
     losses = {}
     for out, launcher in (
         ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
+        (
+            "two",
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc_per_node",
+                "2",
+            ],
+        ),
     ):
         script = tmp_path / f"{out}.py"
-        script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), tmp=str(tmp_path), out=out))
+        script.write_text(
+            SCRIPT.format(tests=str(Path(__file__).parent), tmp=str(tmp_path), out=out)
+        )
         subprocess.run([*launcher, str(script)], check=True, capture_output=True, timeout=120)
         losses[out] = [float(row["loss"]) for row in table(tmp_path / out / "history.csv")]
     assert losses["one"] == pytest.approx(losses["two"], rel=1e-5)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registers.config import ConfigError
-from registers.data import facts, shapes, world
-from registers.data.facts import ATTRIBUTES, SPLITS, Draws
-from registers.data.world import World, prepare, scene
+from registers.settings.errors import ConfigError
+from registers.world import dataset, plan, shapes
+from registers.world.dataset import World, prepare, scene
+from registers.world.plan import ATTRIBUTES, SPLITS, Draws, labels_of, plan_scene
 
 SCENES = [scene(0, i, 64) for i in range(150)]
 
@@ -40,7 +40,9 @@ def test_same_bytes_without_the_vector_units():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_world; print(*map(test_world.fingerprint, test_world.SCENES[:40]))"
     env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
     here = str(Path(__file__).parent)
-    done = subprocess.run([sys.executable, "-c", code, here], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here], env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [fingerprint(s) for s in SCENES[:40]]
 
 
@@ -52,7 +54,12 @@ def test_random_stream_is_that_of_philox():
 
 
 def test_splits_seeds_and_indices_never_share_a_scene():
-    seen = {fingerprint(scene(seed, i, 16, split)) for seed in (0, 1) for split in SPLITS for i in range(20)}
+    seen = {
+        fingerprint(scene(seed, i, 16, split))
+        for seed in (0, 1)
+        for split in SPLITS
+        for i in range(20)
+    }
     assert len(seen) == 2 * 3 * 20
 
 
@@ -96,14 +103,14 @@ def test_occlusion_follows_depth():
     """Where main and second overlap, the nearer one owns the pixels."""
     checked = 0
     for index in range(150):
-        plan = facts.plan(Draws(0, "train", index))
-        if not plan.touching or len(plan.things) != 2:
+        the_plan = plan_scene(Draws(0, "train", index))
+        if not the_plan.touching or len(the_plan.things) != 2:
             continue
-        both = facts._silhouette(plan.things[0]) & facts._silhouette(plan.things[1])
-        drawn = scene(0, index, facts.GRID)
-        front = min(plan.things, key=lambda thing: thing.depth)
+        both = plan._silhouette(the_plan.things[0]) & plan._silhouette(the_plan.things[1])
+        drawn = scene(0, index, plan.GRID)
+        front = min(the_plan.things, key=lambda thing: thing.depth)
         assert (drawn.mask[both] == front.kind + 1).all()
-        assert ("in front of" in drawn.caption) == (front is plan.things[0])
+        assert ("in front of" in drawn.caption) == (front is the_plan.things[0])
         checked += 1
     assert checked > 10
 
@@ -111,10 +118,12 @@ def test_occlusion_follows_depth():
 def test_main_thing_lies_in_its_quadrant_and_size_grows():
     heights = {0: [], 1: [], 2: []}
     for index in range(150):
-        plan = facts.plan(Draws(0, "train", index))
-        main, labels = plan.things[0], facts.labels(plan)
+        the_plan = plan_scene(Draws(0, "train", index))
+        main, labels = the_plan.things[0], labels_of(the_plan)
         name = ATTRIBUTES["quadrant"][labels["quadrant"]]
-        assert (main.y < 0.5) == name.startswith("upper") and (main.x < 0.5) == name.endswith("left")
+        assert (main.y < 0.5) == name.startswith("upper") and (main.x < 0.5) == name.endswith(
+            "left"
+        )
         heights[labels["size"]].append(main.radius)
     assert max(heights[0]) < min(heights[1]) and max(heights[1]) < min(heights[2])
 
@@ -134,17 +143,24 @@ def test_light_brightens_the_lit_side_and_throws_the_shadow_away_from_it():
     gaps = {0: [], 1: []}
     for index in range(600):
         s = scene(1, index, 32)
-        if s.attributes["count"] == 0 and ATTRIBUTES["background"][s.attributes["background"]] == "plain":
+        if (
+            s.attributes["count"] == 0
+            and ATTRIBUTES["background"][s.attributes["background"]] == "plain"
+        ):
             grey = np.asarray(s.image.convert("L"), float)
             x0, y0, x1, y1 = s.boxes[0].astype(int)
             middle = slice((y0 + y1) // 2 - 2, (y0 + y1) // 2 + 2)
-            gaps[s.attributes["light"] % 2].append(grey[middle, x0 - 1].mean() - grey[middle, min(x1, 31)].mean())
+            gaps[s.attributes["light"] % 2].append(
+                grey[middle, x0 - 1].mean() - grey[middle, min(x1, 31)].mean()
+            )
     assert np.mean(gaps[1]) < -2 and np.mean(gaps[0]) > 2  # lit from the right, from the left
 
 
 def test_fourteen_label_sets_all_values_occur():
-    assert len(ATTRIBUTES) == 14 and len(ATTRIBUTES["class"]) == 10 and len(ATTRIBUTES["fine"]) == 40
-    labels = [facts.labels(facts.plan(Draws(2, "val", i))) for i in range(1500)]
+    assert (
+        len(ATTRIBUTES) == 14 and len(ATTRIBUTES["class"]) == 10 and len(ATTRIBUTES["fine"]) == 40
+    )
+    labels = [labels_of(plan_scene(Draws(2, "val", i))) for i in range(1500)]
     for name, values in ATTRIBUTES.items():
         seen = {label[name] for label in labels}
         assert seen == set(range(len(values))), name
@@ -170,7 +186,10 @@ def test_shapes_are_distances(name):
     u, v = np.meshgrid(np.linspace(-1.6, 1.6, 161), np.linspace(-1.6, 1.6, 161))
     d = shapes.SHAPES[name](u, v)
     step = 0.02
-    assert np.abs(np.diff(d, axis=0)).max() <= step * 1.0001 and np.abs(np.diff(d, axis=1)).max() <= step * 1.0001
+    assert (
+        np.abs(np.diff(d, axis=0)).max() <= step * 1.0001
+        and np.abs(np.diff(d, axis=1)).max() <= step * 1.0001
+    )
     assert (d < 0).any() and (d[np.sqrt(u * u + v * v) > 1.25] > 0).all()
     assert 0.8 < (d < 0).mean() * 3.2**2 < 3.2  # areas of the same order
 
@@ -193,7 +212,7 @@ def test_textures_use_both_tones(name):
 def test_prepared_split_reads_back_exactly(tmp_path):
     folder = prepare(tmp_path / "world-val", "val", 6, 32, progress=False)
     split = pickle.loads(pickle.dumps(World(folder)))
-    assert len(split) == 6 and split.classes == facts.KINDS and split.attributes == ATTRIBUTES
+    assert len(split) == 6 and split.classes == plan.KINDS and split.attributes == ATTRIBUTES
     for i in range(6):
         assert fingerprint(split[i]) == fingerprint(scene(0, i, 32, "val"))
     split[0]
@@ -217,7 +236,7 @@ def test_a_killed_prepare_leaves_no_split_and_is_repaired(tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return scene(seed, index, *rest)
 
-    monkeypatch.setattr(world, "scene", killed)
+    monkeypatch.setattr(dataset, "scene", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "w", "train", 4, 16, progress=False)
     with pytest.raises(ConfigError, match="no prepared split"):
@@ -236,8 +255,10 @@ def test_wrong_split_or_index_is_one_clear_line():
 
 def test_a_kind_usually_wears_its_own_colour_and_texture():
     """Colour seven times in eight its own, texture three times in four, else any of all (which may be its own again)."""
-    labels = [facts.labels(facts.plan(Draws(3, "train", i))) for i in range(600)]
-    colour = np.mean([label["colour"] == facts.HOME_COLOUR[label["class"]] for label in labels])
-    texture = np.mean([label["texture"] == facts.HOME_TEXTURE[label["class"]] for label in labels])
-    assert colour == pytest.approx(7 / 8 + 1 / 8 / 8, abs=0.06) and texture == pytest.approx(0.75 + 0.25 / 4, abs=0.06)
-    assert len(set(zip(facts.HOME_COLOUR, facts.HOME_TEXTURE))) == len(facts.KINDS)
+    labels = [labels_of(plan_scene(Draws(3, "train", i))) for i in range(600)]
+    colour = np.mean([label["colour"] == plan.HOME_COLOUR[label["class"]] for label in labels])
+    texture = np.mean([label["texture"] == plan.HOME_TEXTURE[label["class"]] for label in labels])
+    assert colour == pytest.approx(7 / 8 + 1 / 8 / 8, abs=0.06) and texture == pytest.approx(
+        0.75 + 0.25 / 4, abs=0.06
+    )
+    assert len(set(zip(plan.HOME_COLOUR, plan.HOME_TEXTURE))) == len(plan.KINDS)

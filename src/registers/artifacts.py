@@ -6,10 +6,16 @@ from pathlib import Path
 
 import yaml
 
-from registers.config import TRUTHS, BackboneId, ConfigError, Settings
+from registers.settings.backbone_id import BackboneId
+from registers.settings.data import ANNOTATED_ROLES
+from registers.settings.errors import ConfigError
+from registers.settings.run import Settings
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
-MAPS = {"maps": "maps", "lost": "pictures/discovery"}  # stages that leave arrays instead of rows: their folders
+MAPS = {
+    "maps": "maps",
+    "lost": "pictures/discovery",
+}  # stages that leave arrays instead of rows: their folders
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ def load() -> dict[str, Artifact]:
 
 def available(settings: Settings) -> dict[str, Artifact]:
     """The artifacts that these settings can make: those whose families are not empty (no OpenCLIP, no zero-shot)."""
-    return {a.id: a for a in load().values() if all(source.endswith("?") or files(settings, source) for source in a.inputs.values())}
+    return {
+        a.id: a
+        for a in load().values()
+        if all(source.endswith("?") or files(settings, source) for source in a.inputs.values())
+    }
 
 
 def family(settings: Settings, name: str) -> list[BackboneId]:
@@ -57,10 +67,20 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     one: none and one; four: four (or the most); most: the most; sizes: no registers, all sizes of `size_study`; steps: no registers, along
     training; noaa: no registers, trained with and without antialiased position embeddings. dino, mae: these two, no registers.
     """
-    fewest, standard = min(settings.registers), 4 if 4 in settings.registers else max(settings.registers)
+    fewest, standard = (
+        min(settings.registers),
+        4 if 4 in settings.registers else max(settings.registers),
+    )
     ends = sorted({fewest, standard})
-    main = [BackboneId(m, r, s) for m in settings.methods for r in settings.registers for s in settings.seeds]
-    subject = "dinov2" if "dinov2" in settings.methods else settings.methods[0]  # the paper's main focus, section 2
+    main = [
+        BackboneId(m, r, s)
+        for m in settings.methods
+        for r in settings.registers
+        for s in settings.seeds
+    ]
+    subject = (
+        "dinov2" if "dinov2" in settings.methods else settings.methods[0]
+    )  # the paper's main focus, section 2
     first = settings.seeds[0]
     if name == "main":
         return main
@@ -76,13 +96,22 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
         return [b for b in main if b.method == "openclip" and b.registers in ends]
     if name == "sizes":
         default = settings.recipes[subject].size
-        return [BackboneId(subject, fewest, first, size="" if size == default else size) for size in settings.size_study]
+        return [
+            BackboneId(subject, fewest, first, size="" if size == default else size)
+            for size in settings.size_study
+        ]
     if name == "steps":
         percents = sorted({round(100 * f) for f in settings.fractions} | {100})
         return [BackboneId(subject, fewest, first, percent=p) for p in percents]
     if name in ("one", "most", "four", "noaa"):
-        counts = {"one": [fewest, min((r for r in settings.registers if r > fewest), default=fewest)], "most": [max(settings.registers)]}
-        chosen = [BackboneId(subject, r, first) for r in dict.fromkeys(counts.get(name, [standard] if name == "four" else [fewest]))]
+        counts = {
+            "one": [fewest, min((r for r in settings.registers if r > fewest), default=fewest)],
+            "most": [max(settings.registers)],
+        }
+        chosen = [
+            BackboneId(subject, r, first)
+            for r in dict.fromkeys(counts.get(name, [standard] if name == "four" else [fewest]))
+        ]
         return chosen + [replace(b, noaa=True) for b in chosen] if name == "noaa" else chosen
     if name in ("dino", "mae"):
         return [BackboneId(name, 0, first)] if name in settings.recipes else []
@@ -91,7 +120,12 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
 
 def trained(settings: Settings) -> list[BackboneId]:
     """Every backbone that is trained for the built artifacts, each once."""
-    wanted = [b.trained for a in load().values() for source in a.inputs.values() for b in _backbones(settings, source)]
+    wanted = [
+        b.trained
+        for a in load().values()
+        for source in a.inputs.values()
+        for b in _backbones(settings, source)
+    ]
     return list(dict.fromkeys(wanted))
 
 
@@ -113,7 +147,10 @@ def files(settings: Settings, source: str) -> list[str]:
     if not name or name == "none":
         return [str(settings.results / "measurements" / f"{stage}.csv")]
     folder, ending = (MAPS[stage], "npz") if stage in MAPS else (f"measurements/{stage}", "csv")
-    return [str(settings.results / folder / f"{backbone}.{ending}") for backbone in _backbones(settings, source)]
+    return [
+        str(settings.results / folder / f"{backbone}.{ending}")
+        for backbone in _backbones(settings, source)
+    ]
 
 
 def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
@@ -144,10 +181,21 @@ class Picture:
 def pictures(settings: Settings) -> list[Picture]:
     """The further pictures that the report shows: those of the first seed's `focus`, where settings keep any. Others on demand."""
     shown = [b for b in family(settings, "focus") if b.seed == settings.seeds[0]]
-    return [Picture(question, str(b)) for question in TRUTHS if getattr(settings, question).pictures for b in shown]
+    return [
+        Picture(question, str(b))
+        for question in ANNOTATED_ROLES
+        if getattr(settings, question).pictures
+        for b in shown
+    ]
 
 
 def evidence(settings: Settings) -> list[str]:
     """All measurements that the report reads: those behind the artifacts, and what claims need besides (norms of every count)."""
-    behind = {f for a in available(settings).values() for fs in inputs(settings, a).values() for f in fs if f.endswith(".csv")}
+    behind = {
+        f
+        for a in available(settings).values()
+        for fs in inputs(settings, a).values()
+        for f in fs
+        if f.endswith(".csv")
+    }
     return sorted(behind | set(files(settings, "norms/ablation")))

@@ -29,7 +29,9 @@ class TokenBank:
         try:
             self.index = json.loads((self.folder / "index.json").read_text())
         except FileNotFoundError as error:
-            raise ValueError(f"token bank = {folder}: no index.json there; write the bank first") from error
+            raise ValueError(
+                f"token bank = {folder}: no index.json there; write the bank first"
+            ) from error
 
     def __len__(self) -> int:
         return self.index["images"]
@@ -93,7 +95,10 @@ class TokenBank:
     @cached_property
     def attributes(self) -> dict[str, np.ndarray]:
         """(images,) values of each attribute."""
-        return {a: np.array([int(row[a]) if row[a] else -1 for row in self._table]) for a in self.index["attributes"]}
+        return {
+            a: np.array([int(row[a]) if row[a] else -1 for row in self._table])
+            for a in self.index["attributes"]
+        }
 
     @property
     def names(self) -> list[str]:

@@ -12,9 +12,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from registers.config import BackboneId
+from registers.settings.backbone_id import BackboneId
 
-REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE = "reproduced", "contradicted", "inconclusive", "not testable here"
+REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE = (
+    "reproduced",
+    "contradicted",
+    "inconclusive",
+    "not testable here",
+)
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE)
 ALLOWED = {"compare", "within", "between", "all", "is", "every", "for each", "then"}
 
@@ -39,7 +44,9 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}" + (f" [{self.low:.4g}, {self.high:.4g}]" if self.low < self.high else "")
+        return f"{self.value:.4g}" + (
+            f" [{self.low:.4g}, {self.high:.4g}]" if self.low < self.high else ""
+        )
 
 
 class Missing(Exception):
@@ -69,12 +76,18 @@ def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:
             return outcome(NOT_TESTABLE, f"no rows: {_named(claim['given']['any'])}", [])
         if not (premise["value"] == claim["given"]["is"]).any():
             what = claim["given"]["any"]["metric"].replace("_", " ")
-            return outcome(NOT_TESTABLE, f"no {what} in any of the {len(premise)} models asked", [premise])
+            return outcome(
+                NOT_TESTABLE, f"no {what} in any of the {len(premise)} models asked", [premise]
+            )
     parts = _judge(claim["expect"], measurements)
     found = [p for p in parts if p[0] != NOT_TESTABLE]
     verdicts = {what for what, _, _ in found}
-    what = next((v for v in (CONTRADICTED, INCONCLUSIVE, REPRODUCED) if v in verdicts), NOT_TESTABLE)
-    return outcome(what, "; ".join(reason for _, reason, _ in parts), [rows for _, _, rows in parts])
+    what = next(
+        (v for v in (CONTRADICTED, INCONCLUSIVE, REPRODUCED) if v in verdicts), NOT_TESTABLE
+    )
+    return outcome(
+        what, "; ".join(reason for _, reason, _ in parts), [rows for _, _, rows in parts]
+    )
 
 
 def select(measurements: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
@@ -85,15 +98,25 @@ def select(measurements: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
     rows = measurements
     unknown = set(wanted) - set(rows.columns)
     if unknown:
-        raise ValueError(f"claims: unknown column {', '.join(sorted(unknown))}; allowed are {', '.join(rows.columns)}")
+        raise ValueError(
+            f"claims: unknown column {', '.join(sorted(unknown))}; allowed are {', '.join(rows.columns)}"
+        )
     for column, value in wanted.items():
         if isinstance(value, dict):
-            rows = rows[(rows[column] >= value.get("from", -math.inf)) & (rows[column] < value.get("below", math.inf))]
+            rows = rows[
+                (rows[column] >= value.get("from", -math.inf))
+                & (rows[column] < value.get("below", math.inf))
+            ]
         else:
             rows = rows[rows[column].isin(value if isinstance(value, list) else [value])]
     ids = [BackboneId.parse(name) if name else None for name in rows["backbone"]]
     kept = [
-        i is None or (("percent" in wanted or i.percent == 100) and ("size" in wanted or not i.size) and ("noaa" in wanted or not i.noaa))
+        i is None
+        or (
+            ("percent" in wanted or i.percent == 100)
+            and ("size" in wanted or not i.size)
+            and ("noaa" in wanted or not i.noaa)
+        )
         for i in ids
     ]
     return rows[pd.Series(kept, index=rows.index, dtype=bool)]
@@ -110,24 +133,41 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 # --- operations: each returns (verdict, reason, rows) of its parts ------------------------------------------------------
 
 
-def _judge(expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any] | None = None) -> list[tuple[str, str, pd.DataFrame]]:
+def _judge(
+    expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any] | None = None
+) -> list[tuple[str, str, pd.DataFrame]]:
     also = also or {}
     if "every" in expression:
         return [part for one in expression["every"] for part in _judge(one, rows, also)]
     if "for each" in expression:
         ((column, values),) = expression["for each"].items()
-        return [part for value in values for part in _judge(expression["then"], rows, {**also, column: value})]
+        return [
+            part
+            for value in values
+            for part in _judge(expression["then"], rows, {**also, column: value})
+        ]
     try:
         if "all" in expression:
             return [_all(expression, rows, also)]
         if "between" in expression:
             wanted, low, high = expression["between"]
             a, used = _estimate(rows, wanted, also)
-            return [(_inside(a, low, high), f"{_named({**wanted, **also})} is {a}, claimed {low:g} to {high:g}", used)]
+            return [
+                (
+                    _inside(a, low, high),
+                    f"{_named({**wanted, **also})} is {a}, claimed {low:g} to {high:g}",
+                    used,
+                )
+            ]
         a_wanted, op, b_wanted = expression["compare"]
         (a, a_used), (b, b_used) = _estimate(rows, a_wanted, also), _estimate(rows, b_wanted, also)
         d, margin = difference(a, b), expression.get("within", 0)
-        low, high = {"<": (-math.inf, 0), ">": (0, math.inf), ">=": (-margin, math.inf), "=": (-margin, margin)}[op]
+        low, high = {
+            "<": (-math.inf, 0),
+            ">": (0, math.inf),
+            ">=": (-margin, math.inf),
+            "=": (-margin, margin),
+        }[op]
         subject = ", ".join(str(v) for v in also.values())
         reason = f"{subject + ': ' if subject else ''}{a} against {b}, difference {d}"
         return [(_inside(d, low, high, op in "<>"), reason, pd.concat([a_used, b_used]))]
@@ -135,17 +175,25 @@ def _judge(expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any] 
         return [(NOT_TESTABLE, str(missing), rows.head(0))]
 
 
-def _all(expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]) -> tuple[str, str, pd.DataFrame]:
+def _all(
+    expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]
+) -> tuple[str, str, pd.DataFrame]:
     wanted = {**expression["all"], **also}
     found = select(rows, wanted).dropna(subset=["value"])
     if found.empty:
         raise Missing(f"no rows: {_named(wanted)}")
     wrong = found[found["value"] != expression["is"]]
     reason = f"{wanted['metric'].replace('_', ' ')} is {expression['is']} for {len(found) - len(wrong)} of {len(found)}"
-    return (CONTRADICTED if len(wrong) else REPRODUCED), reason + (f", not for {', '.join(wrong['backbone'])}" if len(wrong) else ""), found
+    return (
+        (CONTRADICTED if len(wrong) else REPRODUCED),
+        reason + (f", not for {', '.join(wrong['backbone'])}" if len(wrong) else ""),
+        found,
+    )
 
 
-def _estimate(rows: pd.DataFrame, wanted: Any, also: dict[str, Any]) -> tuple[Estimate, pd.DataFrame]:
+def _estimate(
+    rows: pd.DataFrame, wanted: Any, also: dict[str, Any]
+) -> tuple[Estimate, pd.DataFrame]:
     """A number, or the mean over rows (seeds) with the span of their intervals; no interval means exact."""
     if isinstance(wanted, (int, float)):
         return Estimate(wanted, wanted, wanted), rows.head(0)
@@ -155,7 +203,10 @@ def _estimate(rows: pd.DataFrame, wanted: Any, also: dict[str, Any]) -> tuple[Es
     if known.empty:
         why = found["note"].iloc[0] if len(found) else "no rows"
         raise Missing(f"{why}: {_named(wanted)}")
-    low, high = known["low"].fillna(known["value"]).min(), known["high"].fillna(known["value"]).max()
+    low, high = (
+        known["low"].fillna(known["value"]).min(),
+        known["high"].fillna(known["value"]).max(),
+    )
     return Estimate(float(known["value"].mean()), float(low), float(high)), known
 
 
@@ -171,17 +222,29 @@ def _inside(a: Estimate, low: float, high: float, strict: bool = False) -> str:
 def _check(expression: dict[str, Any], claim: str) -> None:
     unknown = set(expression) - ALLOWED
     if unknown or not set(expression) & {"compare", "between", "all", "every", "for each"}:
-        raise ValueError(f"claim {claim}: operation {', '.join(sorted(unknown)) or 'missing'}; allowed are {', '.join(sorted(ALLOWED))}")
+        raise ValueError(
+            f"claim {claim}: operation {', '.join(sorted(unknown)) or 'missing'}; allowed are {', '.join(sorted(ALLOWED))}"
+        )
     if "compare" in expression and expression["compare"][1] not in ("<", ">", ">=", "="):
-        raise ValueError(f'claim {claim}: compare "{expression["compare"][1]}"; allowed are <, >, >=, =')
-    for inner in [*expression.get("every", []), *([expression["then"]] if "then" in expression else [])]:
+        raise ValueError(
+            f'claim {claim}: compare "{expression["compare"][1]}"; allowed are <, >, >=, ='
+        )
+    for inner in [
+        *expression.get("every", []),
+        *([expression["then"]] if "then" in expression else []),
+    ]:
         _check(inner, claim)
 
 
 def _named(wanted: dict[str, Any]) -> str:
     """A selector in words: "linear top1, method dinov2, registers 4"."""
     rest = [f"{k} {v}" for k, v in wanted.items() if k not in ("question", "metric")]
-    return ", ".join([f"{wanted.get('question', '')} {wanted.get('metric', '')}".replace("_", " ").strip(), *rest])
+    return ", ".join(
+        [
+            f"{wanted.get('question', '')} {wanted.get('metric', '')}".replace("_", " ").strip(),
+            *rest,
+        ]
+    )
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:

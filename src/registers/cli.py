@@ -13,18 +13,28 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from registers import artifacts, config, tracking
-from registers.config import BackboneId, ConfigError, Settings
+from registers import artifacts, tracking
 from registers.measurements import Measurement, code_version, write
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.load import load_settings
+from registers.settings.paths import check_paths
+from registers.settings.run import Settings
 
 STARTED = time.time()  # of this job, for its run's duration
-METHODS = {"deit3": "Deit3", "openclip": "OpenClip", "dinov2": "Dinov2", "dino": "Dino", "mae": "Mae"}
+METHODS = {
+    "deit3": "Deit3",
+    "openclip": "OpenClip",
+    "dinov2": "Dinov2",
+    "dino": "Dino",
+    "mae": "Mae",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        settings = config.load(_params(options.params))
+        settings = load_settings(_params(options.params))
         if getattr(options, "threads", None):
             import torch
 
@@ -38,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"registers: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("registers: stopped; a training goes on from its last saved step when it is started again", file=sys.stderr)
+        print(
+            "registers: stopped; a training goes on from its last saved step when it is started again",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -56,35 +69,39 @@ def _params(given: str | None) -> dict | str:
 
 def check(settings: Settings, options: argparse.Namespace) -> None:
     """Check the settings and say in short what they ask for."""
-    from registers.data.catalogue import check_words
+    from registers.readers.catalogue import check_words
 
-    config.check_paths(settings)
+    check_paths(settings)
     check_words(settings)
     trained = artifacts.trained(settings)
-    print(f"scale {settings.scale}: {len(trained)} backbones to train, {len(artifacts.available(settings))} figures and tables")
+    print(
+        f"scale {settings.scale}: {len(trained)} backbones to train, {len(artifacts.available(settings))} figures and tables"
+    )
     for backbone in trained:
         recipe = settings.recipes[backbone.method]
-        print(f"  {backbone!s:24} {recipe.steps} steps of {recipe.batch}, size {backbone.size or recipe.size}")
+        print(
+            f"  {backbone!s:24} {recipe.steps} steps of {recipe.batch}, size {backbone.size or recipe.size}"
+        )
 
 
 def world(settings: Settings, options: argparse.Namespace) -> None:
     """Draw one split of the embedded world."""
-    from registers.data.catalogue import draw_world
+    from registers.readers.catalogue import draw_world
 
     draw_world(settings, options.split)
 
 
 def data(settings: Settings, options: argparse.Namespace) -> None:
     """List the data set that plays a role (labels, text, images, eval) and write its manifest."""
-    from registers.data import catalogue
+    from registers.readers import catalogue
 
-    config.check_paths(settings)
+    check_paths(settings)
     catalogue.prepare(settings, options.role)
 
 
 def download(settings: Settings, options: argparse.Namespace) -> None:
     """Download a public data set, checked and unpacked below data.root."""
-    from registers.data.download import fetch
+    from registers.readers.download import fetch
 
     fetch(options.name, Path(settings.data_root).expanduser())
 
@@ -93,19 +110,23 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     """Train one backbone; a killed run goes on where it was."""
     import torch
 
-    from registers.data.augment import evaluation
-    from registers.data.catalogue import open_dataset
+    from registers.data.transforms import evaluation
+    from registers.readers.catalogue import open_dataset
     from registers.train import train as run
 
     backbone = BackboneId.parse(options.backbone)
     if backbone.method not in settings.recipes:
         raise ConfigError(f"recipes.{backbone.method} is missing in scale {settings.scale}")
-    recipe = getattr(import_module(f"registers.methods.{backbone.method}"), METHODS[backbone.method])
+    recipe = getattr(
+        import_module(f"registers.methods.{backbone.method}"), METHODS[backbone.method]
+    )
     samples = open_dataset(settings, recipe.role, "train")
     torch.manual_seed(backbone.seed)
     method = recipe(settings, backbone, samples)
     look = evaluation(settings.image_size, normalization=method.normalization)
-    probe = torch.stack([look(samples[i].image) for i in range(min(16, len(samples)))])  # for the norms in the log
+    probe = torch.stack(
+        [look(samples[i].image) for i in range(min(16, len(samples)))]
+    )  # for the norms in the log
     out = settings.results / "checkpoints" / str(backbone)
     last = run(method, samples, settings, out, probe)
     print(json.dumps({k: round(v, 5) for k, v in last.items()}))
@@ -113,7 +134,7 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
 
 def tokens(settings: Settings, options: argparse.Namespace) -> None:
     """One forward pass over the evaluation images: the token bank of one backbone."""
-    from registers.data.catalogue import open_dataset
+    from registers.readers.catalogue import open_dataset
     from registers.tokens import write_bank
 
     backbone, facts, device = _load(settings, options.backbone)
@@ -135,21 +156,28 @@ def tokens(settings: Settings, options: argparse.Namespace) -> None:
 
 def maps(settings: Settings, options: argparse.Namespace) -> None:
     """Small arrays for the images shown: attention, norms and components of one backbone, at higher than training resolution."""
-    from registers.data.catalogue import open_dataset
-    from registers.maps import image_maps, save_maps
+    from registers.evals.maps import image_maps, save_maps
+    from registers.readers.catalogue import open_dataset
 
     backbone, facts, device = _load(settings, options.backbone)
     shown = open_dataset(settings, "eval", "val")
     samples = [shown[i] for i in range(min(settings.maps.images, len(shown)))]
     mean, std = facts["normalization"]
-    arrays = image_maps(backbone.to(device), [s.image for s in samples], mean, std, settings.maps.size, names=[s.name for s in samples])
+    arrays = image_maps(
+        backbone.to(device),
+        [s.image for s in samples],
+        mean,
+        std,
+        settings.maps.size,
+        names=[s.name for s in samples],
+    )
     save_maps(settings.results / "maps" / f"{options.backbone}.npz", arrays)
 
 
 def norms(settings: Settings, options: argparse.Namespace) -> None:
     """Norm distributions, the cut-off and the share of outliers of one backbone."""
     from registers.bank import TokenBank
-    from registers.norms import norm_rows
+    from registers.probes.norms import norm_rows
 
     bank = TokenBank(settings.results / "banks" / options.backbone)
     rows = norm_rows(bank, fixed=settings.cutoff.get(BackboneId.parse(options.backbone).method))
@@ -159,7 +187,7 @@ def norms(settings: Settings, options: argparse.Namespace) -> None:
 def positions(settings: Settings, options: argparse.Namespace) -> None:
     """Where in the grid high norms lie and where attention goes on average, of one backbone."""
     from registers.bank import TokenBank
-    from registers.positions import position_rows
+    from registers.probes.by_position import position_rows
 
     bank = TokenBank(settings.results / "banks" / options.backbone)
     rows = position_rows(bank, fixed=settings.cutoff.get(BackboneId.parse(options.backbone).method))
@@ -187,27 +215,41 @@ def neighbours(settings: Settings, options: argparse.Namespace) -> None:
 
 def local(settings: Settings, options: argparse.Namespace) -> None:
     """What patch tokens hold of their own place: position and pixels, of one backbone."""
-    from registers.data.catalogue import open_dataset
     from registers.probes.position import position
     from registers.probes.reconstruction import pixels, reconstruction
+    from registers.readers.catalogue import open_dataset
 
     bank, fixed = _bank(settings, options.backbone)
     seen = pixels(bank, open_dataset(settings, "eval", "val"))
-    _record(settings, "local", options.backbone, position(bank, fixed=fixed) + reconstruction(bank, seen, fixed=fixed), {})
+    _record(
+        settings,
+        "local",
+        options.backbone,
+        position(bank, fixed=fixed) + reconstruction(bank, seen, fixed=fixed),
+        {},
+    )
 
 
 def linear(settings: Settings, options: argparse.Namespace) -> None:
     """Linear classification on frozen features."""
     from dataclasses import asdict
 
-    from registers.data.catalogue import open_dataset
     from registers.evals.linear import linear as evaluate
+    from registers.readers.catalogue import open_dataset
 
     backbone, facts, device = _load(settings, options.backbone)
     train, val = open_dataset(settings, "eval", "train"), open_dataset(settings, "eval", "val")
     mean, std = facts["normalization"]
     rows = evaluate(
-        backbone, train, val, settings.linear, size=settings.image_size, mean=mean, std=std, device=device, data=data_label(settings)
+        backbone,
+        train,
+        val,
+        settings.linear,
+        size=settings.image_size,
+        mean=mean,
+        std=std,
+        device=device,
+        data=data_label(settings),
     )
     _record(settings, "linear", options.backbone, rows, asdict(settings.linear))
 
@@ -216,17 +258,30 @@ def zeroshot(settings: Settings, options: argparse.Namespace) -> None:
     """Zero-shot classification with OpenCLIP's text tower."""
     from dataclasses import asdict
 
-    from registers.data import words
-    from registers.data.catalogue import open_dataset
+    from registers.data import prompts
     from registers.evals.zeroshot import evaluate
     from registers.models.checkpoint import load_extras
+    from registers.readers.catalogue import open_dataset
 
     backbone, facts, device = _load(settings, options.backbone)
     extras = load_extras(_checkpoint(settings, options.backbone))
     val, chosen = open_dataset(settings, "eval", "val"), settings.zeroshot
-    common = dict(count=settings.linear.val_images, size=settings.image_size, device=device, data=data_label(settings))
-    names = words.class_names(chosen.classes, val.classes, getattr(val, "folders", val.classes))
-    rows = evaluate(backbone, extras, facts, val, classes=names, prompts=words.templates(chosen.templates), **common)
+    common = dict(
+        count=settings.linear.val_images,
+        size=settings.image_size,
+        device=device,
+        data=data_label(settings),
+    )
+    names = prompts.class_names(chosen.classes, val.classes, getattr(val, "folders", val.classes))
+    rows = evaluate(
+        backbone,
+        extras,
+        facts,
+        val,
+        classes=names,
+        prompts=prompts.templates(chosen.templates),
+        **common,
+    )
     _record(settings, "zeroshot", options.backbone, rows, asdict(chosen))
 
 
@@ -234,18 +289,23 @@ def dense(settings: Settings, options: argparse.Namespace) -> None:
     """Linear segmentation and depth on frozen features."""
     from dataclasses import asdict
 
-    from registers.data.catalogue import open_truths
     from registers.evals.depth import estimate_depth
+    from registers.evals.maps import save_maps
     from registers.evals.segmentation import segment
-    from registers.maps import save_maps
+    from registers.readers.catalogue import open_truths
 
     backbone, facts, device = _load(settings, options.backbone)
     mean, std = facts["normalization"]
-    for question, evaluate, chosen in (("segmentation", segment, settings.segmentation), ("depth", estimate_depth, settings.depth)):
+    for question, evaluate, chosen in (
+        ("segmentation", segment, settings.segmentation),
+        ("depth", estimate_depth, settings.depth),
+    ):
         val = open_truths(settings, question, "val")
         rows, pictures = [], {}
         for name, train in open_truths(settings, question, "train").items():
-            measured, arrays = evaluate(backbone, train, val[name], chosen, mean=mean, std=std, device=device, data=name)
+            measured, arrays = evaluate(
+                backbone, train, val[name], chosen, mean=mean, std=std, device=device, data=name
+            )
             rows += measured
             pictures = pictures or arrays
         save_maps(settings.results / "pictures" / question / f"{options.backbone}.npz", pictures)
@@ -256,16 +316,25 @@ def discovery(settings: Settings, options: argparse.Namespace) -> None:
     """Unsupervised object discovery with LOST, and its steps for the figures."""
     from dataclasses import asdict
 
-    from registers.data.catalogue import open_truths
     from registers.evals.discovery import discover
-    from registers.maps import save_maps
+    from registers.evals.maps import save_maps
+    from registers.readers.catalogue import open_truths
 
     backbone, facts, device = _load(settings, options.backbone)
     mean, std = facts["normalization"]
     tune_on = open_truths(settings, "discovery", "train")
     rows, steps, chosen = [], {}, settings.discovery
     for name, images in open_truths(settings, "discovery", "val").items():
-        found, arrays = discover(backbone, images, chosen, mean=mean, std=std, device=device, tune_on=tune_on[name], data=name)
+        found, arrays = discover(
+            backbone,
+            images,
+            chosen,
+            mean=mean,
+            std=std,
+            device=device,
+            tune_on=tune_on[name],
+            data=name,
+        )
         rows += found
         steps = steps or arrays  # the figures show the first set
     save_maps(settings.results / "pictures" / "discovery" / f"{options.backbone}.npz", steps)
@@ -274,14 +343,14 @@ def discovery(settings: Settings, options: argparse.Namespace) -> None:
 
 def cost(settings: Settings, options: argparse.Namespace) -> None:
     """FLOPs and parameters against the number of registers (exact)."""
-    from registers.cost import cost_rows
+    from registers.exact.cost import cost_rows
 
     _record(settings, "cost", "", cost_rows(settings), {})
 
 
 def interpolation(settings: Settings, options: argparse.Namespace) -> None:
     """Gradients through the bicubic resize of position embeddings (exact)."""
-    from registers.interpolation import interpolation_rows
+    from registers.exact.interpolation import interpolation_rows
 
     _record(settings, "interpolation", "", interpolation_rows(), {})
 
@@ -292,17 +361,21 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
     if artifact is None:
         raise ConfigError(f"{options.artifact}: allowed are {', '.join(artifacts.load())}")
     module = import_module(f"registers.{artifact.kind}.{artifact.module}")
-    inputs = {name: _read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()}
+    inputs = {
+        name: _read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()
+    }
     out = Path("reports") / artifact.kind / artifact.id
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = module.table(**inputs)
     rows.to_csv(out.with_suffix(".csv"), index=False)
     out.with_suffix(".txt").write_text(module.caption(**inputs) + "\n")
-    with tracking.run(settings.results, "draw", artifact.id, {"artifact": artifact.title}, {}, began=STARTED) as record:
+    with tracking.run(
+        settings.results, "draw", artifact.id, {"artifact": artifact.title}, {}, began=STARTED
+    ) as record:
         if artifact.kind == "figures":
-            from registers.figures import panels
+            from registers.figures.paint import style
 
-            panels.save(module.draw(**inputs), out)
+            style.save(module.draw(**inputs), out)
             record.artifact(out.with_suffix(".png"))
         else:
             from registers.report import markdown
@@ -313,16 +386,17 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
 def picture(settings: Settings, options: argparse.Namespace) -> None:
     """Draw what segmentation, depth or discovery says of single images: reports/pictures/QUESTION-BACKBONE.png."""
-    from registers import pictures
-    from registers.figures import panels
+    from registers.figures.paint import predictions, style
 
     chosen = artifacts.Picture(options.question, options.backbone)
     (arrays,) = _read(settings, [chosen.arrays(settings)]).values()
     out = Path(chosen.outputs[0]).with_suffix("")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tracking.run(settings.results, "draw", chosen.id, {"picture": chosen.id}, {}, began=STARTED) as record:
-        panels.save(pictures.draw(chosen.question, arrays), out)
-        out.with_suffix(".txt").write_text(pictures.caption(chosen.question, arrays) + "\n")
+    with tracking.run(
+        settings.results, "draw", chosen.id, {"picture": chosen.id}, {}, began=STARTED
+    ) as record:
+        style.save(predictions.draw(chosen.question, arrays), out)
+        out.with_suffix(".txt").write_text(predictions.caption(chosen.question, arrays) + "\n")
         record.artifact(out.with_suffix(".png"))
 
 
@@ -345,7 +419,16 @@ def ui(settings: Settings, options: argparse.Namespace) -> None:
     """Open the MLflow UI on 127.0.0.1."""
     deliver(settings, options)
     print(f"MLflow UI: http://127.0.0.1:{options.port}  (Ctrl-C ends it)")
-    command = ["mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--host", "127.0.0.1", "--port", str(options.port)]
+    command = [
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        settings.mlflow_uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(options.port),
+    ]
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
@@ -367,7 +450,9 @@ def _bank(settings: Settings, name: str):
     """The token bank of a backbone, and the hand-picked cut-off of its method (None: there is none)."""
     from registers.bank import TokenBank
 
-    return TokenBank(settings.results / "banks" / name), settings.cutoff.get(BackboneId.parse(name).method)
+    return TokenBank(settings.results / "banks" / name), settings.cutoff.get(
+        BackboneId.parse(name).method
+    )
 
 
 def _load(settings: Settings, name: str):
@@ -382,15 +467,30 @@ def _load(settings: Settings, name: str):
     return backbone, checkpoint.facts(path), device
 
 
-def _record(settings: Settings, question: str, name: str, rows: Iterable[Measurement], params: dict, role: str = "eval") -> None:
+def _record(
+    settings: Settings,
+    question: str,
+    name: str,
+    rows: Iterable[Measurement],
+    params: dict,
+    role: str = "eval",
+) -> None:
     """Write rows to measurements/<question>[/<backbone>].csv and record them as a run."""
     rows = list(rows)
-    path = settings.results / "measurements" / question / f"{name}.csv" if name else settings.results / "measurements" / f"{question}.csv"
+    path = (
+        settings.results / "measurements" / question / f"{name}.csv"
+        if name
+        else settings.results / "measurements" / f"{question}.csv"
+    )
     tags = {"question": question, "data_hash": _data_hash(settings, role)}
     if name:
         backbone = BackboneId.parse(name)
-        tags |= dict(method=backbone.method, registers=backbone.registers, seed=backbone.seed, backbone=name)
-    with tracking.run(settings.results, question, name or "exact", tags, params, began=STARTED) as record:
+        tags |= dict(
+            method=backbone.method, registers=backbone.registers, seed=backbone.seed, backbone=name
+        )
+    with tracking.run(
+        settings.results, question, name or "exact", tags, params, began=STARTED
+    ) as record:
         write(path, rows, run=record.key)
         record.measurements(rows)
         record.artifact(path)
@@ -400,7 +500,11 @@ def _data_hash(settings: Settings, role: str) -> str:
     """Fingerprint of the images that were looked at (of several sets, one after the other); empty where a question needs none."""
     manifest = settings.results / "data" / f"{role}.json"
     described = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    return " ".join(about["fingerprint"] for split, about in described.items() if split == "val" or split.endswith(" val"))
+    return " ".join(
+        about["fingerprint"]
+        for split, about in described.items()
+        if split == "val" or split.endswith(" val")
+    )
 
 
 def _read(settings: Settings, files: list[str]):
@@ -417,7 +521,9 @@ def _read(settings: Settings, files: list[str]):
         return {Path(file).stem: dict(np.load(file)) for file in files}
     frame = measurements.read(files)
     default = {m: r.size for m, r in settings.recipes.items()}
-    frame["size"] = [size or default.get(method, "") for size, method in zip(frame["size"], frame["method"])]
+    frame["size"] = [
+        size or default.get(method, "") for size, method in zip(frame["size"], frame["method"])
+    ]
     return frame
 
 

@@ -89,19 +89,25 @@ def dino_loss(student_VBK: Tensor, targets_TBK: Tensor, temperature: float = 0.1
     views, teachers = len(log_p_VBK), len(targets_TBK)
     pairs = teachers * (views - 1)
     if pairs < 1:
-        raise ValueError(f"views = {views}, of the teacher {teachers}: allowed are at least two views, one of them the teacher's")
+        raise ValueError(
+            f"views = {views}, of the teacher {teachers}: allowed are at least two views, one of them the teacher's"
+        )
     others_TBK = log_p_VBK.sum(dim=0) - log_p_VBK[:teachers]
     return -(targets_TBK * others_TBK).sum() / (pairs * log_p_VBK.shape[1])
 
 
-def ibot_loss(student_MK: Tensor, targets_MK: Tensor, mask_BP: Tensor, temperature: float = 0.1) -> Tensor:
+def ibot_loss(
+    student_MK: Tensor, targets_MK: Tensor, mask_BP: Tensor, temperature: float = 0.1
+) -> Tensor:
     """Cross-entropy on masked patches: mean within an image, then sum over images / B (dinov2/loss/ibot_patch_loss.py).
 
     student_MK, targets_MK: logits and probabilities of the M patches where mask_BP is True, in its order. B counts all
     images, also those without a mask, as in the official code.
     """
     counts_B = mask_BP.sum(dim=1)
-    weights_M = torch.repeat_interleave(1 / counts_B.clamp(min=1), counts_B, output_size=len(student_MK))
+    weights_M = torch.repeat_interleave(
+        1 / counts_B.clamp(min=1), counts_B, output_size=len(student_MK)
+    )
     entropy_M = -(targets_MK * F.log_softmax(student_MK.float() / temperature, dim=-1)).sum(dim=-1)
     return (entropy_M * weights_M).sum() / len(mask_BP)
 

@@ -46,11 +46,15 @@ def code_version() -> str:
 
     def git(*args: str) -> str:
         here = Path(__file__).parent
-        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=10", "HEAD")
-        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+        return commit + (
+            "+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -79,11 +83,21 @@ def read(paths: str | Path | Iterable[str | Path]):
     """
     import pandas as pd
 
-    from registers.config import BackboneId
+    from registers.settings.backbone_id import BackboneId
 
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    text = {c: str for c in ("question", "metric", "backbone", "data", "token", "note", "run", "code")}
-    frames = [pd.read_csv(p, dtype=text, keep_default_na=False, na_values={c: [""] for c in COLUMNS if c not in text}) for p in paths]
+    text = {
+        c: str for c in ("question", "metric", "backbone", "data", "token", "note", "run", "code")
+    }
+    frames = [
+        pd.read_csv(
+            p,
+            dtype=text,
+            keep_default_na=False,
+            na_values={c: [""] for c in COLUMNS if c not in text},
+        )
+        for p in paths
+    ]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     ids = {name: BackboneId.parse(name) for name in frame["backbone"].unique() if name}
     for column in ("method", "size", "registers", "seed", "noaa", "percent"):

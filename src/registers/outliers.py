@@ -60,7 +60,9 @@ def find_cutoff(norms, fixed: float | None = None) -> Cutoff:
     if fixed is None:
         return found
     share = float((norms > fixed).mean())
-    return Cutoff(float(fixed), share, "fixed", found.second_mode, f"chosen by hand; {found.reason}")
+    return Cutoff(
+        float(fixed), share, "fixed", found.second_mode, f"chosen by hand; {found.reason}"
+    )
 
 
 def high_norm_tail(norms, share: float = 0.02) -> Cutoff:
@@ -73,7 +75,13 @@ def high_norm_tail(norms, share: float = 0.02) -> Cutoff:
     values = np.sort(_checked(norms), axis=None)
     value = float(values[-1 - max(1, round(share * values.size))])
     above = float((values > value).mean())
-    return Cutoff(value, above, "high-norm tail", False, f"the {share:.3g} of highest norms; a quantile, not a second mode")
+    return Cutoff(
+        value,
+        above,
+        "high-norm tail",
+        False,
+        f"the {share:.3g} of highest norms; a quantile, not a second mode",
+    )
 
 
 def statistics(norms) -> dict[str, float]:
@@ -84,7 +92,9 @@ def statistics(norms) -> dict[str, float]:
     """
     x = _numpy(norms).ravel()
     if not x.size or not np.isfinite(x).all():
-        raise ValueError(f"norms: {x.size} values of which {int((~np.isfinite(x)).sum())} are NaN or infinite; allowed are finite numbers")
+        raise ValueError(
+            f"norms: {x.size} values of which {int((~np.isfinite(x)).sum())} are NaN or infinite; allowed are finite numbers"
+        )
     median, highest, deviation = float(np.median(x)), float(x.max()), x - x.mean()
     variance = float((deviation**2).mean())
     return {
@@ -108,9 +118,13 @@ def _checked(norms) -> np.ndarray:
         raise ValueError(f"norms: {x.size} values; allowed are at least {MIN_TOKENS}")
     bad = int((~np.isfinite(x)).sum())
     if bad:
-        raise ValueError(f"norms: {bad} of {x.size} are NaN or infinite; allowed are finite numbers")
+        raise ValueError(
+            f"norms: {bad} of {x.size} are NaN or infinite; allowed are finite numbers"
+        )
     if x.min() < 0 or np.median(x) == 0:
-        raise ValueError(f"norms: smallest {x.min():.3g}, median {np.median(x):.3g}; allowed are numbers >= 0 with a median above 0")
+        raise ValueError(
+            f"norms: smallest {x.min():.3g}, median {np.median(x):.3g}; allowed are numbers >= 0 with a median above 0"
+        )
     return x
 
 
@@ -121,30 +135,48 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
         return Cutoff(None, 0.0, "valley", False, f"no second mode: {reason}")
 
     median = float(np.median(norms))
-    u = np.log(np.maximum(norms, median) / median)  # log-norm over the median; what lies below plays no part
+    u = np.log(
+        np.maximum(norms, median) / median
+    )  # log-norm over the median; what lies below plays no part
     u = np.minimum(u, 20.0)
     if u.max() < np.log(MIN_RATIO):
-        return none(f"the largest norm is {np.exp(u.max()):.3g}x the median, a mode of outliers lies at least {MIN_RATIO:.3g}x above it")
+        return none(
+            f"the largest norm is {np.exp(u.max()):.3g}x the median, a mode of outliers lies at least {MIN_RATIO:.3g}x above it"
+        )
 
     bins = (u / BIN).astype(np.int64)
     tokens = np.where(norms > median, bins, -1)
-    counts = np.bincount(tokens[tokens >= 0].ravel(), minlength=bins.max() + 1 + max(WIDTHS)).astype(np.float64)
-    above = np.append(counts[::-1].cumsum()[::-1], 0) / norms.size  # share of all tokens from a bin upwards
+    counts = np.bincount(
+        tokens[tokens >= 0].ravel(), minlength=bins.max() + 1 + max(WIDTHS)
+    ).astype(np.float64)
+    above = (
+        np.append(counts[::-1].cumsum()[::-1], 0) / norms.size
+    )  # share of all tokens from a bin upwards
     best = None
     for width in WIDTHS:
-        band = np.convolve(counts, np.ones(width), "valid")  # band[i]: tokens in bins i .. i + width - 1
+        band = np.convolve(
+            counts, np.ones(width), "valid"
+        )  # band[i]: tokens in bins i .. i + width - 1
         lower, upper = np.arange(len(band))[:, None], np.arange(len(band))[None, :]
         with np.errstate(invalid="ignore", divide="ignore"):
             z = (band[upper] - band[lower]) / np.sqrt(band[upper] + band[lower])
         allowed = (lower + width <= upper) & ((upper + width / 2) * BIN >= np.log(MIN_RATIO))
-        allowed &= (band[lower] <= MAX_DEPTH * band[upper]) & (band[upper] > 0) & (above[lower + width] <= MAX_SHARE)
+        allowed &= (
+            (band[lower] <= MAX_DEPTH * band[upper])
+            & (band[upper] > 0)
+            & (above[lower + width] <= MAX_SHARE)
+        )
         z = np.where(allowed, z, -np.inf)
         i, j = np.unravel_index(z.argmax(), z.shape)
         if best is None or z[i, j] > best[0]:
             best = (float(z[i, j]), int(i), int(j), width)
     z, low, high, width = best
     if z < MIN_Z_TOKENS:
-        valley = f"significant valley (z = {z:.2g}, needed {MIN_Z_TOKENS:.2g})" if np.isfinite(z) else "valley"
+        valley = (
+            f"significant valley (z = {z:.2g}, needed {MIN_Z_TOKENS:.2g})"
+            if np.isfinite(z)
+            else "valley"
+        )
         return none(f"above the median the density of log-norm falls without a {valley}")
 
     images = norms.shape[0] if norms.ndim > 1 else norms.size
@@ -154,14 +186,20 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
     z_images = difference.sum() / np.sqrt((difference**2).sum())
     if z_images < MIN_Z_IMAGES:
         holders = int((in_band[1] > 0).sum())
-        return none(f"the high norms come from too few images ({holders} of {images}; z = {z_images:.2g}, needed {MIN_Z_IMAGES:.2g})")
+        return none(
+            f"the high norms come from too few images ({holders} of {images}; z = {z_images:.2g}, needed {MIN_Z_IMAGES:.2g})"
+        )
 
     peak = high + int(counts[high : high + width].argmax())
     value = median * float(np.exp(_emptiest(counts, low, peak) * BIN))
     share = float((norms > value).mean())
     ratio = float(np.median(norms[norms > value])) / median
     return Cutoff(
-        value, share, "valley", True, f"second mode at {ratio:.3g}x the median, z = {z:.3g} over tokens, {z_images:.3g} over images"
+        value,
+        share,
+        "valley",
+        True,
+        f"second mode at {ratio:.3g}x the median, z = {z:.3g} over tokens, {z_images:.3g} over images",
     )
 
 

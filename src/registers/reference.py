@@ -15,7 +15,10 @@ def read(path: str | Path) -> pd.DataFrame:
     deviation: the printed standard deviation. note: what is printed in place of a number (N/A). Raises ValueError where a
     row of the file has more or fewer cells than columns.
     """
-    return pd.DataFrame([cell for block in yaml.safe_load(Path(path).read_text()) for cell in _cells(block)], columns=COLUMNS)
+    return pd.DataFrame(
+        [cell for block in yaml.safe_load(Path(path).read_text()) for cell in _cells(block)],
+        columns=COLUMNS,
+    )
 
 
 def _cells(block: dict[str, Any]) -> list[dict[str, Any]]:
@@ -24,7 +27,9 @@ def _cells(block: dict[str, Any]) -> list[dict[str, Any]]:
     cells = []
     for row, values in block["rows"].items():
         if not len(values) == len(columns) == len(units):
-            raise ValueError(f"reference {block['artifact']}, {row}: {len(values)} cells; allowed are {len(columns)}, one a column")
+            raise ValueError(
+                f"reference {block['artifact']}, {row}: {len(values)} cells; allowed are {len(columns)}, one a column"
+            )
         for column, cell, unit in zip(columns, values, units):
             number, _, deviation = str(cell).partition("±")
             printed = _number(number)

@@ -15,8 +15,9 @@ from jinja2 import Environment
 
 from registers import artifacts, claims, reference, tracking
 from registers.artifacts import Artifact
-from registers.config import BackboneId, Settings
 from registers.measurements import code_version
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
 
 REPORTS = Path("reports")
 RULE_FILE = "workflow/rules/artifacts.smk"
@@ -39,11 +40,16 @@ def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame
     """
     built = artifacts.available(settings)
     measured = read(settings, artifacts.evidence(settings))
-    verdicts = [claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")]
+    verdicts = [
+        claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")
+    ]
     printed = reference.read(artifacts.PAPER / "reference.yaml")
     runs = {a.id: _runs(settings, a, read) for a in built.values()}
     known = tracking.find_runs(
-        settings.mlflow_uri, sorted({key for keys in runs.values() for key in keys} | {r for v in verdicts for r in v.runs})
+        settings.mlflow_uri,
+        sorted(
+            {key for keys in runs.values() for key in keys} | {r for v in verdicts for r in v.runs}
+        ),
     )
     _write(REPORTS / "claims.json", [asdict(v) for v in verdicts])
     _write(REPORTS / "metrics.json", metrics(measured, verdicts))
@@ -63,24 +69,40 @@ def metrics(measured: pd.DataFrame, verdicts: list[claims.Verdict]) -> dict:
     found: dict = {"claims": {v.id: v.verdict for v in verdicts}}
     for question, names in METRICS.items():
         for name in names:
-            rows = measured[(measured["question"] == question) & (measured["metric"] == name)].dropna(subset=["value"])
+            rows = measured[
+                (measured["question"] == question) & (measured["metric"] == name)
+            ].dropna(subset=["value"])
             if len(rows):
                 several = rows["data"].nunique() > 1  # sets, as in Table 3
-                values = {f"{r.backbone} on {r.data}" if several else r.backbone: round(float(r.value), 6) for r in rows.itertuples()}
+                values = {
+                    f"{r.backbone} on {r.data}" if several else r.backbone: round(float(r.value), 6)
+                    for r in rows.itertuples()
+                }
                 found.setdefault(question, {})[name] = values
     return found
 
 
 def markdown(rows: pd.DataFrame) -> str:
     """A table as GitHub Markdown; an empty cell is a dash."""
-    lines = [list(rows.columns), ["---"] * len(rows.columns), *([_cell(v) for v in row] for row in rows.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines) + "\n"
+    lines = [
+        list(rows.columns),
+        ["---"] * len(rows.columns),
+        *([_cell(v) for v in row] for row in rows.itertuples(index=False)),
+    ]
+    return (
+        "\n".join(
+            "| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines
+        )
+        + "\n"
+    )
 
 
 # --- inside -------------------------------------------------------------------------------------------------------------
 
 
-def _section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
+def _section(
+    settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys: list[str]
+) -> dict:
     """All that the page shows of one artifact."""
     stem = REPORTS / artifact.kind / artifact.id
     rows = pd.read_csv(stem.with_suffix(".csv"), keep_default_na=False, na_values=[""])
@@ -89,13 +111,19 @@ def _section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys
     return {
         **asdict(artifact),
         "number": f"{'Table' if artifact.kind == 'tables' else 'Figure'} {int(''.join(filter(str.isdigit, artifact.id)))}",
-        "place": f"section {artifact.section}" if artifact.section[0].isdigit() else f"appendix {artifact.section}",
+        "place": f"section {artifact.section}"
+        if artifact.section[0].isdigit()
+        else f"appendix {artifact.section}",
         "ours": stem.with_suffix(".txt").read_text().strip(),
         "picture": _picture(stem.with_suffix(".png")) if artifact.kind == "figures" else None,
         "table": _grid(rows) if artifact.kind == "tables" else None,
-        "printed": [] if artifact.kind == "tables" else [_printed(row) for row in theirs.itertuples()],
+        "printed": []
+        if artifact.kind == "tables"
+        else [_printed(row) for row in theirs.itertuples()],
         "csv": stem.with_suffix(".csv").relative_to(REPORTS).as_posix(),
-        "pdf": stem.with_suffix(".pdf").relative_to(REPORTS).as_posix() if artifact.kind == "figures" else None,
+        "pdf": stem.with_suffix(".pdf").relative_to(REPORTS).as_posix()
+        if artifact.kind == "figures"
+        else None,
         "source": artifact.source,
         "source_link": _relative(root / artifact.source),
         "rule": f"{RULE_FILE} ({artifact.kind.removesuffix('s')})",
@@ -122,19 +150,31 @@ def _runs(settings: Settings, artifact: Artifact, read: Callable) -> list[str]:
     files = [f for fs in artifacts.inputs(settings, artifact).values() for f in fs]
     frame = read(settings, [f for f in files if f.endswith(".csv")])
     measured = sorted({run for run in frame["run"] if run})
-    seen = [*frame["backbone"], *(Path(f).stem for f in files if f.endswith(".npz"))]  # maps carry no rows, their name says the backbone
+    seen = [
+        *frame["backbone"],
+        *(Path(f).stem for f in files if f.endswith(".npz")),
+    ]  # maps carry no rows, their name says the backbone
     backbones = sorted({str(BackboneId.parse(b).trained) for b in seen if b})
-    return [f"{settings.run}/train/{b}" for b in backbones] + measured + [f"{settings.run}/draw/{artifact.id}"]
+    return (
+        [f"{settings.run}/train/{b}" for b in backbones]
+        + measured
+        + [f"{settings.run}/draw/{artifact.id}"]
+    )
 
 
 def _about(settings: Settings, measured: pd.DataFrame) -> list[tuple[str, str]]:
     """What was run, for the head of the page: (name, value)."""
     trained = sorted({str(BackboneId.parse(b).trained) for b in measured["backbone"] if b})
-    seen = measured[(measured["backbone"] != "") & (measured["question"] != "token_class")]  # whose data are label sets
+    seen = measured[
+        (measured["backbone"] != "") & (measured["question"] != "token_class")
+    ]  # whose data are label sets
     return [
         ("Scale", settings.scale),
         ("Data", ", ".join(sorted({d for d in seen["data"] if d})) or settings.data.eval),
-        ("Backbones trained", f"{len(trained)} ({', '.join(settings.methods)}; registers {', '.join(map(str, settings.registers))})"),
+        (
+            "Backbones trained",
+            f"{len(trained)} ({', '.join(settings.methods)}; registers {', '.join(map(str, settings.registers))})",
+        ),
         ("Seeds", ", ".join(map(str, settings.seeds))),
         ("Images", f"{settings.image_size} × {settings.image_size} pixels"),
         ("Device", _device(settings)),
@@ -147,7 +187,9 @@ def _device(settings: Settings) -> str:
     """The device that the trainings recorded of themselves; the setting where there is no record."""
     spools = sorted((settings.results / "tracking" / "train").glob("*.jsonl"))
     starts = [json.loads(text.splitlines()[0]) for text in (s.read_text() for s in spools) if text]
-    found = sorted({start["tags"]["device"] for start in starts if "device" in start.get("tags", {})})
+    found = sorted(
+        {start["tags"]["device"] for start in starts if "device" in start.get("tags", {})}
+    )
     return ", ".join(found) or settings.device
 
 
@@ -193,5 +235,9 @@ def _template():
 def _write(path: Path, content: str | list | dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    partial.write_text(
+        content
+        if isinstance(content, str)
+        else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    )
     os.replace(partial, path)

@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from registers.bank import TokenBank
-from registers.data.augment import evaluation
 from registers.data.sample import Dataset
+from registers.data.transforms import evaluation
 from registers.models.backbone import Backbone
 from registers.models.sequence import split_tokens
 
@@ -50,10 +50,14 @@ def capture(backbone: Backbone, images_B3HW: Tensor) -> Capture:
     """
     attention = getattr(backbone.vit.blocks[-1], "attn", None)
     if not hasattr(attention, "qkv"):
-        raise ValueError(f"backbone {backbone.name}: its last block has no attn.qkv; allowed are timm ViTs with one linear for q, k and v")
+        raise ValueError(
+            f"backbone {backbone.name}: its last block has no attn.qkv; allowed are timm ViTs with one linear for q, k and v"
+        )
     seen: dict[str, Tensor] = {}
     hooks = [
-        backbone.vit.patch_embed.register_forward_hook(lambda module, args, out: seen.update(embeddings=out)),
+        backbone.vit.patch_embed.register_forward_hook(
+            lambda module, args, out: seen.update(embeddings=out)
+        ),
         attention.qkv.register_forward_hook(lambda module, args, out: seen.update(qkv=out)),
     ]
     try:
@@ -67,8 +71,12 @@ def capture(backbone: Backbone, images_B3HW: Tensor) -> Capture:
             hook.remove()
     batch, tokens, _ = x.shape
     q, k, v = seen["qkv"].view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    embeddings = seen["embeddings"].reshape(batch, tokens - 1 - backbone.registers, -1)  # (B, h, w, D) with dynamic_img_size
-    return Capture(torch.stack(norms, dim=1), x, attention.q_norm(q), attention.k_norm(k), v, embeddings)
+    embeddings = seen["embeddings"].reshape(
+        batch, tokens - 1 - backbone.registers, -1
+    )  # (B, h, w, D) with dynamic_img_size
+    return Capture(
+        torch.stack(norms, dim=1), x, attention.q_norm(q), attention.k_norm(k), v, embeddings
+    )
 
 
 def attention(q: Tensor, k: Tensor, queries: Sequence[int] | slice) -> Tensor:
@@ -122,27 +130,44 @@ def write_bank(
     backbone = backbone.to(device).eval()
     arrays: dict[str, _Array] = {}
     rows_seen = torch.zeros((), dtype=torch.float64)
-    with open(partial / "index.csv", "w", newline="") as file, tqdm(total=images, unit="image", disable=not progress) as bar:
+    with (
+        open(partial / "index.csv", "w", newline="") as file,
+        tqdm(total=images, unit="image", disable=not progress) as bar,
+    ):
         table = csv.writer(file)
         table.writerow(["name", "label", *dataset.attributes])
         for start in range(0, images, batch):
             samples = [dataset[i] for i in range(start, min(start + batch, images))]
             for s in samples:
-                table.writerow([s.name, "" if s.label is None else s.label, *(s.attributes.get(a, "") for a in dataset.attributes)])
+                table.writerow(
+                    [
+                        s.name,
+                        "" if s.label is None else s.label,
+                        *(s.attributes.get(a, "") for a in dataset.attributes),
+                    ]
+                )
             seen = capture(backbone, torch.stack([look(s.image) for s in samples]).to(device))
             kept = max(0, min(len(samples), sample - start))
             for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
-                value, count, kind = (seen.norms, images, "float32") if name == "norms" else (getattr(seen, name)[:kept], sample, dtype)
+                value, count, kind = (
+                    (seen.norms, images, "float32")
+                    if name == "norms"
+                    else (getattr(seen, name)[:kept], sample, dtype)
+                )
                 if name not in arrays:
                     arrays[name] = _Array(partial / f"{name}.npy", (count, *value.shape[1:]), kind)
                 arrays[name].append(value)
-            rows = split_tokens(attention(seen.q, seen.k, queries).mean(1).transpose(1, 2), registers).patches  # (B, P, Q)
+            rows = split_tokens(
+                attention(seen.q, seen.k, queries).mean(1).transpose(1, 2), registers
+            ).patches  # (B, P, Q)
             rows_seen = rows_seen + rows.sum(0).double().cpu()
             bar.update(len(samples))
     for array in arrays.values():
         array.close()
     with open(partial / "norms.npy", "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()  # so that another bank has another index
+        digest = hashlib.file_digest(
+            file, "sha256"
+        ).hexdigest()  # so that another bank has another index
     mean_rows = (rows_seen / images).T.float().numpy()
     np.save(partial / "attention.npy", mean_rows)
     index = {
@@ -176,7 +201,9 @@ def captures(bank: TokenBank, batch: int = 64) -> Iterator[Capture]:
     """The sample of a bank, batch by batch, as float32 tensors."""
     for start in range(0, bank.sample, batch):
         part = slice(start, min(start + batch, bank.sample))
-        arrays = (getattr(bank, name)[part] for name in ("norms", "outputs", "q", "k", "v", "embeddings"))
+        arrays = (
+            getattr(bank, name)[part] for name in ("norms", "outputs", "q", "k", "v", "embeddings")
+        )
         yield Capture(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
 
 
@@ -186,14 +213,20 @@ class _Array:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         self.path, self.shape, self.dtype, self.rows = path, shape, np.dtype(dtype), 0
         self.file = open(path, "wb")  # noqa: SIM115
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def append(self, values: Tensor) -> None:
         if not len(values):
             return
         if self.dtype == np.float16 and (highest := float(values.abs().max())) > 65504:
-            raise ValueError(f"{self.path.stem}: values up to {highest:.3g} do not fit float16; write the bank with dtype float32")
+            raise ValueError(
+                f"{self.path.stem}: values up to {highest:.3g} do not fit float16; write the bank with dtype float32"
+            )
         kind = torch.float16 if self.dtype == np.float16 else torch.float32
         values.to(kind).cpu().contiguous().numpy().astype(self.dtype, copy=False).tofile(self.file)
         self.rows += len(values)

@@ -42,11 +42,26 @@ class Run:
         self.spool = Path(folder) / "tracking" / rule / f"{subject}.jsonl"
         self.spool.parent.mkdir(parents=True, exist_ok=True)
         if not (resume and self.spool.exists()):
-            with _locked(self.spool):  # a new life of the same key: deliver() replaces the old MLflow run
+            with _locked(
+                self.spool
+            ):  # a new life of the same key: deliver() replaces the old MLflow run
                 self.spool.write_text("")
                 self._delivered.unlink(missing_ok=True)
-            tags = {"rule": rule, "subject": subject, "key": self.key, "git_commit": code_version(), "scale": Path(folder).name, **tags}
-            self._add(event="start", name=f"{rule} {subject}", tags=tags, params=params, time=int(1000 * (began or time.time())))
+            tags = {
+                "rule": rule,
+                "subject": subject,
+                "key": self.key,
+                "git_commit": code_version(),
+                "scale": Path(folder).name,
+                **tags,
+            }
+            self._add(
+                event="start",
+                name=f"{rule} {subject}",
+                tags=tags,
+                params=params,
+                time=int(1000 * (began or time.time())),
+            )
         else:
             self._add(event="resume")
 
@@ -65,7 +80,9 @@ class Run:
         values = {}
         for row in rows:
             if row.value is not None and row.x is None and row.layer is None:
-                name = "/".join(part for part in (row.question, row.token, row.metric, row.data) if part)
+                name = "/".join(
+                    part for part in (row.question, row.token, row.metric, row.data) if part
+                )
                 values[_plain(name)] = row.value
         if values:
             self.metrics(values)
@@ -80,7 +97,14 @@ class Run:
 
 
 @contextmanager
-def run(folder: str | Path, rule: str, subject: str, tags: dict[str, Any], params: dict[str, Any], **choices: Any):
+def run(
+    folder: str | Path,
+    rule: str,
+    subject: str,
+    tags: dict[str, Any],
+    params: dict[str, Any],
+    **choices: Any,
+):
     """A `Run` that is closed as finished, or as failed when an exception passes."""
     record = Run(folder, rule, subject, tags, params, **choices)
     try:
@@ -110,8 +134,16 @@ def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int,
         return len(pending), 0
     except TimeoutError:
         return 0, len(pending)
-    except Exception as error:  # whatever a store or server may throw: tracking never ends a training
-        log.warning("MLflow at %s cannot be reached (%s); %d runs wait in %s", uri, _one_line(error), len(pending), root)
+    except (
+        Exception
+    ) as error:  # whatever a store or server may throw: tracking never ends a training
+        log.warning(
+            "MLflow at %s cannot be reached (%s); %d runs wait in %s",
+            uri,
+            _one_line(error),
+            len(pending),
+            root,
+        )
         return 0, len(pending)
 
 
@@ -123,7 +155,11 @@ def find_runs(uri: str, keys: list[str]) -> dict[str, tuple[str, str]]:
         token = None
         while True:
             page = client.search_runs([experiment], max_results=1000, page_token=token)
-            found |= {r.data.tags["key"]: (experiment, r.info.run_id) for r in page if "key" in r.data.tags}
+            found |= {
+                r.data.tags["key"]: (experiment, r.info.run_id)
+                for r in page
+                if "key" in r.data.tags
+            }
             token = page.token
             if not token:
                 return {k: found[k] for k in keys if k in found}
@@ -141,7 +177,9 @@ def _waiting(spool: Path) -> bool:
 
 
 def _connect(uri: str):
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is away is away: the spool keeps the numbers
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"
+    )  # a server that is away is away: the spool keeps the numbers
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "sqlalchemy"):
@@ -169,8 +207,12 @@ def _replay(client, experiment: str, spool: Path) -> None:
             case "start":
                 for old in client.search_runs([experiment], f"tags.key = '{event['tags']['key']}'"):
                     client.delete_run(old.info.run_id)
-                tags = {k: str(v) for k, v in event["tags"].items()} | {"mlflow.user": getpass.getuser()}
-                started = client.create_run(experiment, start_time=event["time"], tags=tags, run_name=event["name"])
+                tags = {k: str(v) for k, v in event["tags"].items()} | {
+                    "mlflow.user": getpass.getuser()
+                }
+                started = client.create_run(
+                    experiment, start_time=event["time"], tags=tags, run_name=event["name"]
+                )
                 done["run"] = started.info.run_id
                 params = [Param(k, str(v)) for k, v in event["params"].items()]
                 client.log_batch(done["run"], params=params)
@@ -178,7 +220,9 @@ def _replay(client, experiment: str, spool: Path) -> None:
                 client.set_terminated(done["run"], "RUNNING")
                 client.log_batch(done["run"], tags=[RunTag("resumed", "true")])
             case "metrics":
-                metrics += [Metric(k, v, event["time"], event["step"]) for k, v in event["values"].items()]
+                metrics += [
+                    Metric(k, v, event["time"], event["step"]) for k, v in event["values"].items()
+                ]
             case "artifact":
                 if Path(event["path"]).exists():
                     client.log_artifact(done["run"], event["path"])

@@ -25,19 +25,28 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from registers import tracking
-from registers.config import PICTURES, BackboneId, ConfigError, Settings
 from registers.data.sample import Dataset
 from registers.methods.method import Method, Progress
 from registers.models import checkpoint
 from registers.models.device import choose_device
 from registers.outliers import statistics
+from registers.settings.backbone_id import BackboneId
+from registers.settings.data import IMAGE_ROLES
+from registers.settings.errors import ConfigError
+from registers.settings.run import Settings
 
 
 class DivergedError(RuntimeError):
     """The loss is no longer a number, or far above where it began. The last good checkpoint is kept."""
 
 
-def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe: torch.Tensor | None = None) -> dict[str, float]:
+def train(
+    method: Method,
+    samples: Dataset,
+    settings: Settings,
+    out: Path,
+    probe: torch.Tensor | None = None,
+) -> dict[str, float]:
     """Train `method` on `samples`; write out/last.safetensors, out/atNNN.safetensors and out/history.csv; returns the last metrics.
 
     Resumes by itself from out/unfinished/. probe: images (B, 3, H, W) whose patch norms are logged from step 0 on.
@@ -50,7 +59,9 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
 
     optimizer = method.optimizer()
     model, optimizer = fabric.setup(method, optimizer)
-    unfinished = out / "unfinished"  # all that a resumed run needs; Snakemake deletes a killed job's outputs, so they are moved out last
+    unfinished = (
+        out / "unfinished"
+    )  # all that a resumed run needs; Snakemake deletes a killed job's outputs, so they are moved out last
     state_file = unfinished / "state.pt"
     first, history = 0, []
     saved = checkpoint.load_state(state_file, fabric.device)
@@ -61,35 +72,72 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
         first, history = saved["step"], saved["history"]
 
     subject = str(method.id)
-    tags = dict(method=method.id.method, registers=method.id.registers, seed=seed, data_hash=samples.fingerprint, device=str(fabric.device))
-    record = tracking.Run(settings.results, "train", subject, tags, _flat(recipe, method), resume=first > 0) if rank == 0 else None
-    about = dict(method=method.id.method, steps=recipe.steps, config=digest, data=samples.fingerprint, normalization=method.normalization)
+    tags = dict(
+        method=method.id.method,
+        registers=method.id.registers,
+        seed=seed,
+        data_hash=samples.fingerprint,
+        device=str(fabric.device),
+    )
+    record = (
+        tracking.Run(
+            settings.results, "train", subject, tags, _flat(recipe, method), resume=first > 0
+        )
+        if rank == 0
+        else None
+    )
+    about = dict(
+        method=method.id.method,
+        steps=recipe.steps,
+        config=digest,
+        data=samples.fingerprint,
+        normalization=method.normalization,
+    )
 
     def save_state(step: int) -> None:
         if rank == 0 and all(torch.isfinite(p).all() for p in method.parameters()):
             state = dict(step=step, config=digest, data=samples.fingerprint, history=history)
-            checkpoint.save_state(state_file, {**state, "method": method.state_dict(), "optimizer": optimizer.state_dict()})
+            checkpoint.save_state(
+                state_file,
+                {**state, "method": method.state_dict(), "optimizer": optimizer.state_dict()},
+            )
 
     def save_backbone(name: str, step: int) -> None:
         if rank == 0:
             tensors, extra_facts = method.extras()
-            checkpoint.save(unfinished / f"{name}.safetensors", method.backbone, {**about, "step": step, **extra_facts}, tensors)
+            checkpoint.save(
+                unfinished / f"{name}.safetensors",
+                method.backbone,
+                {**about, "step": step, **extra_facts},
+                tensors,
+            )
 
     milestones = {round(f * recipe.steps): f"at{round(100 * f):03d}" for f in settings.fractions}
     if first == 0 and 0 in milestones:
         save_backbone(milestones[0], 0)
-    bar = tqdm(total=recipe.steps, initial=first, desc=subject, unit="step", disable=rank > 0, mininterval=1)
+    bar = tqdm(
+        total=recipe.steps,
+        initial=first,
+        desc=subject,
+        unit="step",
+        disable=rank > 0,
+        mininterval=1,
+    )
     watch, delivery, started = Watch(subject, history), _Delivery(settings), time.monotonic()
     examples = 0
     try:
-        for step, batch in zip(range(first, recipe.steps), _batches(method, samples, settings, first, world, rank)):
+        for step, batch in zip(
+            range(first, recipe.steps), _batches(method, samples, settings, first, world, rank)
+        ):
             progress = Progress(step, recipe.steps)
             batch = fabric.to_device(batch)
             _seed_everything(seed, step)
             rates = method.schedule(optimizer, progress)
             losses = model(batch, progress)
             logs = step % settings.log_every == 0 or step == recipe.steps - 1
-            if fabric.device.type == "cpu" or logs:  # reading a loss waits for a GPU, so there only when it is logged
+            if (
+                fabric.device.type == "cpu" or logs
+            ):  # reading a loss waits for a GPU, so there only when it is logged
                 watch.loss(step, float(losses["loss"].detach()), state_file)
             optimizer.zero_grad()
             fabric.backward(losses["loss"])
@@ -101,13 +149,21 @@ def train(method: Method, samples: Dataset, settings: Settings, out: Path, probe
 
             if logs:
                 seen = {k: float(fabric.all_reduce(v.detach().float())) for k, v in losses.items()}
-                norms = _norms(method, probe, fabric.device) if rank == 0 and probe is not None else {}
+                norms = (
+                    _norms(method, probe, fabric.device) if rank == 0 and probe is not None else {}
+                )
                 speed = examples / (time.monotonic() - started)
                 row = {"step": step, **seen, **rates, **clipped, **norms}
                 history.append({k: float(v) for k, v in row.items()})
                 bar.set_postfix(loss=f"{seen['loss']:.3f}", img_s=f"{speed:.0f}")
                 if record:
-                    record.metrics({**{k: v for k, v in row.items() if k != "step"}, "images_per_second": speed}, step)
+                    record.metrics(
+                        {
+                            **{k: v for k, v in row.items() if k != "step"},
+                            "images_per_second": speed,
+                        },
+                        step,
+                    )
                     delivery.now_and_then()
             if step + 1 in milestones:
                 save_backbone(milestones[step + 1], step + 1)
@@ -146,19 +202,38 @@ class Watch:
     def loss(self, step: int, value: float, state_file: Path) -> None:
         if self.start is None and math.isfinite(value):
             self.start = abs(value)
-        self.level = value if self.level is None else self.MEMORY * self.level + (1 - self.MEMORY) * value
+        self.level = (
+            value if self.level is None else self.MEMORY * self.level + (1 - self.MEMORY) * value
+        )
         if not math.isfinite(value) or self.level > self.FACTOR * max(self.start, 1.0):
-            kept = f"the last good state is kept in {state_file}" if state_file.is_file() else "no state was saved yet"
-            why = "is not a number" if not math.isfinite(value) else f"is {self.FACTOR:g} times its start {self.start:.3g}"
-            raise DivergedError(f"{self.name}: the loss {value:.4g} {why} at step {step}; {kept}; try a lower lr")
+            kept = (
+                f"the last good state is kept in {state_file}"
+                if state_file.is_file()
+                else "no state was saved yet"
+            )
+            why = (
+                "is not a number"
+                if not math.isfinite(value)
+                else f"is {self.FACTOR:g} times its start {self.start:.3g}"
+            )
+            raise DivergedError(
+                f"{self.name}: the loss {value:.4g} {why} at step {step}; {kept}; try a lower lr"
+            )
 
 
 def config_hash(settings: Settings, id: BackboneId) -> str:
     """Short hash of all that the weights of `id` depend on: its recipe, size, registers, image size and data."""
     recipe = settings.recipes[id.method]
     size = settings.sizes[id.size or recipe.size]
-    sets = {role: getattr(settings.data, role) for role in PICTURES}
-    content = [str(id.trained), asdict(recipe), asdict(size), settings.image_size, sets, asdict(settings.world)]
+    sets = {role: getattr(settings.data, role) for role in IMAGE_ROLES}
+    content = [
+        str(id.trained),
+        asdict(recipe),
+        asdict(size),
+        settings.image_size,
+        sets,
+        asdict(settings.world),
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -188,10 +263,18 @@ class _Order(torch.utils.data.Sampler):
 
     def __init__(self, n: int, method: Method, first: int, world: int, rank: int) -> None:
         self.n, self.first, self.seed = n, first, method.id.seed
-        self.steps, self.batch, self.repeats = method.recipe.steps, method.recipe.batch, method.repeats
+        self.steps, self.batch, self.repeats = (
+            method.recipe.steps,
+            method.recipe.batch,
+            method.repeats,
+        )
         half = self.batch // 2 // world
         front = list(range(rank * half, (rank + 1) * half))
-        self.slots = front + [self.batch - 1 - i for i in reversed(front)] if world > 1 else list(range(self.batch))
+        self.slots = (
+            front + [self.batch - 1 - i for i in reversed(front)]
+            if world > 1
+            else list(range(self.batch))
+        )
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -205,12 +288,16 @@ class _Order(torch.utils.data.Sampler):
                 drawn = number // self.repeats
                 if drawn // self.n != epoch:
                     epoch = drawn // self.n
-                    order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.n)
+                    order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(
+                        self.n
+                    )
                 places.append((number, int(order[drawn % self.n])))
             yield places
 
 
-def _batches(method: Method, samples: Dataset, settings: Settings, first: int, world: int, rank: int) -> DataLoader:
+def _batches(
+    method: Method, samples: Dataset, settings: Settings, first: int, world: int, rank: int
+) -> DataLoader:
     workers = settings.workers
     return DataLoader(
         _Examples(samples, method),
@@ -224,7 +311,9 @@ def _batches(method: Method, samples: Dataset, settings: Settings, first: int, w
 
 def _seed_everything(*key: int, stream: int = 0) -> None:
     """Seed torch, numpy and random from a key. stream 0: a step, on all devices; 1: a sample, whose draws are on the CPU."""
-    mixed = int.from_bytes(hashlib.blake2b(repr((stream, *key)).encode(), digest_size=8).digest(), "little")
+    mixed = int.from_bytes(
+        hashlib.blake2b(repr((stream, *key)).encode(), digest_size=8).digest(), "little"
+    )
     if stream == 0:
         torch.manual_seed(mixed % 2**63)
     else:  # the same state in 1 microsecond instead of 120: torch.manual_seed visits every kind of device
@@ -246,7 +335,13 @@ def _fabric(settings: Settings) -> Fabric:
         precision = "bf16-mixed" if device == "cuda" else "32-true"
     # find_unused: a batch without masked images leaves the mask token without a gradient
     strategy = DDPStrategy(find_unused_parameters=True) if total > 1 else "auto"
-    fabric = Fabric(accelerator=device, devices=local, num_nodes=max(1, total // local), strategy=strategy, precision=precision)
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=max(1, total // local),
+        strategy=strategy,
+        precision=precision,
+    )
     fabric.launch()
     return fabric
 
@@ -262,7 +357,12 @@ class _Delivery:
     """Hands the numbers to MLflow at most every `pause` seconds, and once at the end."""
 
     def __init__(self, settings: Settings, pause: float = 20) -> None:
-        self.root, self.uri, self.pause, self.last = settings.results.parent, settings.mlflow_uri, pause, time.monotonic()
+        self.root, self.uri, self.pause, self.last = (
+            settings.results.parent,
+            settings.mlflow_uri,
+            pause,
+            time.monotonic(),
+        )
 
     def now_and_then(self) -> None:
         if time.monotonic() - self.last > self.pause:
@@ -280,15 +380,24 @@ def _norms(method: Method, probe: torch.Tensor, device: torch.device) -> dict[st
     with torch.no_grad():
         patches = method.backbone.split(method.backbone.residual(probe.to(device)).float()).patches
     method.backbone.train(training)
-    token = None if method.backbone.vit.reg_token is None else method.backbone.vit.reg_token.detach()
+    token = (
+        None if method.backbone.vit.reg_token is None else method.backbone.vit.reg_token.detach()
+    )
     spread = {}
-    if method.backbone.registers > 1:  # registers start a millionth apart and have to be seen to separate
-        spread["registers/spread"] = float(torch.cdist(token[0], token[0]).max() / token[0].norm(dim=-1).mean().clamp_min(1e-12))
+    if (
+        method.backbone.registers > 1
+    ):  # registers start a millionth apart and have to be seen to separate
+        spread["registers/spread"] = float(
+            torch.cdist(token[0], token[0]).max() / token[0].norm(dim=-1).mean().clamp_min(1e-12)
+        )
     return spread | {f"norms/{k}": v for k, v in statistics(patches.norm(dim=-1).cpu()).items()}
 
 
 def _flat(recipe: Any, method: Method) -> dict[str, Any]:
-    return {**asdict(recipe), **{f"architecture.{k}": v for k, v in asdict(method.backbone.architecture).items()}}
+    return {
+        **asdict(recipe),
+        **{f"architecture.{k}": v for k, v in asdict(method.backbone.architecture).items()},
+    }
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

@@ -37,7 +37,7 @@ rule table:
 rule picture:
     input:
         arrays=f"{RUN}/pictures/{{question}}/{{backbone}}.npz",
-        source=os.path.relpath(Path(workflow.basedir) / "src/registers/pictures.py"),
+        source=os.path.relpath(Path(workflow.basedir) / "src/registers/figures/paint/predictions.py"),
     output:
         multiext("reports/pictures/{question}-{backbone}", ".png", ".pdf", ".txt"),
     log:

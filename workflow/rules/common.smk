@@ -7,15 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from registers import artifacts
-from registers.config import (
-    DOWNLOADABLE,
-    BackboneId,
-    ConfigError,
-    check_paths,
-    data_path,
-)
-from registers.config import load as load_settings
-from registers.data.words import OWN, digest
+from registers.settings.backbone_id import BackboneId
+from registers.settings.data import DOWNLOADABLE
+from registers.settings.errors import ConfigError
+from registers.settings.paths import check_paths, data_path
+from registers.settings.load import load_settings
+from registers.data.prompts import OWN, digest
 
 try:
     SETTINGS = load_settings(dict(config))
@@ -48,7 +45,7 @@ os.environ.update(
 
 onstart:
     # not before: a dry run of a scale needs none of its data
-    from registers.data.catalogue import check_words
+    from registers.readers.catalogue import check_words
 
     try:
         check_paths(SETTINGS)

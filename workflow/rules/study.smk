@@ -2,8 +2,8 @@
 # snakemake --cores all study        (a killed run goes on from its last saved step; --keep-going past a failed one)
 from dataclasses import asdict
 
-from registers.regime import study as read_study
-from registers.schema import read_yaml
+from registers.study.regime import study as read_study
+from registers.settings.load import read_yaml
 
 STUDY = read_study(
     read_yaml(Path(workflow.basedir) / "workflow/scales/emergence.yaml")["study"]

@@ -32,7 +32,9 @@ class Dataset(Protocol):
 
     classes: tuple[str, ...]  # names of the values of Sample.label
     attributes: dict[str, tuple[str, ...]]  # names of the values of each entry of Sample.attributes
-    fingerprint: str  # sha256 over what the data set holds; two equal fingerprints mean equal samples
+    fingerprint: (
+        str  # sha256 over what the data set holds; two equal fingerprints mean equal samples
+    )
 
     def __len__(self) -> int: ...
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from registers.config import Dense
 from registers.data.sample import Sample
-from registers.evals.crops import resized_truth
-from registers.evals.held import Held
-from registers.evals.streams import Stream
+from registers.data.usable import Stream
+from registers.evals.dense_transforms import resized_truth
+from registers.evals.feature_cache import Held
 from registers.models.backbone import Backbone
 from registers.probes.solvers import DRAWS
+from registers.settings.questions import DenseSettings
 
 LOADERS = 4  # threads that read and augment while the head trains
 SHOWN = 512  # pixels: the longer side of a picture that is kept for looking at, at most
@@ -41,7 +41,9 @@ class Maps:
         Departure: dinov2 stretches the padded map over the unpadded image (CenterPadding: 518 to 512 pixels), 1 % out of place.
         """
         h, w = self.patches.shape[2:]
-        whole = F.interpolate(values_BChw, (h * self.patch, w * self.patch), mode="bilinear", align_corners=False)
+        whole = F.interpolate(
+            values_BChw, (h * self.patch, w * self.patch), mode="bilinear", align_corners=False
+        )
         top, left = self.pad
         return whole[:, :, top : top + shape[0], left : left + shape[1]]
 
@@ -54,7 +56,12 @@ def feature_maps(backbone: Backbone, images_B3HW: Tensor, normed: bool) -> Maps:
     x = F.pad(images_B3HW, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
     tokens = backbone(x) if normed else backbone.split(backbone.residual(x))
     grid = x.shape[2] // patch, x.shape[3] // patch
-    return Maps(tokens.patches.transpose(1, 2).unflatten(2, grid), tokens.cls, (rows // 2, columns // 2), patch)
+    return Maps(
+        tokens.patches.transpose(1, 2).unflatten(2, grid),
+        tokens.cls,
+        (rows // 2, columns // 2),
+        patch,
+    )
 
 
 Example = Callable[[Sample, np.random.Generator | None], tuple[Tensor, np.ndarray]]
@@ -64,7 +71,7 @@ def training_batches(
     backbone: Backbone,
     stream: Stream,
     example: Example,
-    settings: Dense,
+    settings: DenseSettings,
     *,
     normed: bool,
     device: torch.device | str,
@@ -88,7 +95,9 @@ def training_batches(
     with ThreadPoolExecutor(LOADERS) as pool:
         ahead = [pool.submit(load, place) for place in range(2 * settings.batch)]
         asked = len(ahead)
-        for _ in tqdm(range(settings.iterations), desc=progress, disable=not progress, mininterval=1):
+        for _ in tqdm(
+            range(settings.iterations), desc=progress, disable=not progress, mininterval=1
+        ):
             batch, failures = [], 0
             while len(batch) < settings.batch:
                 loaded = ahead.pop(0).result()
@@ -99,18 +108,27 @@ def training_batches(
                     raise stream.nothing()
                 batch += [] if loaded is None else [loaded]
             images, truths = zip(*batch)
-            yield feature_maps(backbone, torch.stack(images).to(device), normed), torch.from_numpy(np.stack(truths)).to(device)
+            yield (
+                feature_maps(backbone, torch.stack(images).to(device), normed),
+                torch.from_numpy(np.stack(truths)).to(device),
+            )
         for waiting in ahead:
             waiting.cancel()
 
 
-def _held(backbone, stream, example, settings, normed, device, seed, progress) -> Iterator[tuple[Maps, Tensor]]:
+def _held(
+    backbone, stream, example, settings, normed, device, seed, progress
+) -> Iterator[tuple[Maps, Tensor]]:
     held, waiting, pad = Held(), [], (0, 0)
 
     def flush() -> tuple[int, int]:
-        maps = feature_maps(backbone, torch.stack([image for image, _ in waiting]).to(device), normed)
+        maps = feature_maps(
+            backbone, torch.stack([image for image, _ in waiting]).to(device), normed
+        )
         patches = maps.patches.movedim(1, -1).half()  # channels last, as they lie in memory
-        held.append(patches, maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting])))
+        held.append(
+            patches, maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting]))
+        )
         waiting.clear()
         return maps.pad
 
@@ -121,10 +139,15 @@ def _held(backbone, stream, example, settings, normed, device, seed, progress) -
     if waiting:
         pad = flush()
     order = _order(len(held), settings.iterations * settings.batch, seed)
-    for step in tqdm(range(settings.iterations), desc=progress, disable=not progress, mininterval=1):
+    for step in tqdm(
+        range(settings.iterations), desc=progress, disable=not progress, mininterval=1
+    ):
         chosen = [order(step * settings.batch + place) for place in range(settings.batch)]
         patches, cls, truths = (x.to(device) for x in held[chosen])
-        yield Maps(patches.movedim(-1, 1).float(), cls.float(), pad, backbone.architecture.patch), truths
+        yield (
+            Maps(patches.movedim(-1, 1).float(), cls.float(), pad, backbone.architecture.patch),
+            truths,
+        )
 
 
 def _order(images: int, draws: int, seed: int) -> Callable[[int], int]:
@@ -152,18 +175,26 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def one_by_one(stream: Stream, device: torch.device | str, make: Callable[[Sample], Tensor]) -> Iterator[tuple[Sample, Tensor]]:
+def one_by_one(
+    stream: Stream, device: torch.device | str, make: Callable[[Sample], Tensor]
+) -> Iterator[tuple[Sample, Tensor]]:
     """Validation: each sample with its image (1, 3, H, W)."""
     for sample in stream:
         yield sample, make(sample)[None].to(device)
 
 
-def resampled(statistic: Callable[[np.ndarray], np.ndarray], images: int, seed: int = 0) -> tuple[float, float]:
+def resampled(
+    statistic: Callable[[np.ndarray], np.ndarray], images: int, seed: int = 0
+) -> tuple[float, float]:
     """95 % percentile interval of a statistic over images: statistic(weights (draws, n)) -> (draws,); images are drawn with replacement."""
     rng = np.random.default_rng(seed)
     values = []
     for start in range(0, DRAWS, 250):  # parts: 250 x 20,000 weights are 40 MB
-        values.append(statistic(rng.multinomial(images, np.full(images, 1 / images), size=min(250, DRAWS - start))))
+        values.append(
+            statistic(
+                rng.multinomial(images, np.full(images, 1 / images), size=min(250, DRAWS - start))
+            )
+        )
     values = np.concatenate(values)
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
@@ -177,17 +208,25 @@ def normal_head(inputs: int, outputs: int) -> nn.Conv2d:
     return conv
 
 
-def picture_arrays(kept: Sequence[tuple[Sample, np.ndarray, np.ndarray]], backbone: str, **more) -> dict[str, np.ndarray]:
+def picture_arrays(
+    kept: Sequence[tuple[Sample, np.ndarray, np.ndarray]], backbone: str, **more
+) -> dict[str, np.ndarray]:
     """Small arrays for looking at predictions: i_rgb (H, W, 3) uint8, i_truth and i_predicted (H, W) of each image i; names, backbone.
 
     kept: samples with their truth and prediction, at the image's own size. Pictures whose longer side exceeds SHOWN are shrunk to it,
     truths and predictions by nearest neighbour, so that every value shown is one that was counted.
     """
-    arrays = {"names": np.array([sample.name for sample, *_ in kept]), "backbone": np.array(backbone)}
+    arrays = {
+        "names": np.array([sample.name for sample, *_ in kept]),
+        "backbone": np.array(backbone),
+    }
     for i, (sample, truth, predicted) in enumerate(kept):
         ratio = min(1.0, SHOWN / max(sample.image.size))
         size = tuple(max(1, round(side * ratio)) for side in sample.image.size)
         image = sample.image if ratio == 1 else sample.image.resize(size, Image.Resampling.BILINEAR)
         arrays[f"{i}_rgb"] = np.asarray(image)
-        arrays |= {f"{i}_{name}": resized_truth(values, size) for name, values in (("truth", truth), ("predicted", predicted))}
+        arrays |= {
+            f"{i}_{name}": resized_truth(values, size)
+            for name, values in (("truth", truth), ("predicted", predicted))
+        }
     return arrays | {name: np.array(value) for name, value in more.items()}

@@ -16,14 +16,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.config import Depth
 from registers.data.sample import Dataset, Sample
-from registers.data.truths import same_size
-from registers.evals.crops import NYU_CROP, depth_example, normalised, resized, resized_truth
-from registers.evals.dense import Maps, feature_maps, one_by_one, picture_arrays, resampled, set_rate, training_batches, warmed
-from registers.evals.streams import Stream
+from registers.data.usable import Stream
+from registers.evals.dense import (
+    Maps,
+    feature_maps,
+    one_by_one,
+    picture_arrays,
+    resampled,
+    set_rate,
+    training_batches,
+    warmed,
+)
+from registers.evals.dense_transforms import (
+    NYU_CROP,
+    depth_example,
+    normalised,
+    resized,
+    resized_truth,
+)
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
+from registers.readers.annotated import same_size
+from registers.settings.questions import DepthSettings
 
 SHAPE_IMAGES = 8  # the first images, the commonest size of which is what the head is trained on
 BINS = 256  # decode_head.py: n_bins
@@ -34,8 +49,15 @@ LOG_EPS = 1e-3  # sigloss.py, gradientloss.py
 MEAN_WEIGHT = 0.15  # sigloss.py: weight of the squared mean
 GRADIENT_WEIGHT = 0.5  # DINOv2's depth configs: GradientLoss, loss_weight 0.5
 WARMUP_RATIO, LAST_RATE, CLIP = 1e-3, 1e-8, 35.0
-BETA, BETA_LOW, RISE = 0.95, 0.85, 0.3  # mmcv OneCycleMomentumUpdater's defaults: beta1 falls to 0.85 over 30 % of training, and back
-EIGEN = (slice(45, 471), slice(41, 601))  # rows, columns of 480 x 640 (Eigen et al. 2014, as in BTS and DINOv2)
+BETA, BETA_LOW, RISE = (
+    0.95,
+    0.85,
+    0.3,
+)  # mmcv OneCycleMomentumUpdater's defaults: beta1 falls to 0.85 over 30 % of training, and back
+EIGEN = (
+    slice(45, 471),
+    slice(41, 601),
+)  # rows, columns of 480 x 640 (Eigen et al. 2014, as in BTS and DINOv2)
 
 
 class DepthHead(nn.Module):
@@ -49,10 +71,19 @@ class DepthHead(nn.Module):
     def forward(self, maps: Maps) -> Tensor:
         """(B, 1, 4h, 4w). The convolution comes before the upsampling: both are linear and bilinear weights sum to 1."""
         to_patches, to_cls = self.conv.weight.split(self.conv.in_channels // 2, dim=1)
-        scores = F.conv2d(maps.patches, to_patches, self.conv.bias) + F.conv2d(maps.cls[..., None, None], to_cls)
-        scores = F.interpolate(scores, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False).relu_()
-        sums = F.conv2d(scores, torch.stack([self.bins, torch.ones_like(self.bins)])[..., None, None])  # over bins: of depth, of shares
-        depth, share = (sums + SHARE_EPS * torch.stack([self.bins.sum(), self.bins.new_tensor(BINS)])[:, None, None]).split(1, dim=1)
+        scores = F.conv2d(maps.patches, to_patches, self.conv.bias) + F.conv2d(
+            maps.cls[..., None, None], to_cls
+        )
+        scores = F.interpolate(
+            scores, scale_factor=UPSAMPLE, mode="bilinear", align_corners=False
+        ).relu_()
+        sums = F.conv2d(
+            scores, torch.stack([self.bins, torch.ones_like(self.bins)])[..., None, None]
+        )  # over bins: of depth, of shares
+        depth, share = (
+            sums
+            + SHARE_EPS * torch.stack([self.bins.sum(), self.bins.new_tensor(BINS)])[:, None, None]
+        ).split(1, dim=1)
         return depth / share
 
 
@@ -86,7 +117,9 @@ def gradient_loss(predicted: Tensor, depth: Tensor, max_depth: float) -> Tensor:
     return total
 
 
-def errors(predicted: np.ndarray, depth: np.ndarray, max_depth: float, crop: str = "none") -> tuple[float, int]:
+def errors(
+    predicted: np.ndarray, depth: np.ndarray, max_depth: float, crop: str = "none"
+) -> tuple[float, int]:
     """(sum of squared errors, number of pixels) over known depths from MIN_DEPTH to max_depth, in Eigen's crop where asked.
 
     Raises ValueError for Eigen's crop of an image that has not 480 x 640 pixels.
@@ -94,11 +127,15 @@ def errors(predicted: np.ndarray, depth: np.ndarray, max_depth: float, crop: str
     known = (depth > MIN_DEPTH) & (depth < max_depth)
     if crop == "eigen":
         if depth.shape != (480, 640):
-            raise ValueError(f"depth of {depth.shape[1]} x {depth.shape[0]} pixels: allowed with depth.crop eigen are 640 x 480")
+            raise ValueError(
+                f"depth of {depth.shape[1]} x {depth.shape[0]} pixels: allowed with depth.crop eigen are 640 x 480"
+            )
         inside = np.zeros_like(known)
         inside[EIGEN] = True
         known &= inside
-    return float(((predicted[known].astype(np.float64) - depth[known]) ** 2).sum()), int(known.sum())
+    return float(((predicted[known].astype(np.float64) - depth[known]) ** 2).sum()), int(
+        known.sum()
+    )
 
 
 @torch.no_grad()
@@ -114,7 +151,7 @@ def estimate_depth(
     backbone: Backbone,
     train: Dataset,
     val: Dataset,
-    settings: Depth,
+    settings: DepthSettings,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -139,45 +176,98 @@ def estimate_depth(
             raise ValueError(f"{sample.name}: {error}") from None
         if not known:
             where = " inside the crop" if crop != "none" else ""
-            raise ValueError(f"{sample.name}: no depth between {MIN_DEPTH:g} and {settings.max_depth:g}{where}")
+            raise ValueError(
+                f"{sample.name}: no depth between {MIN_DEPTH:g} and {settings.max_depth:g}{where}"
+            )
 
     used = Stream(train, settings.train_images, ["depth"], check=check, what="training images")
-    head, constant = fit(backbone, used, settings, mean, std, device, seed, "training depth" if progress else "")
-    stream = Stream(val, settings.val_images, ["depth"], "depth" if progress else "", lambda sample: check(sample, settings.crop))
+    head, constant = fit(
+        backbone, used, settings, mean, std, device, seed, "training depth" if progress else ""
+    )
+    stream = Stream(
+        val,
+        settings.val_images,
+        ["depth"],
+        "depth" if progress else "",
+        lambda sample: check(sample, settings.crop),
+    )
     sums, guesses, kept = [], [], []
-    for sample, image in one_by_one(stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)):
+    for sample, image in one_by_one(
+        stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)
+    ):
         predicted = predict(backbone, head, image)
         if predicted.shape[2:] != sample.depth.shape:
-            predicted = F.interpolate(predicted, sample.depth.shape, mode="bilinear", align_corners=False)
+            predicted = F.interpolate(
+                predicted, sample.depth.shape, mode="bilinear", align_corners=False
+            )
         predicted = predicted.squeeze((0, 1)).cpu().numpy()
         sums.append(errors(predicted, sample.depth, settings.max_depth, settings.crop))
-        guesses.append(errors(np.full_like(sample.depth, constant), sample.depth, settings.max_depth, settings.crop))
+        guesses.append(
+            errors(
+                np.full_like(sample.depth, constant),
+                sample.depth,
+                settings.max_depth,
+                settings.crop,
+            )
+        )
         if len(kept) < settings.pictures:
             kept.append((sample, sample.depth, predicted))
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     note = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
-    rows = _rows(backbone.name, np.array(sums), np.array(guesses), data or type(val).__name__.lower(), note)
+    rows = _rows(
+        backbone.name, np.array(sums), np.array(guesses), data or type(val).__name__.lower(), note
+    )
     return rows, picture_arrays(kept, backbone.name, data=rows[0].data)
 
 
-def fit(backbone, stream: Stream, settings: Depth, mean, std, device, seed: int, progress: str = "") -> tuple[DepthHead, float]:
+def fit(
+    backbone,
+    stream: Stream,
+    settings: DepthSettings,
+    mean,
+    std,
+    device,
+    seed: int,
+    progress: str = "",
+) -> tuple[DepthHead, float]:
     """The trained head, and the mean depth of what it was trained on."""
-    first = itertools.islice(Stream(stream.dataset, stream.limit, stream.needs, check=stream.check, what=stream.what), SHAPE_IMAGES)
-    size = Counter(resized(sample.image, settings.size).size for sample in first).most_common(1)[0][0]
-    shape = tuple(min(pair) for pair in zip(NYU_CROP, size[::-1])) if settings.augment else size[::-1]
+    first = itertools.islice(
+        Stream(stream.dataset, stream.limit, stream.needs, check=stream.check, what=stream.what),
+        SHAPE_IMAGES,
+    )
+    size = Counter(resized(sample.image, settings.size).size for sample in first).most_common(1)[0][
+        0
+    ]
+    shape = (
+        tuple(min(pair) for pair in zip(NYU_CROP, size[::-1])) if settings.augment else size[::-1]
+    )
 
     def example(sample: Sample, rng):
         image = resized(sample.image, settings.size)
         return depth_example(image, resized_truth(sample.depth, image.size), shape, mean, std, rng)
 
     head, total, count = None, 0.0, 0
-    batches = training_batches(backbone, stream, example, settings, normed=False, device=device, seed=seed, progress=progress)
+    batches = training_batches(
+        backbone,
+        stream,
+        example,
+        settings,
+        normed=False,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
     for step, (maps, depth) in enumerate(batches):
         if head is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 head = DepthHead(maps.patches.shape[1], settings.max_depth).to(device)
-            optimizer = torch.optim.AdamW(head.parameters(), lr=settings.lr, betas=(BETA, 0.999), weight_decay=settings.weight_decay)
+            optimizer = torch.optim.AdamW(
+                head.parameters(),
+                lr=settings.lr,
+                betas=(BETA, 0.999),
+                weight_decay=settings.weight_decay,
+            )
         schedule(optimizer, step, settings)
         predicted = maps.to_pixels(head(maps), depth.shape[1:])
         depth = depth[:, None]
@@ -192,7 +282,7 @@ def fit(backbone, stream: Stream, settings: Depth, mean, std, device, seed: int,
     return head.eval(), total / max(count, 1)
 
 
-def schedule(optimizer: torch.optim.Optimizer, step: int, settings: Depth) -> None:
+def schedule(optimizer: torch.optim.Optimizer, step: int, settings: DepthSettings) -> None:
     """Cosine to LAST_RATE with linear warm-up; beta1 from 0.95 to 0.85 and back, half cosines."""
     done = step / settings.iterations
     rate = LAST_RATE + (settings.lr - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
@@ -202,7 +292,9 @@ def schedule(optimizer: torch.optim.Optimizer, step: int, settings: Depth) -> No
         group["betas"] = (BETA - (BETA - BETA_LOW) * (1 - math.cos(math.pi * part)) / 2, 0.999)
 
 
-def _rows(name: str, sums: np.ndarray, guesses: np.ndarray, data: str, note: str) -> list[Measurement]:
+def _rows(
+    name: str, sums: np.ndarray, guesses: np.ndarray, data: str, note: str
+) -> list[Measurement]:
     """sums, guesses: (images, 2), squared error and pixels, of the head and of the constant."""
     common = dict(question="depth", backbone=name, data=data, n=len(sums), note=note)
 
@@ -217,5 +309,7 @@ def _rows(name: str, sums: np.ndarray, guesses: np.ndarray, data: str, note: str
     for metric, statistic in (("rmse", pooled), ("rmse_mean_image", by_image)):
         low, high = resampled(lambda weights, s=statistic: s(weights, sums), len(sums))
         value, chance = (float(statistic(np.ones((1, len(sums))), x)[0]) for x in (sums, guesses))
-        rows.append(Measurement(metric=metric, value=value, low=low, high=high, chance=chance, **common))
+        rows.append(
+            Measurement(metric=metric, value=value, low=low, high=high, chance=chance, **common)
+        )
     return rows

@@ -19,26 +19,44 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from registers.config import Linear
-from registers.data.augment import evaluation, linear_augment
 from registers.data.sample import Dataset
-from registers.evals.streams import Stream, labelled
+from registers.data.transforms import evaluation, linear_augment
+from registers.data.usable import Stream, labelled
 from registers.evals.zeroshot import wilson
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
+from registers.settings.questions import LinearSettings
 
-RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)  # eval/linear.py, --learning-rates
+RATES = (
+    1e-5,
+    2e-5,
+    5e-5,
+    1e-4,
+    2e-4,
+    5e-4,
+    1e-3,
+    2e-3,
+    5e-3,
+    1e-2,
+    2e-2,
+    5e-2,
+    0.1,
+)  # eval/linear.py, --learning-rates
 BLOCKS = (1, 4)  # eval/linear.py, setup_linear_classifiers
 MOMENTUM = 0.9
 INIT_STD = 0.01
-RESIZE = 256 / 224  # data/transforms.py, make_classification_eval_transform: Resize(256), CenterCrop(224)
+RESIZE = (
+    256 / 224
+)  # data/transforms.py, make_classification_eval_transform: Resize(256), CenterCrop(224)
 
 Kind = tuple[int, bool]  # how many last blocks; with the mean patch token or without
 
 
 def kinds(depth: int) -> tuple[Kind, ...]:
     """The kinds of features of a backbone with so many blocks."""
-    return tuple((n, mean) for n in sorted({min(n, depth) for n in BLOCKS}) for mean in (False, True))
+    return tuple(
+        (n, mean) for n in sorted({min(n, depth) for n in BLOCKS}) for mean in (False, True)
+    )
 
 
 @torch.no_grad()
@@ -51,14 +69,17 @@ def features(backbone: Backbone, images_B3HW: Tensor) -> dict[Kind, Tensor]:
         if i >= first:
             cls.append(vit.norm(backbone.split(x).cls))
     mean_patch = vit.norm(backbone.split(x).patches).mean(dim=1)
-    return {(n, mean): torch.cat([*cls[-n:], *([mean_patch] if mean else [])], dim=1) for n, mean in kinds(len(vit.blocks))}
+    return {
+        (n, mean): torch.cat([*cls[-n:], *([mean_patch] if mean else [])], dim=1)
+        for n, mean in kinds(len(vit.blocks))
+    }
 
 
 class Heads:
     """Many linear classifiers trained as one: per kind of features one matrix product serves the heads of all learning rates.
 
     dims: features of each kind. rates: learning rates per 256 images. The gradient of softmax cross-entropy is written out;
-    each head follows exactly what torch's Linear, SGD and CosineAnnealingLR would do with it alone (see the tests).
+    each head follows exactly what torch's LinearSettings, SGD and CosineAnnealingLR would do with it alone (see the tests).
     """
 
     def __init__(
@@ -74,11 +95,19 @@ class Heads:
         draw = torch.Generator().manual_seed(seed)
         self.classes, self.iterations, self.rates, self.done = classes, iterations, tuple(rates), 0
         self.heads = [(kind, rate) for kind in dims for rate in self.rates]
-        self.lr = torch.tensor(self.rates, device=device)[:, None].expand(-1, classes).flatten() * batch / 256  # (heads C,)
+        self.lr = (
+            torch.tensor(self.rates, device=device)[:, None].expand(-1, classes).flatten()
+            * batch
+            / 256
+        )  # (heads C,)
         wide = len(self.rates) * classes
-        self.weight = {k: (INIT_STD * torch.randn(d, wide, generator=draw)).to(device) for k, d in dims.items()}
+        self.weight = {
+            k: (INIT_STD * torch.randn(d, wide, generator=draw)).to(device) for k, d in dims.items()
+        }
         self.bias = {k: torch.zeros(wide, device=device) for k in dims}
-        self.momentum = {k: (torch.zeros_like(self.weight[k]), torch.zeros_like(self.bias[k])) for k in dims}
+        self.momentum = {
+            k: (torch.zeros_like(self.weight[k]), torch.zeros_like(self.bias[k])) for k in dims
+        }
 
     def logits(self, x: dict[Kind, Tensor]) -> Tensor:
         """(B, heads, C), heads in the order of `self.heads`."""
@@ -97,7 +126,9 @@ class Heads:
         for i, kind in enumerate(self.weight):
             slope = wrong[:, i * len(self.rates) : (i + 1) * len(self.rates)].flatten(1)
             for value, gradient, moving in zip(
-                (self.weight[kind], self.bias[kind]), (x[kind].T @ slope, slope.sum(dim=0)), self.momentum[kind]
+                (self.weight[kind], self.bias[kind]),
+                (x[kind].T @ slope, slope.sum(dim=0)),
+                self.momentum[kind],
             ):
                 moving.mul_(MOMENTUM).add_(gradient)
                 value.sub_(lr * moving)
@@ -109,7 +140,7 @@ def linear(
     backbone: Backbone,
     train: Dataset,
     val: Dataset,
-    settings: Linear,
+    settings: LinearSettings,
     *,
     size: int,
     mean: Sequence[float],
@@ -130,33 +161,53 @@ def linear(
     """
     classes = len(train.classes)
     if classes < 2 or tuple(train.classes) != tuple(val.classes):
-        raise ValueError(f"classes: {classes} in train, {len(val.classes)} in val; allowed are the same in both, at least 2")
+        raise ValueError(
+            f"classes: {classes} in train, {len(val.classes)} in val; allowed are the same in both, at least 2"
+        )
     normalization = (tuple(mean), tuple(std))
     backbone = backbone.to(device).eval()
     look = dataclasses.replace(linear_augment(size), normalization=normalization)
     used = labelled(train, settings.train_images, classes, "training images")
     heads = None
     for seen, labels in tqdm(
-        _train_batches(used, look, settings.batch, settings.iterations, seed), total=settings.iterations, disable=not progress
+        _train_batches(used, look, settings.batch, settings.iterations, seed),
+        total=settings.iterations,
+        disable=not progress,
     ):
         x = features(backbone, seen.to(device))
         if heads is None:
             dims = {kind: value.shape[1] for kind, value in x.items()}
-            heads = Heads(dims, classes, settings.iterations, settings.batch, device=device, seed=seed)
+            heads = Heads(
+                dims, classes, settings.iterations, settings.batch, device=device, seed=seed
+            )
         heads.step(x, labels.to(device))
 
     look = evaluation(size, resize=round(size * RESIZE), normalization=normalization)
     stream, n = labelled(val, settings.val_images, classes), 0
-    samples, hits = iter(stream), np.zeros((stream.limit, len(heads.heads)), bool)  # at once: pieces in between would scatter the heap
+    samples, hits = (
+        iter(stream),
+        np.zeros((stream.limit, len(heads.heads)), bool),
+    )  # at once: pieces in between would scatter the heap
     while batch := list(itertools.islice(samples, settings.batch)):
-        seen, labels = torch.stack([look(s.image) for s in batch]), torch.tensor([s.label for s in batch], device=device)
+        seen, labels = (
+            torch.stack([look(s.image) for s in batch]),
+            torch.tensor([s.label for s in batch], device=device),
+        )
         right = heads.logits(features(backbone, seen.to(device))).argmax(-1) == labels[:, None]
         hits[n : n + len(batch)] = right.cpu().numpy()
         n += len(batch)
-    return _rows(backbone.name, heads, hits[:n], data or type(val).__name__.lower(), used.note() + stream.note())
+    return _rows(
+        backbone.name,
+        heads,
+        hits[:n],
+        data or type(val).__name__.lower(),
+        used.note() + stream.note(),
+    )
 
 
-def _train_batches(stream: Stream, look, batch: int, iterations: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _train_batches(
+    stream: Stream, look, batch: int, iterations: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches for so many iterations, a new order each epoch; the same for each seed. The global generator is left as it was."""
     rng = np.random.default_rng(seed)
     drawn = stream.draws(int(i) for _ in itertools.count() for i in rng.permutation(stream.limit))
@@ -180,16 +231,42 @@ def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -
 
     def row(metric: str, count: int, note: str, token: str = "cls", **more) -> Measurement:
         low, high = wilson(count, n)
-        return Measurement(metric=metric, value=count / n, low=low, high=high, token=token, note=note + left_out, **common, **more)
+        return Measurement(
+            metric=metric,
+            value=count / n,
+            low=low,
+            high=high,
+            token=token,
+            note=note + left_out,
+            **common,
+            **more,
+        )
 
     best = int(right.argmax())
     even, odd = (hits[part::2].sum(axis=0) for part in (0, 1))
     choices = int(even.argmax()), int(odd.argmax())
     held_out = int(odd[choices[0]] + even[choices[1]])
     rows = [
-        row("top1", int(right[best]), f"best of {len(heads.heads)} heads, chosen on these images as in the official code: {said(best)}"),
-        row("top1_held_out", held_out, f"head chosen on one half, counted on the other: {said(choices[0])}; {said(choices[1])}"),
+        row(
+            "top1",
+            int(right[best]),
+            f"best of {len(heads.heads)} heads, chosen on these images as in the official code: {said(best)}",
+        ),
+        row(
+            "top1_held_out",
+            held_out,
+            f"head chosen on one half, counted on the other: {said(choices[0])}; {said(choices[1])}",
+        ),
     ]
     for head, ((blocks, patch), rate) in enumerate(heads.heads):
-        rows.append(row("top1_head", int(right[head]), said(head), token="cls+patch" if patch else "cls", x=rate, layer=blocks))
+        rows.append(
+            row(
+                "top1_head",
+                int(right[head]),
+                said(head),
+                token="cls+patch" if patch else "cls",
+                x=rate,
+                layer=blocks,
+            )
+        )
     return rows

@@ -15,8 +15,13 @@ from torch import Tensor
 
 Normalisation = Literal["none", "l2", "centre+l2"]
 K_PATCHES = 100  # patches of lowest degree that may vote in the expansion (LOST, section 3.3; main_lost.py --k_patches)
-BLOCK = 128  # rows of the Gram matrix at a time; measured for P = 1036, D = 384 with benchmarks/lost.py
-CHUNK = {"cpu": 2**20, "other": 2**26}  # its entries held at a time: 4 MiB, so that they stay in the cache, or 256 MiB
+BLOCK = (
+    128  # rows of the Gram matrix at a time; measured for P = 1036, D = 384 with benchmarks/lost.py
+)
+CHUNK = {
+    "cpu": 2**20,
+    "other": 2**26,
+}  # its entries held at a time: 4 MiB, so that they stay in the cache, or 256 MiB
 ROWS, COLUMNS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), np.zeros((3, 3), int)
 NEIGHBOURS = np.stack([COLUMNS, ROWS, COLUMNS])  # a patch touches four, and none of another image
 
@@ -66,7 +71,9 @@ def prepared(features: Tensor, normalisation: Normalisation = "none") -> Tensor:
     "l2": of norm 1, so cosines; "centre+l2": the same after the image's mean feature is taken off. Raises ValueError for another name.
     """
     if normalisation not in get_args(Normalisation):
-        raise ValueError(f"normalisation = {normalisation!r}: allowed are {', '.join(get_args(Normalisation))}")
+        raise ValueError(
+            f"normalisation = {normalisation!r}: allowed are {', '.join(get_args(Normalisation))}"
+        )
     x = features.float()
     if normalisation == "centre+l2":
         x = x - x.mean(dim=1, keepdim=True)
@@ -74,7 +81,13 @@ def prepared(features: Tensor, normalisation: Normalisation = "none") -> Tensor:
 
 
 @torch.no_grad()
-def lost(features: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0, normalisation: Normalisation = "none") -> Lost:
+def lost(
+    features: Tensor,
+    grid: tuple[int, int],
+    k: int = K_PATCHES,
+    bias: float = 0.0,
+    normalisation: Normalisation = "none",
+) -> Lost:
     """All steps for features (P, D) of one image or (B, P, D) of images of the same grid (h, w).
 
     bias is added to every entry of the Gram matrix (the paper, section 3.3; its value is printed nowhere; 0 is LOST as published).
@@ -85,10 +98,14 @@ def lost(features: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: floa
     one = features.ndim == 2
     features = features[None] if one else features
     if features.ndim != 3 or features.shape[1] != grid[0] * grid[1] or not features.numel():
-        raise ValueError(f"features of shape {tuple(features.shape)}: allowed are (images, {grid[0]} * {grid[1]} patches, channels)")
+        raise ValueError(
+            f"features of shape {tuple(features.shape)}: allowed are (images, {grid[0]} * {grid[1]} patches, channels)"
+        )
     if k < 1:
         raise ValueError(f"k = {k}: allowed are whole numbers from 1")
-    if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():  # the sum alone costs a fortieth
+    if (
+        not torch.isfinite(features.sum()) and not torch.isfinite(features).all()
+    ):  # the sum alone costs a fortieth
         raise ValueError("features: some are NaN or infinite; allowed are finite numbers")
     x = prepared(features, normalisation)
     found = expand(x, degrees(x, [bias])[0], grid, k, bias)
@@ -103,15 +120,22 @@ def degrees(x_BPD: Tensor, biases: Sequence[float] = (0.0,)) -> Tensor:
     """
     images, patches, _ = x_BPD.shape
     total = torch.zeros(len(biases), images, patches, dtype=torch.int32, device=x_BPD.device)
-    together = max(1, CHUNK["cpu" if x_BPD.device.type == "cpu" else "other"] // (min(BLOCK, patches) * patches))
+    together = max(
+        1,
+        CHUNK["cpu" if x_BPD.device.type == "cpu" else "other"] // (min(BLOCK, patches) * patches),
+    )
     for x, counts in zip(x_BPD.split(together), total.split(together, dim=1)):
         for start in range(0, patches, BLOCK):
             rows = x[:, start : start + BLOCK]
             end = start + rows.shape[1]
             similarity = rows @ x[:, start:].transpose(1, 2)
             for number, bias in enumerate(biases):
-                positive = similarity > -bias  # the same as similarity + bias > 0: rounding never changes a sum's sign
-                counts[number, :, start:end] += _count(positive, 2) - positive.diagonal(dim1=1, dim2=2).int()
+                positive = (
+                    similarity > -bias
+                )  # the same as similarity + bias > 0: rounding never changes a sum's sign
+                counts[number, :, start:end] += (
+                    _count(positive, 2) - positive.diagonal(dim1=1, dim2=2).int()
+                )
                 if end < patches:
                     counts[number, :, end:] += _count(positive[:, :, end - start :], 1)
     return total
@@ -125,7 +149,9 @@ def _count(positive: Tensor, dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def expand(x_BPD: Tensor, degree_BP: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0) -> Lost:
+def expand(
+    x_BPD: Tensor, degree_BP: Tensor, grid: tuple[int, int], k: int = K_PATCHES, bias: float = 0.0
+) -> Lost:
     """Seed, expansion and box from prepared features and their degrees.
 
     A sum of rows of the Gram matrix is one product with the sum of the similars' features, so no row but the seed's is needed.
@@ -140,14 +166,24 @@ def expand(x_BPD: Tensor, degree_BP: Tensor, grid: tuple[int, int], k: int = K_P
     similarity = torch.bmm(x_BPD[rows, seed][:, None], columns).squeeze(1) + bias
     kept = similarity.gather(1, candidates) > 0
     similars = torch.zeros_like(degree_BP, dtype=torch.bool).scatter_(1, candidates, kept)
-    expansion = torch.bmm(torch.bmm(similars.to(x_BPD.dtype)[:, None], x_BPD), columns).squeeze(1) + bias * kept.sum(dim=1, keepdim=True)
+    expansion = torch.bmm(torch.bmm(similars.to(x_BPD.dtype)[:, None], x_BPD), columns).squeeze(
+        1
+    ) + bias * kept.sum(dim=1, keepdim=True)
     steps = [x.cpu().numpy() for x in (degree_BP, seed, similarity, similars, expansion)]
     mask = steps[-1] > 0
     component, fallback = seed_component(mask, steps[1], grid)
-    return Lost(*steps, mask=mask, component=component, box=box_of(component.reshape(-1, *grid)), fallback=fallback)
+    return Lost(
+        *steps,
+        mask=mask,
+        component=component,
+        box=box_of(component.reshape(-1, *grid)),
+        fallback=fallback,
+    )
 
 
-def seed_component(mask_BP: np.ndarray, seed_B: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def seed_component(
+    mask_BP: np.ndarray, seed_B: np.ndarray, grid: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """(B, P) bool: the 4-connected component of each mask that holds its seed, or the seed alone, and (B,) where that was needed."""
     rows = np.arange(len(mask_BP))
     labels = ndimage.label(mask_BP.reshape(-1, *grid), NEIGHBOURS)[0].reshape(len(mask_BP), -1)
@@ -163,5 +199,8 @@ def box_of(inside_BHW: np.ndarray) -> np.ndarray:
     """(B, 4) int: x0, y0, x1, y1 around the True patches, ends exclusive; zeros where there are none."""
     rows, columns = inside_BHW.any(axis=2), inside_BHW.any(axis=1)
     x0, y0 = columns.argmax(axis=1), rows.argmax(axis=1)
-    x1, y1 = columns.shape[1] - columns[:, ::-1].argmax(axis=1), rows.shape[1] - rows[:, ::-1].argmax(axis=1)
+    x1, y1 = (
+        columns.shape[1] - columns[:, ::-1].argmax(axis=1),
+        rows.shape[1] - rows[:, ::-1].argmax(axis=1),
+    )
     return np.stack([x0, y0, x1, y1], axis=1) * rows.any(axis=1, keepdims=True)

@@ -12,14 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.config import Segmentation
 from registers.data.sample import Dataset, Sample
-from registers.data.truths import IGNORE, same_size
-from registers.evals.crops import normalised, resized, segmentation_example
-from registers.evals.dense import Maps, feature_maps, normal_head, one_by_one, picture_arrays, resampled, set_rate, training_batches, warmed
-from registers.evals.streams import Stream
+from registers.data.usable import Stream
+from registers.evals.dense import (
+    Maps,
+    feature_maps,
+    normal_head,
+    one_by_one,
+    picture_arrays,
+    resampled,
+    set_rate,
+    training_batches,
+    warmed,
+)
+from registers.evals.dense_transforms import normalised, resized, segmentation_example
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
+from registers.readers.annotated import IGNORE, same_size
+from registers.settings.questions import SegmentationSettings
 
 WARMUP_RATIO = 1e-6
 
@@ -35,19 +45,30 @@ class LinearHead(nn.Module):
         return self.conv(self.bn(patches))
 
 
-def intersections(predicted: np.ndarray, mask: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def intersections(
+    predicted: np.ndarray, mask: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(C,) pixels of intersection and of union by class, where mask is not IGNORE. Raises ValueError for a class id out of range."""
     counted = mask != IGNORE
     truth, predicted = mask[counted].astype(np.int64), predicted[counted].astype(np.int64)
     if truth.max(initial=0) >= classes:
-        raise ValueError(f"class id {truth.max()}: allowed are 0 to {classes - 1}, and {IGNORE} for pixels that do not count")
+        raise ValueError(
+            f"class id {truth.max()}: allowed are 0 to {classes - 1}, and {IGNORE} for pixels that do not count"
+        )
     inter = np.bincount(truth[truth == predicted], minlength=classes)
-    return inter, np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes) - inter
+    return inter, np.bincount(truth, minlength=classes) + np.bincount(
+        predicted, minlength=classes
+    ) - inter
 
 
 def mean_iou(inter: np.ndarray, union: np.ndarray) -> np.ndarray:
     """Mean over classes of summed intersection over summed union, (..., C) -> (...); classes that occur nowhere do not count (mmseg)."""
-    ratio = np.divide(inter, union, out=np.full(np.broadcast_shapes(np.shape(inter), np.shape(union)), np.nan), where=np.asarray(union) > 0)
+    ratio = np.divide(
+        inter,
+        union,
+        out=np.full(np.broadcast_shapes(np.shape(inter), np.shape(union)), np.nan),
+        where=np.asarray(union) > 0,
+    )
     seen = np.isfinite(ratio)
     return np.where(seen, ratio, 0).sum(-1) / np.maximum(seen.sum(-1), 1)
 
@@ -59,7 +80,9 @@ def windows(side: int, crop: int, stride: int) -> list[int]:
 
 
 @torch.no_grad()
-def predict(backbone: Backbone, head: LinearHead, image_13HW: Tensor, settings: Segmentation) -> Tensor:
+def predict(
+    backbone: Backbone, head: LinearHead, image_13HW: Tensor, settings: SegmentationSettings
+) -> Tensor:
     """(1, C, H, W) scores: the mean over sliding windows of `crop` pixels every `stride`."""
     height, width = image_13HW.shape[2:]
     total = count = None
@@ -69,7 +92,10 @@ def predict(backbone: Backbone, head: LinearHead, image_13HW: Tensor, settings: 
             maps = feature_maps(backbone, part, normed=True)
             scores = maps.to_pixels(head(maps.patches), part.shape[2:])
             if total is None:
-                total, count = scores.new_zeros(1, scores.shape[1], height, width), scores.new_zeros(1, 1, height, width)
+                total, count = (
+                    scores.new_zeros(1, scores.shape[1], height, width),
+                    scores.new_zeros(1, 1, height, width),
+                )
             total[:, :, top : top + settings.crop, left : left + settings.crop] += scores
             count[:, :, top : top + settings.crop, left : left + settings.crop] += 1
     return total / count
@@ -78,14 +104,17 @@ def predict(backbone: Backbone, head: LinearHead, image_13HW: Tensor, settings: 
 def loss(maps: Maps, scores: Tensor, masks_BHW: Tensor) -> Tensor:
     """Cross entropy at the labels' resolution; ignored pixels add 0 but count in the mean (mmseg's avg_non_ignore=False)."""
     scores = maps.to_pixels(scores, masks_BHW.shape[1:])
-    return F.cross_entropy(scores, masks_BHW.long(), ignore_index=IGNORE, reduction="sum") / masks_BHW.numel()
+    return (
+        F.cross_entropy(scores, masks_BHW.long(), ignore_index=IGNORE, reduction="sum")
+        / masks_BHW.numel()
+    )
 
 
 def segment(
     backbone: Backbone,
     train: Dataset,
     val: Dataset,
-    settings: Segmentation,
+    settings: SegmentationSettings,
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -103,7 +132,9 @@ def segment(
     """
     names = classes_of(val)
     if names != classes_of(train) or len(names) < 2:
-        raise ValueError(f"classes: {len(classes_of(train))} in train, {len(names)} in val; allowed are the same in both, at least 2")
+        raise ValueError(
+            f"classes: {len(classes_of(train))} in train, {len(names)} in val; allowed are the same in both, at least 2"
+        )
     backbone = backbone.to(device).eval()
 
     def check(sample: Sample) -> None:
@@ -112,13 +143,30 @@ def segment(
         if not counted.size:
             raise ValueError(f"{sample.name}: every pixel of its mask is ignored")
         if (top := counted.max()) >= len(names):
-            raise ValueError(f"{sample.name}: class id {top} is out of range; allowed are 0 to {len(names) - 1}, {IGNORE} for ignored")
+            raise ValueError(
+                f"{sample.name}: class id {top} is out of range; allowed are 0 to {len(names) - 1}, {IGNORE} for ignored"
+            )
 
     used = Stream(train, settings.train_images, ["mask"], check=check, what="training images")
-    head = fit(backbone, used, len(names), settings, mean, std, device, seed, "training segmentation" if progress else "")
+    head = fit(
+        backbone,
+        used,
+        len(names),
+        settings,
+        mean,
+        std,
+        device,
+        seed,
+        "training segmentation" if progress else "",
+    )
     stream = Stream(val, settings.val_images, ["mask"], "segmentation" if progress else "", check)
-    counts, kept = np.zeros((3, stream.limit, len(names)), np.int64), []  # intersection, union, area; at once, so that the heap stays whole
-    for sample, image in one_by_one(stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)):
+    counts, kept = (
+        np.zeros((3, stream.limit, len(names)), np.int64),
+        [],
+    )  # intersection, union, area; at once, so that the heap stays whole
+    for sample, image in one_by_one(
+        stream, device, lambda s: normalised(resized(s.image, settings.size), mean, std)
+    ):
         scores = predict(backbone, head, image, settings)
         if scores.shape[2:] != sample.mask.shape:
             scores = F.interpolate(scores, sample.mask.shape, mode="bilinear", align_corners=False)
@@ -127,7 +175,9 @@ def segment(
         counts[:, stream.used - 1] = *intersections(predicted, sample.mask, len(names)), area
         if len(kept) < settings.pictures:
             kept.append((sample, sample.mask, predicted))
-    rows = _rows(backbone.name, names, *counts[:, : stream.used], data or type(val).__name__.lower())
+    rows = _rows(
+        backbone.name, names, *counts[:, : stream.used], data or type(val).__name__.lower()
+    )
     how = "augmented crops" if settings.augment else "features computed once, no augmentation"
     notes = f"linear head, {settings.iterations} iterations of {settings.batch}, {how}{used.note()}{stream.note()}"
     rows = [Measurement(**{**vars(row), "note": row.note or notes}) for row in rows]
@@ -139,32 +189,72 @@ def classes_of(dataset: Dataset) -> tuple[str, ...]:
     return tuple(getattr(dataset, "mask_classes", None) or ("background", *dataset.classes))
 
 
-def fit(backbone, stream: Stream, classes: int, settings: Segmentation, mean, std, device, seed: int, progress: str = "") -> LinearHead:
+def fit(
+    backbone,
+    stream: Stream,
+    classes: int,
+    settings: SegmentationSettings,
+    mean,
+    std,
+    device,
+    seed: int,
+    progress: str = "",
+) -> LinearHead:
     """The trained head, in evaluation mode."""
     head = None
 
     def example(sample, rng):
-        return segmentation_example(sample.image, sample.mask, settings.size, settings.crop, mean, std, rng)
+        return segmentation_example(
+            sample.image, sample.mask, settings.size, settings.crop, mean, std, rng
+        )
 
-    batches = training_batches(backbone, stream, example, settings, normed=True, device=device, seed=seed, progress=progress)
+    batches = training_batches(
+        backbone,
+        stream,
+        example,
+        settings,
+        normed=True,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
     for step, (maps, masks) in enumerate(batches):
         if head is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 head = LinearHead(maps.patches.shape[1], classes).to(device)
-            optimizer = torch.optim.AdamW(head.parameters(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay)
-        set_rate(optimizer, settings.lr * (1 - step / settings.iterations) * warmed(step, settings.warmup, WARMUP_RATIO))
+            optimizer = torch.optim.AdamW(
+                head.parameters(),
+                lr=settings.lr,
+                betas=(0.9, 0.999),
+                weight_decay=settings.weight_decay,
+            )
+        set_rate(
+            optimizer,
+            settings.lr
+            * (1 - step / settings.iterations)
+            * warmed(step, settings.warmup, WARMUP_RATIO),
+        )
         optimizer.zero_grad()
         loss(maps, head(maps.patches), masks).backward()
         optimizer.step()
     return head.eval()
 
 
-def _rows(name: str, names: Sequence[str], inter: np.ndarray, union: np.ndarray, area: np.ndarray, data: str) -> list[Measurement]:
+def _rows(
+    name: str,
+    names: Sequence[str],
+    inter: np.ndarray,
+    union: np.ndarray,
+    area: np.ndarray,
+    data: str,
+) -> list[Measurement]:
     """inter, union, area: (images, C)."""
     n, common = len(inter), dict(question="segmentation", backbone=name, data=data, n=len(inter))
     total = area.sum(0)
-    chance = float(total.max() / total.sum() / (total > 0).sum())  # the IoU of the most frequent class, 0 for the others
+    chance = float(
+        total.max() / total.sum() / (total > 0).sum()
+    )  # the IoU of the most frequent class, 0 for the others
 
     def drawn(weights: np.ndarray) -> np.ndarray:
         """Classes of which no drawn image has a pixel do not count in that draw: else rare classes pull the interval below the value."""
@@ -172,10 +262,35 @@ def _rows(name: str, names: Sequence[str], inter: np.ndarray, union: np.ndarray,
         return mean_iou(weights @ inter, np.where(gone, 0, weights @ union))
 
     low, high = resampled(drawn, n)
-    rows = [Measurement(metric="miou", value=float(mean_iou(inter.sum(0), union.sum(0))), low=low, high=high, chance=chance, **common)]
+    rows = [
+        Measurement(
+            metric="miou",
+            value=float(mean_iou(inter.sum(0), union.sum(0))),
+            low=low,
+            high=high,
+            chance=chance,
+            **common,
+        )
+    ]
     right = float(inter.sum() / area.sum())
     low, high = resampled(lambda weights: (weights @ inter.sum(1)) / (weights @ area.sum(1)), n)
-    rows.append(Measurement(metric="pixel_accuracy", value=right, low=low, high=high, chance=float(total.max() / total.sum()), **common))
+    rows.append(
+        Measurement(
+            metric="pixel_accuracy",
+            value=right,
+            low=low,
+            high=high,
+            chance=float(total.max() / total.sum()),
+            **common,
+        )
+    )
     for c in np.flatnonzero(union.sum(0)):
-        rows.append(Measurement(metric="iou", token=names[c], value=float(inter.sum(0)[c] / union.sum(0)[c]), **common))
+        rows.append(
+            Measurement(
+                metric="iou",
+                token=names[c],
+                value=float(inter.sum(0)[c] / union.sum(0)[c]),
+                **common,
+            )
+        )
     return rows

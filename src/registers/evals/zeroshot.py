@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from registers.data.augment import evaluation
+from registers.data.prompts import Template, templates
 from registers.data.sample import Dataset
-from registers.data.words import Template, templates
-from registers.evals.streams import labelled
+from registers.data.transforms import evaluation
+from registers.data.usable import labelled
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
 from registers.models.text import TextTower, unpack
@@ -20,7 +20,9 @@ from registers.models.text import TextTower, unpack
 CONFIDENCE_Z = 1.959964  # 95 %
 
 
-def classifier(text: TextTower, classes: Sequence[str], prompts: Sequence[Template] | None = None) -> Tensor:
+def classifier(
+    text: TextTower, classes: Sequence[str], prompts: Sequence[Template] | None = None
+) -> Tensor:
     """Weights (E, C): for each class the mean over prompts (OpenAI's 80 unless given) of unit text embeddings, made a unit vector again."""
     prompts = templates() if prompts is None else prompts
     columns = []
@@ -62,7 +64,9 @@ def zero_shot(
     right, n = dict.fromkeys(tops, 0), 0
     for images, labels in batches:
         labels = labels.to(projection.device)
-        found = hits(backbone.summary(images.to(projection.device)) @ projection, labels, weights, max(tops))
+        found = hits(
+            backbone.summary(images.to(projection.device)) @ projection, labels, weights, max(tops)
+        )
         for k in tops:
             right[k] += int(found[:, k - 1].sum())
         n += len(labels)
@@ -118,7 +122,9 @@ def evaluate(
             images, labels = zip(*group)
             yield torch.stack(images), torch.tensor(labels)
 
-    rows = zero_shot(backbone, projection.to(device), text.to(device), batches(), classes, prompts, data)
+    rows = zero_shot(
+        backbone, projection.to(device), text.to(device), batches(), classes, prompts, data
+    )
     return [replace(row, note=row.note + stream.note()) for row in rows]
 
 

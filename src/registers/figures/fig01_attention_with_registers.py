@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids
+from registers.figures.paint import grids
 
 IMAGES = 3
 
@@ -14,7 +14,9 @@ def table(maps: grids.Maps) -> pd.DataFrame:
 
 
 def draw(maps: grids.Maps) -> Figure:
-    return grids.compare(maps, grids.ends(maps), _cells(maps), lambda ax, cell: grids.show(ax, cell.values)).figure
+    return grids.compare(
+        maps, grids.ends(maps), _cells(maps), lambda ax, cell: grids.show(ax, cell.values)
+    ).figure
 
 
 def caption(maps: grids.Maps) -> str:

@@ -3,11 +3,16 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.config import BackboneId
-from registers.figures import grids, panels
+from registers.figures.paint import grids, style
+from registers.settings.backbone_id import BackboneId
 
 IMAGES = 3
-ORDER = ("deit3", "openclip", "dino", "dinov2")  # the paper's columns: labels, text, self-supervision
+ORDER = (
+    "deit3",
+    "openclip",
+    "dino",
+    "dinov2",
+)  # the paper's columns: labels, text, self-supervision
 
 
 def table(maps: grids.Maps) -> pd.DataFrame:
@@ -17,7 +22,9 @@ def table(maps: grids.Maps) -> pd.DataFrame:
 
 def draw(maps: grids.Maps) -> Figure:
     shown, rows = _models(maps), _cells(maps)
-    page = grids.page(len(rows), 1 + len(shown), ["Input", *(panels.name(b.method) for b in shown)], [1])
+    page = grids.page(
+        len(rows), 1 + len(shown), ["Input", *(style.name(b.method) for b in shown)], [1]
+    )
     for axes, picture, row in zip(page.axes, grids.inputs(maps), rows):
         axes[0].imshow(picture, aspect="auto")
         for ax, cell in zip(axes[1:], row):
@@ -28,15 +35,15 @@ def draw(maps: grids.Maps) -> Figure:
 def caption(maps: grids.Maps) -> str:
     rows, shown = _cells(maps), _models(maps)
     found = grids.peaks(rows)
-    said = panels.listing(f"{grids.times(found[str(b)])} in {panels.name(b.method)}" for b in shown)
+    said = style.listing(f"{grids.times(found[str(b)])} in {style.name(b.method)}" for b in shown)
     count = shown[0].registers
-    text = f"The largest attention of [CLS] to a patch over the median one (median of {len(rows)} images, {panels.having(count)}) is {said}"
+    text = f"The largest attention of [CLS] to a patch over the median one (median of {len(rows)} images, {style.having(count)}) is {said}"
     dino = next((found[str(b)] for b in shown if b.method == "dino"), None)
     others = {b.method: found[str(b)] for b in shown if b.method != "dino"}
     if dino is None or not others:
         return text + "."
-    peaky = [panels.name(m) for m, value in others.items() if value > grids.NOTICEABLE * dino]
-    return f"{text}: larger than in DINO for {panels.listing(peaky)} (the paper: for all others)."
+    peaky = [style.name(m) for m, value in others.items() if value > grids.NOTICEABLE * dino]
+    return f"{text}: larger than in DINO for {style.listing(peaky)} (the paper: for all others)."
 
 
 def _models(maps: grids.Maps) -> list[BackboneId]:

@@ -5,10 +5,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from registers.figures import panels
+from registers.figures.paint import style
 
 PATCHES, REGISTERS = 6, 4
-FACES = {"cls": "#CC79A7", "register": "#F2C14E", "patch": "#9CC3E0"}  # registers in yellow, as in the paper
+FACES = {
+    "cls": "#CC79A7",
+    "register": "#F2C14E",
+    "patch": "#9CC3E0",
+}  # registers in yellow, as in the paper
 # kind of token: position added, enters the blocks, used at the output
 STEPS = {"cls": (False, True, True), "register": (False, True, False), "patch": (True, True, True)}
 
@@ -17,11 +21,13 @@ def table() -> pd.DataFrame:
     """What the diagram says: a row per kind of token, with its number and what happens to it."""
     counts = {"cls": 1, "register": REGISTERS, "patch": PATCHES}
     rows = [(kind, counts[kind], *steps) for kind, steps in STEPS.items()]
-    return pd.DataFrame(rows, columns=["token", "drawn", "position_added", "enters_blocks", "used_at_output"])
+    return pd.DataFrame(
+        rows, columns=["token", "drawn", "position_added", "enters_blocks", "used_at_output"]
+    )
 
 
 def draw() -> Figure:
-    figure, axes = panels.canvas(height=2.75)
+    figure, axes = style.canvas(height=2.75)
     ax = axes[0, 0]
     ax.set_axis_off()
     ax.set(xlim=(0, 13.5), ylim=(-0.1, 5.6), aspect="equal")
@@ -35,21 +41,43 @@ def draw() -> Figure:
     width = _places(kinds)[-1] + 0.55
     ax.add_patch(
         FancyBboxPatch(
-            (0.65, 1.9), width - 0.65, 1.1, boxstyle="round,pad=0,rounding_size=0.15", facecolor="#f2f2f4", edgecolor=panels.GREY
+            (0.65, 1.9),
+            width - 0.65,
+            1.1,
+            boxstyle="round,pad=0,rounding_size=0.15",
+            facecolor="#f2f2f4",
+            edgecolor=style.GREY,
         )
     )
-    ax.text((0.65 + width) / 2, 2.45, "Transformer blocks: all tokens attend to all", ha="center", va="center", fontsize=9)
+    ax.text(
+        (0.65 + width) / 2,
+        2.45,
+        "Transformer blocks: all tokens attend to all",
+        ha="center",
+        va="center",
+        fontsize=9,
+    )
     spans = {k: [x for x, kind in zip(_places(kinds), kinds) if kind == k] for k in STEPS}
-    below = {"cls": "learnt", "register": "learnt, no position", "patch": "patch embeddings + position"}
+    below = {
+        "cls": "learnt",
+        "register": "learnt, no position",
+        "patch": "patch embeddings + position",
+    }
     above = {"cls": "kept", "register": "dropped", "patch": "kept: features of the image"}
     for kind, xs in spans.items():
         middle = (xs[0] + xs[-1]) / 2
         ax.text(middle, 0.2, below[kind], ha="center", va="top", fontsize=7.5)
         ax.text(
-            middle, 4.65, above[kind], ha="center", va="bottom", fontsize=7.5, color=panels.CUTOFF if kind == "register" else panels.INK
+            middle,
+            4.65,
+            above[kind],
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+            color=style.CUTOFF if kind == "register" else style.INK,
         )
     for y, text in ((0.75, "input"), (4.05, "output")):
-        ax.text(width + 0.25, y, text, va="center", color=panels.GREY)
+        ax.text(width + 0.25, y, text, va="center", color=style.GREY)
     return figure
 
 
@@ -75,15 +103,28 @@ def _label(kind: str, index: int) -> str:
 
 
 def _token(ax: Axes, x: float, y: float, kind: str, label: str, faint: bool = False) -> None:
-    style = {"linestyle": (0, (3, 2)), "alpha": 0.35} if faint else {}
+    look = {"linestyle": (0, (3, 2)), "alpha": 0.35} if faint else {}
     box = "round,pad=0,rounding_size=0.12"
     ax.add_patch(
-        FancyBboxPatch((x - 0.42, y - 0.42), 0.84, 0.84, boxstyle=box, facecolor=FACES[kind], edgecolor=panels.INK, linewidth=0.7, **style)
+        FancyBboxPatch(
+            (x - 0.42, y - 0.42),
+            0.84,
+            0.84,
+            boxstyle=box,
+            facecolor=FACES[kind],
+            edgecolor=style.INK,
+            linewidth=0.7,
+            **look,
+        )
     )
-    ax.text(x, y, label, ha="center", va="center", fontsize=7, color=panels.GREY if faint else panels.INK)
+    ax.text(
+        x, y, label, ha="center", va="center", fontsize=7, color=style.GREY if faint else style.INK
+    )
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], faint: bool = False) -> None:
+def _arrow(
+    ax: Axes, start: tuple[float, float], end: tuple[float, float], faint: bool = False
+) -> None:
     ax.add_patch(
         FancyArrowPatch(
             start,
@@ -93,7 +134,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], faint
             shrinkA=0,
             shrinkB=0,
             linewidth=0.8,
-            color=panels.GREY,
+            color=style.GREY,
             alpha=0.35 if faint else 1,
         )
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids, panels, photos
+from registers.figures.paint import grids, photos, style
 
 FACETS = {"k": "keys", "q": "queries", "v": "values"}
 IMAGE = 0  # the first one, as in the paper
@@ -12,16 +12,32 @@ IMAGE = 0  # the first one, as in the paper
 
 def table(lost: grids.Maps) -> pd.DataFrame:
     """A row per patch of every map; panel: keys, queries, values."""
-    return grids.long([[grids.Cell(str(b), str(a["names"][IMAGE]), n, _map(a, f)) for f, n in FACETS.items()] for b, a in _models(lost)])
+    return grids.long(
+        [
+            [grids.Cell(str(b), str(a["names"][IMAGE]), n, _map(a, f)) for f, n in FACETS.items()]
+            for b, a in _models(lost)
+        ]
+    )
 
 
 def draw(lost: grids.Maps) -> Figure:
     shown = _models(lost)
     shape = [photos.ratio(arrays[f"{IMAGE}_rgb"]) for _, arrays in shown]
-    page = grids.page(len(shown), 2 + len(FACETS), ["", "Input", *FACETS.values()], [1], ratios=shape)
+    page = grids.page(
+        len(shown), 2 + len(FACETS), ["", "Input", *FACETS.values()], [1], ratios=shape
+    )
     for axes, (backbone, arrays) in zip(page.axes, shown):
-        text = f"{panels.name(backbone.method)}\n{panels.registers_label(backbone.registers)}"
-        axes[0].text(0.5, 0.5, text, transform=axes[0].transAxes, ha="center", va="center", fontsize=8, color=panels.INK)
+        text = f"{style.name(backbone.method)}\n{style.registers_label(backbone.registers)}"
+        axes[0].text(
+            0.5,
+            0.5,
+            text,
+            transform=axes[0].transAxes,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=style.INK,
+        )
         axes[0].patch.set_visible(False)
         picture = arrays[f"{IMAGE}_rgb"]
         photos.photo(axes[1], picture)
@@ -34,16 +50,21 @@ def caption(lost: grids.Maps) -> str:
     said, spotty = [], {}
     for backbone, arrays in _models(lost):
         images = range(len(arrays["names"]))
-        smooth = {name: float(np.mean([_smoothness(_map(arrays, facet, i)) for i in images])) for facet, name in FACETS.items()}
-        words = panels.listing(f"{value:.2f} ({name})" for name, value in smooth.items())
-        said.append(f"{words} {panels.having(backbone.registers)}")
+        smooth = {
+            name: float(np.mean([_smoothness(_map(arrays, facet, i)) for i in images]))
+            for facet, name in FACETS.items()
+        }
+        words = style.listing(f"{value:.2f} ({name})" for name, value in smooth.items())
+        said.append(f"{words} {style.having(backbone.registers)}")
         spotty[backbone.registers] = smooth
     counts = sorted(spotty)
     verdict = ""
     if len(counts) > 1:
-        better = [name for name in FACETS.values() if spotty[counts[-1]][name] > spotty[counts[0]][name]]
-        verdict = f", so registers make it smoother for {panels.listing(better)} of the three"
-    model = panels.name(_models(lost)[0][0].method)
+        better = [
+            name for name in FACETS.values() if spotty[counts[-1]][name] > spotty[counts[0]][name]
+        ]
+        verdict = f", so registers make it smoother for {style.listing(better)} of the three"
+    model = style.name(_models(lost)[0][0].method)
     return f"In {model} the seed expansion of neighbouring patches correlates (1 is smooth) at {'; '.join(said)}{verdict}."
 
 

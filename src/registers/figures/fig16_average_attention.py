@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids, panels
+from registers.figures.paint import grids, style
 
 ACROSS = 6  # panels side by side: [CLS], four registers and a patch, as in the paper
 
@@ -24,7 +24,11 @@ def draw(positions: pd.DataFrame) -> Figure:
         grids.show(ax, cell.values)
         low, high = cell.values.min() / cell.values.mean(), cell.values.max() / cell.values.mean()
         name = "[CLS]" if cell.panel == "cls" else cell.panel
-        ax.set_xlabel(f"({letter}) {name}\n{grids.times(low)} to {grids.times(high)} × mean", fontsize=7.5, labelpad=3)
+        ax.set_xlabel(
+            f"({letter}) {name}\n{grids.times(low)} to {grids.times(high)} × mean",
+            fontsize=7.5,
+            labelpad=3,
+        )
     return page.figure
 
 
@@ -33,10 +37,15 @@ def caption(positions: pd.DataFrame) -> str:
     reach = {c.panel: _reach(c.values) for c in cells}
     registers = [v for panel, v in reach.items() if panel.startswith("reg")]
     images = int(positions.loc[positions["metric"] == "attention", "n"].min())
-    model = panels.name(positions["method"].iloc[0])
+    model = style.name(positions["method"].iloc[0])
     broad = {"[CLS]": [reach["cls"]]} | ({"the registers": registers} if registers else {})
-    said = panels.listing(f"{_range(values)} from {name}" for name, values in (broad | {"the patch": [reach["patch"]]}).items())
-    focused = grids.NOTICEABLE * reach["patch"] < min(v for values in broad.values() for v in values)
+    said = style.listing(
+        f"{_range(values)} from {name}"
+        for name, values in (broad | {"the patch": [reach["patch"]]}).items()
+    )
+    focused = grids.NOTICEABLE * reach["patch"] < min(
+        v for values in broad.values() for v in values
+    )
     return (
         f"In {model}, averaged over {images} images, attention spreads over as many patches as {said} (100 % would be even): the patch is "
         f"{'clearly the most focused, as' if focused else 'not clearly the most focused, other than'} in the paper."
@@ -44,7 +53,7 @@ def caption(positions: pd.DataFrame) -> str:
 
 
 def _range(values: list[float]) -> str:
-    low, high = panels.percent(min(values), 0), panels.percent(max(values), 0)
+    low, high = style.percent(min(values), 0), style.percent(max(values), 0)
     return low if low == high else f"{low} to {high}"
 
 
@@ -57,8 +66,10 @@ def _reach(values: np.ndarray) -> float:
 
 def _cells(positions: pd.DataFrame) -> list[grids.Cell]:
     """[CLS], the registers, then the patch."""
-    rows = panels.first_seed(positions)
+    rows = style.first_seed(positions)
     return [
-        grids.Cell(rows["backbone"].iloc[0], "mean of all", token, grids.square(rows, "attention", token))
+        grids.Cell(
+            rows["backbone"].iloc[0], "mean of all", token, grids.square(rows, "attention", token)
+        )
         for token in dict.fromkeys(rows.loc[rows["metric"] == "attention", "token"])
     ]

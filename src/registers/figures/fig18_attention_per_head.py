@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids, panels
+from registers.figures.paint import grids, style
 
 IMAGES = 3
 ACROSS = 8  # heads side by side; with more of them one image fills the page
@@ -42,7 +42,7 @@ def caption(maps: grids.Maps) -> str:
     by_head = np.array([[grids.peak(c.values) for c in row] for row in rows])
     value = np.median(by_head, axis=0)
     most, least = int(value.argmax()), int(value.argmin())
-    model = f"{panels.name(backbone.method)} {panels.having(backbone.registers)}"
+    model = f"{style.name(backbone.method)} {style.having(backbone.registers)}"
     images = f"{len(rows)} image{'s' if len(rows) > 1 else ''}"
     return (
         f"In {model} the largest attention of [CLS] is {grids.times(value[least])} (head {least + 1}) to {grids.times(value[most])} "
@@ -56,4 +56,7 @@ def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
     arrays = maps[str(backbone)]
     heads = arrays["heads"].shape[1]
     names = [str(n) for n in arrays["names"][: IMAGES if heads <= ACROSS else 1]]
-    return [[grids.Cell(str(backbone), n, f"head {h + 1}", arrays["heads"][i, h]) for h in range(heads)] for i, n in enumerate(names)]
+    return [
+        [grids.Cell(str(backbone), n, f"head {h + 1}", arrays["heads"][i, h]) for h in range(heads)]
+        for i, n in enumerate(names)
+    ]

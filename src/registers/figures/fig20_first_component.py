@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids
+from registers.figures.paint import grids
 
 RANGE = 3  # sigma, as in the paper
 
@@ -22,7 +22,13 @@ def draw(maps: grids.Maps) -> Figure:
 
     groups = grids.ends(maps)
     page = grids.compare(maps, groups, _cells(maps), paint, below=grids.BAR)
-    page.bar(painted[0], 1, sum(map(len, groups)), "standard deviations from the mean of the image", [-3, -2, -1, 0, 1, 2, 3])
+    page.bar(
+        painted[0],
+        1,
+        sum(map(len, groups)),
+        "standard deviations from the mean of the image",
+        [-3, -2, -1, 0, 1, 2, 3],
+    )
     return page.figure
 
 
@@ -31,10 +37,14 @@ def caption(maps: grids.Maps) -> str:
     largest: dict[str, list[float]] = {}
     for cell in (c for row in rows for c in row):
         largest.setdefault(cell.backbone, []).append(float(np.abs(cell.values).max()))
-    found = grids.comparison(grids.ends(maps), {b: float(np.median(v)) for b, v in largest.items()}, claim="")
+    found = grids.comparison(
+        grids.ends(maps), {b: float(np.median(v)) for b, v in largest.items()}, claim=""
+    )
     return f"The farthest patch along the first component (median of {len(rows)} images), in standard deviations, is at {found}."
 
 
 def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
     shown = [b for group in grids.ends(maps) for b in group]
-    return grids.cells(maps, shown, None, "component 1", lambda arrays, i: arrays["components"][i, 0])
+    return grids.cells(
+        maps, shown, None, "component 1", lambda arrays, i: arrays["components"][i, 0]
+    )

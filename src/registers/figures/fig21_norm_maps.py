@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import grids
+from registers.figures.paint import grids
 
 
 def table(maps: grids.Maps) -> pd.DataFrame:
@@ -16,16 +16,26 @@ def draw(maps: grids.Maps) -> Figure:
     method = {str(b): b.method for group in groups for b in group}
     limits: dict[str, list[float]] = {}
     for cell in (c for row in rows for c in row):
-        limits.setdefault(method[cell.backbone], []).extend((float(cell.values.min()), float(cell.values.max())))
+        limits.setdefault(method[cell.backbone], []).extend(
+            (float(cell.values.min()), float(cell.values.max()))
+        )
     painted = {}
 
     def paint(ax, cell):
         found = limits[method[cell.backbone]]
-        painted[cell.backbone] = grids.show(ax, cell.values, grids.ATTENTION, min(found), max(found))
+        painted[cell.backbone] = grids.show(
+            ax, cell.values, grids.ATTENTION, min(found), max(found)
+        )
 
     page = grids.compare(maps, groups, rows, paint, below=grids.BAR)
     for column, backbone in enumerate((b for group in groups for b in group), start=1):
-        page.bar(painted[str(backbone)], column, column, "L2 norm", grids.ticks(*painted[str(backbone)].get_clim()))
+        page.bar(
+            painted[str(backbone)],
+            column,
+            column,
+            "L2 norm",
+            grids.ticks(*painted[str(backbone)].get_clim()),
+        )
     return page.figure
 
 

@@ -25,11 +25,13 @@ from timm.optim import Lamb
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.config import BackboneId, ConfigError, Settings
-from registers.data.augment import IMAGENET, three_augment
 from registers.data.sample import Dataset, Sample
+from registers.data.transforms import IMAGENET, three_augment
 from registers.methods.method import Method, Progress, decay_groups
 from registers.models.backbone import build
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.run import Settings
 
 WARMUP_LR, MIN_LR = 1e-6, 1e-5  # README_revenge.md --warmup-lr; main.py --min-lr
 EXEMPT = ("pos_embed", "cls_token", "reg_token")  # models_v2.py no_weight_decay, and the registers
@@ -48,8 +50,12 @@ class Variant:
 
 
 VARIANTS = {
-    "in22k": Variant(weight_decay=0.02, mixup=0.0, smoothing=0.1, repeats=1, binary=False, simple_crop=True),
-    "in1k": Variant(weight_decay=0.05, mixup=0.8, smoothing=0.0, repeats=3, binary=True, simple_crop=False),
+    "in22k": Variant(
+        weight_decay=0.02, mixup=0.0, smoothing=0.1, repeats=1, binary=False, simple_crop=True
+    ),
+    "in1k": Variant(
+        weight_decay=0.05, mixup=0.8, smoothing=0.0, repeats=3, binary=True, simple_crop=False
+    ),
 }
 
 
@@ -60,17 +66,24 @@ class Deit3(Method):
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
         if self.recipe.batch % 2:
-            raise ConfigError(f"recipes.deit3.batch = {self.recipe.batch}: allowed are even numbers (CutMix pairs images)")
+            raise ConfigError(
+                f"recipes.deit3.batch = {self.recipe.batch}: allowed are even numbers (CutMix pairs images)"
+            )
         self.variant = VARIANTS[self.recipe.recipe]
         self.repeats = self.variant.repeats
-        self.backbone = build(self.architecture(layer_scale=self.recipe.layer_scale or None), name=str(id))
+        self.backbone = build(
+            self.architecture(layer_scale=self.recipe.layer_scale or None), name=str(id)
+        )
         self.head = nn.Linear(self.backbone.architecture.width, len(dataset.classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # models_v2.py _init_weights
         nn.init.zeros_(self.head.bias)
         self.pixels = three_augment(settings.image_size, src=self.variant.simple_crop)
         # main.py: --cutmix 1.0, one lambda per batch, mixup or CutMix with probability 1/2 each where both are on
         self.mix = Mixup(
-            mixup_alpha=self.variant.mixup, cutmix_alpha=1.0, label_smoothing=self.variant.smoothing, num_classes=len(dataset.classes)
+            mixup_alpha=self.variant.mixup,
+            cutmix_alpha=1.0,
+            label_smoothing=self.variant.smoothing,
+            num_classes=len(dataset.classes),
         )
 
     def augment(self, sample: Sample) -> dict[str, Tensor]:
@@ -88,7 +101,9 @@ class Deit3(Method):
 
     def optimizer(self) -> torch.optim.Optimizer:
         groups = decay_groups(self, self.variant.weight_decay, EXEMPT)
-        return Lamb(groups, lr=self.recipe.lr, max_grad_norm=1.0, foreach=True)  # foreach: same numbers, fewer calls
+        return Lamb(
+            groups, lr=self.recipe.lr, max_grad_norm=1.0, foreach=True
+        )  # foreach: same numbers, fewer calls
 
     def schedule(self, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         lr = learning_rate(progress.step, progress.steps, self.recipe.warmup, self.recipe.lr)

@@ -18,15 +18,16 @@ Departures, and why:
 import torch
 from torch import Tensor
 
-from registers.config import BackboneId, Settings
-from registers.data.augment import BLUR_AS_DOCUMENTED, IMAGENET, dino_crops
 from registers.data.sample import Dataset, Sample
+from registers.data.transforms import BLUR_AS_DOCUMENTED, IMAGENET, dino_crops
 from registers.losses import all_reduce_sum_, dino_loss
 from registers.methods.method import Method, Progress, decay_groups
 from registers.methods.schedules import cosine
 from registers.models.backbone import build
 from registers.models.heads import DinoHead
 from registers.models.teacher import follow, frozen_copy
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
 
 # main_dino.py, get_args_parser and DINOLoss
 GLOBAL_SCALE, LOCAL_SCALE = (0.4, 1.0), (0.05, 0.4)
@@ -44,10 +45,24 @@ class Dino(Method):
         super().__init__(settings, id, dataset)
         r = self.recipe
         self.student = build(self.architecture(), name=str(id))
-        self.head = DinoHead(self.student.architecture.width, r.head_hidden, r.bottleneck, r.prototypes, train_norm=False)
+        self.head = DinoHead(
+            self.student.architecture.width,
+            r.head_hidden,
+            r.bottleneck,
+            r.prototypes,
+            train_norm=False,
+        )
         self.backbone, self.teacher_head = frozen_copy(self.student), frozen_copy(self.head)
         self.register_buffer("center", torch.zeros(r.prototypes))
-        self.crops = dino_crops(settings.image_size, r.local_size, r.local_crops, GLOBAL_SCALE, LOCAL_SCALE, BLUR_AS_DOCUMENTED, False)
+        self.crops = dino_crops(
+            settings.image_size,
+            r.local_size,
+            r.local_crops,
+            GLOBAL_SCALE,
+            LOCAL_SCALE,
+            BLUR_AS_DOCUMENTED,
+            False,
+        )
 
     def train(self, mode: bool = True) -> "Dino":
         super().train(mode)
@@ -59,7 +74,9 @@ class Dino(Method):
         return self.crops(sample.image)
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        images = batch["global"].transpose(0, 1).flatten(0, 1)  # (2B, 3, S, S): all first views, then all second views
+        images = (
+            batch["global"].transpose(0, 1).flatten(0, 1)
+        )  # (2B, 3, S, S): all first views, then all second views
         local = batch["local"].transpose(0, 1).flatten(0, 1)  # (crops x B, 3, s, s)
         half = len(images) // 2
         targets_2BK = self.teach(images, self.temperature(progress))
@@ -80,7 +97,12 @@ class Dino(Method):
         return targets_BK.unflatten(0, (2, -1))
 
     def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(decay_groups(self, WEIGHT_DECAYS[0], ()), lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
+        return torch.optim.AdamW(
+            decay_groups(self, WEIGHT_DECAYS[0], ()),
+            lr=self.recipe.lr,
+            betas=(0.9, 0.999),
+            fused=True,
+        )
 
     def schedule(self, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         lr = cosine(progress.step, progress.steps, self.recipe.lr, MIN_LR, self.recipe.warmup)
@@ -88,12 +110,24 @@ class Dino(Method):
         decayed, exempt = optimizer.param_groups  # exempt: biases and norms
         decayed["lr"] = exempt["lr"] = lr
         decayed["weight_decay"] = decay
-        return {"lr": lr, "weight_decay": decay, "momentum": self.momentum(progress), "temperature": self.temperature(progress)}
+        return {
+            "lr": lr,
+            "weight_decay": decay,
+            "momentum": self.momentum(progress),
+            "temperature": self.temperature(progress),
+        }
 
     def temperature(self, progress: Progress) -> float:
         """Of the teacher: linear over temperature_warmup steps, then constant."""
         start, end = TEMPERATURES
-        return cosine(progress.step, self.recipe.temperature_warmup, end, end, self.recipe.temperature_warmup, start)
+        return cosine(
+            progress.step,
+            self.recipe.temperature_warmup,
+            end,
+            end,
+            self.recipe.temperature_warmup,
+            start,
+        )
 
     def momentum(self, progress: Progress) -> float:
         return cosine(progress.step, progress.steps, self.recipe.momentum, 1.0)

@@ -28,18 +28,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from registers.config import BackboneId, ConfigError, Settings
-from registers.data.augment import IMAGENET, dino_crops
 from registers.data.sample import Dataset, Sample
+from registers.data.transforms import IMAGENET, dino_crops
 from registers.losses import dino_loss, gather, ibot_loss, koleo, sinkhorn_knopp
 from registers.methods.method import Method, Progress
 from registers.methods.schedules import cosine
 from registers.models.backbone import build
 from registers.models.heads import DinoHead
 from registers.models.teacher import follow, frozen_copy
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.run import Settings
 
 MASK_RATIO = (0.1, 0.5)  # ssl_default_config.yaml, ibot.mask_ratio_min_max
-MIN_BLOCK, MAX_BLOCK_SHARE, MIN_ASPECT = 4, 0.5, 0.3  # masking.py; train.py: at most half of the patches (128 of 16 x 16)
+MIN_BLOCK, MAX_BLOCK_SHARE, MIN_ASPECT = (
+    4,
+    0.5,
+    0.3,
+)  # masking.py; train.py: at most half of the patches (128 of 16 x 16)
 TEMPERATURES = (0.04, 0.07)  # teacher, from and to
 WEIGHT_DECAYS = (0.04, 0.2)
 MIN_LR, PATCH_EMBED_LR = 1e-6, 0.2
@@ -57,14 +63,19 @@ class Dinov2(Method):
         super().__init__(settings, id, dataset)
         r = self.recipe
         if r.batch < 2:
-            raise ConfigError(f"recipes.dinov2.batch = {r.batch}: allowed are numbers from 2 (KoLeo needs a neighbour)")
+            raise ConfigError(
+                f"recipes.dinov2.batch = {r.batch}: allowed are numbers from 2 (KoLeo needs a neighbour)"
+            )
         self.student = build(self.architecture(layer_scale=r.layer_scale or None), name=str(id))
         width = self.student.architecture.width
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.dino_head = DinoHead(width, r.head_hidden, r.dino_bottleneck, r.prototypes)
         self.ibot_head = DinoHead(width, r.head_hidden, r.ibot_bottleneck, r.prototypes)
         self.backbone = frozen_copy(self.student)
-        self.teacher_dino_head, self.teacher_ibot_head = frozen_copy(self.dino_head), frozen_copy(self.ibot_head)
+        self.teacher_dino_head, self.teacher_ibot_head = (
+            frozen_copy(self.dino_head),
+            frozen_copy(self.ibot_head),
+        )
         self.crops = dino_crops(settings.image_size, r.local_size, r.local_crops)
 
     def train(self, mode: bool = True) -> "Dinov2":
@@ -76,12 +87,17 @@ class Dinov2(Method):
     def augment(self, sample: Sample) -> dict[str, Tensor]:
         """global: (2, 3, S, S), local: (crops, 3, s, s), mask: (2, P) bool, of which one row is all False."""
         grid = self.student.architecture.grid
-        masks = [block_mask(grid, int(grid[0] * grid[1] * random.uniform(*MASK_RATIO))), np.zeros(grid, bool)]
+        masks = [
+            block_mask(grid, int(grid[0] * grid[1] * random.uniform(*MASK_RATIO))),
+            np.zeros(grid, bool),
+        ]
         random.shuffle(masks)
         return {**self.crops(sample.image), "mask": torch.from_numpy(np.stack(masks)).flatten(1)}
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        images = batch["global"].transpose(0, 1).flatten(0, 1)  # (2B, 3, S, S): all first views, then all second views
+        images = (
+            batch["global"].transpose(0, 1).flatten(0, 1)
+        )  # (2B, 3, S, S): all first views, then all second views
         mask = batch["mask"].transpose(0, 1).flatten(0, 1)  # (2B, P)
         local = batch["local"].transpose(0, 1).flatten(0, 1)  # (crops x B, 3, s, s)
         masked = mask.flatten().nonzero().squeeze(1)
@@ -106,7 +122,9 @@ class Dinov2(Method):
         """Probabilities for [CLS] of both views, (2, B, K), and for the patches masked from the student, (M, K)."""
         seen = self.backbone(images)
         cls_BK = sinkhorn_knopp(self.teacher_dino_head(seen.cls), temperature)
-        patches_MK = sinkhorn_knopp(self.teacher_ibot_head(seen.patches.flatten(0, 1)[masked]), temperature)
+        patches_MK = sinkhorn_knopp(
+            self.teacher_ibot_head(seen.patches.flatten(0, 1)[masked]), temperature
+        )
         return cls_BK.unflatten(0, (2, -1)), patches_MK
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -118,7 +136,9 @@ class Dinov2(Method):
                     decay_factor=0.0 if any(part in name for part in EXEMPT) else 1.0,
                     last_layer="last_layer" in name,
                 )
-                groups.setdefault(tuple(facts.values()), {**facts, "params": []})["params"].append(parameter)
+                groups.setdefault(tuple(facts.values()), {**facts, "params": []})["params"].append(
+                    parameter
+                )
         return torch.optim.AdamW(groups.values(), lr=self.recipe.lr, betas=(0.9, 0.999), fused=True)
 
     def schedule(self, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
@@ -128,12 +148,24 @@ class Dinov2(Method):
             frozen = group["last_layer"] and progress.step < self.recipe.freeze_last_layer
             group["lr"] = 0.0 if frozen else lr * group["lr_factor"]
             group["weight_decay"] = decay * group["decay_factor"]
-        return {"lr": lr, "weight_decay": decay, "momentum": self.momentum(progress), "temperature": self.temperature(progress)}
+        return {
+            "lr": lr,
+            "weight_decay": decay,
+            "momentum": self.momentum(progress),
+            "temperature": self.temperature(progress),
+        }
 
     def temperature(self, progress: Progress) -> float:
         """Of the teacher: linear over temperature_warmup steps, then constant."""
         start, end = TEMPERATURES
-        return cosine(progress.step, self.recipe.temperature_warmup, end, end, self.recipe.temperature_warmup, start)
+        return cosine(
+            progress.step,
+            self.recipe.temperature_warmup,
+            end,
+            end,
+            self.recipe.temperature_warmup,
+            start,
+        )
 
     def momentum(self, progress: Progress) -> float:
         return cosine(progress.step, progress.steps, self.recipe.momentum, 1.0)
@@ -145,7 +177,9 @@ class Dinov2(Method):
             "dino_head": list(self.dino_head.parameters()),
             "ibot_head": list(self.ibot_head.parameters()),
         }
-        norms = {f"gradient/{name}": nn.utils.clip_grad_norm_(part, CLIP) for name, part in parts.items()}
+        norms = {
+            f"gradient/{name}": nn.utils.clip_grad_norm_(part, CLIP) for name, part in parts.items()
+        }
         logs = progress.step % self.settings.log_every == 0  # reading a number waits for a GPU
         return {name: float(norm) for name, norm in norms.items()} if logs else {}
 

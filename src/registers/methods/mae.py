@@ -18,12 +18,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.config import BackboneId, ConfigError, Settings
-from registers.data.augment import IMAGENET, mae_augment
 from registers.data.sample import Dataset, Sample
+from registers.data.transforms import IMAGENET, mae_augment
 from registers.methods.method import Method, Progress, decay_groups
 from registers.methods.schedules import cosine
 from registers.models.backbone import build
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.run import Settings
 
 MASK_RATIO = 0.75  # main_pretrain.py --mask_ratio
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.95)
@@ -40,15 +42,25 @@ class Mae(Method):
         vit, grid = self.backbone.vit, self.backbone.architecture.grid
         self.patches = grid[0] * grid[1]
         self.kept = int(self.patches * (1 - MASK_RATIO))
-        for key, width in (("sizes", vit.embed_dim), ("recipes.mae.decoder_width", r.decoder_width)):
+        for key, width in (
+            ("sizes", vit.embed_dim),
+            ("recipes.mae.decoder_width", r.decoder_width),
+        ):
             if width % 4:
-                raise ConfigError(f"{key}: width {width}: allowed are multiples of 4 (sin-cos positions)")
+                raise ConfigError(
+                    f"{key}: width {width}: allowed are multiples of 4 (sin-cos positions)"
+                )
         if r.decoder_width % r.decoder_heads:
-            raise ConfigError(f"recipes.mae.decoder_heads = {r.decoder_heads}: allowed are divisors of decoder_width {r.decoder_width}")
+            raise ConfigError(
+                f"recipes.mae.decoder_heads = {r.decoder_heads}: allowed are divisors of decoder_width {r.decoder_width}"
+            )
         self.embed = nn.Linear(vit.embed_dim, r.decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, r.decoder_width))
         self.decoder = nn.Sequential(
-            *(Block(r.decoder_width, r.decoder_heads, qkv_bias=True) for _ in range(r.decoder_depth)),
+            *(
+                Block(r.decoder_width, r.decoder_heads, qkv_bias=True)
+                for _ in range(r.decoder_depth)
+            ),
             LayerNorm(r.decoder_width),
         )
         self.predict = nn.Linear(r.decoder_width, 3 * r.patch**2)
@@ -69,12 +81,16 @@ class Mae(Method):
         images, order_BP = batch["image"], batch["order"]
         predicted = self.decode(*self.encode(images, order_BP[:, : self.kept]), order_BP).float()
         wanted = _take(patch_targets(images.float(), self.recipe.patch), order_BP[:, self.kept :])
-        return {"loss": F.mse_loss(predicted, wanted)}  # every image has as many removed patches, so the mean is the official one
+        return {
+            "loss": F.mse_loss(predicted, wanted)
+        }  # every image has as many removed patches, so the mean is the official one
 
     def encode(self, images: Tensor, kept_BK: Tensor) -> tuple[Tensor, Tensor]:
         """[CLS] (B, D) and the kept patches (B, K, D) at the encoder's output; registers are dropped here."""
         tokens = self.backbone.split(self.backbone.embed(images))
-        x = torch.cat([tokens.cls[:, None], tokens.registers, _take(tokens.patches, kept_BK)], dim=1)
+        x = torch.cat(
+            [tokens.cls[:, None], tokens.registers, _take(tokens.patches, kept_BK)], dim=1
+        )
         seen = self.backbone.split(self.backbone.vit.norm(self.backbone.vit.blocks(x)))
         return seen.cls, seen.patches
 
@@ -87,7 +103,9 @@ class Mae(Method):
         return self.predict(x[:, self.kept - self.patches :])  # the last P - K tokens
 
     def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(decay_groups(self, WEIGHT_DECAY, ()), lr=self.recipe.lr, betas=BETAS, fused=True)
+        return torch.optim.AdamW(
+            decay_groups(self, WEIGHT_DECAY, ()), lr=self.recipe.lr, betas=BETAS, fused=True
+        )
 
     def schedule(self, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         lr = cosine(progress.step, progress.steps, self.recipe.lr, 0.0, self.recipe.warmup)

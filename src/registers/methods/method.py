@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from registers.config import BackboneId, Settings
 from registers.data.sample import Dataset, Sample
 from registers.models.backbone import Architecture, Backbone
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Method(nn.Module):
 
     role = "images"  # which of Settings.data it trains on: "labels", "text" or "images"
     repeats = 1  # how often each drawn image enters a batch (repeated augmentation)
-    normalization: tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of its input pixels, in [0, 1]
+    normalization: tuple[
+        tuple[float, ...], tuple[float, ...]
+    ]  # mean and std of its input pixels, in [0, 1]
     backbone: Backbone  # what is saved and looked at (DINOv2: the EMA teacher)
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
@@ -87,5 +90,10 @@ def decay_groups(module: nn.Module, weight_decay: float, exempt: tuple[str, ...]
     decayed, kept = [], []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            (kept if parameter.ndim <= 1 or name.rpartition(".")[2] in exempt else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+            (kept if parameter.ndim <= 1 or name.rpartition(".")[2] in exempt else decayed).append(
+                parameter
+            )
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]

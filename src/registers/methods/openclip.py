@@ -21,18 +21,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.config import BackboneId, Settings
-from registers.data.augment import OPENAI, clip_augment
+from registers.data.prompts import templates
 from registers.data.sample import Dataset, Sample
-from registers.data.words import templates
+from registers.data.transforms import OPENAI, clip_augment
 from registers.losses import contrastive, gather
 from registers.methods.method import Method, Progress, decay_groups
 from registers.models.backbone import build
 from registers.models.text import TextTower, pack, token_ids
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
 
 WEIGHT_DECAY, BETAS, EPS = 0.2, (0.9, 0.98), 1e-6  # params.py: --wd, get_default_params
-SCALE_START, SCALE_MOST = math.log(1 / 0.07), math.log(100)  # model.py init_logit_scale; train.py unwrap_model(...).clamp_
-EXEMPT = ("pos_embed", "cls_token", "reg_token", "positional_embedding")  # 1-D parameters and the logit scale are exempt anyway
+SCALE_START, SCALE_MOST = (
+    math.log(1 / 0.07),
+    math.log(100),
+)  # model.py init_logit_scale; train.py unwrap_model(...).clamp_
+EXEMPT = (
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "positional_embedding",
+)  # 1-D parameters and the logit scale are exempt anyway
 
 
 class OpenClip(Method):
@@ -44,22 +53,41 @@ class OpenClip(Method):
         recipe = self.recipe
         self.backbone = build(self.architecture(pre_norm=True), name=str(id))
         width = self.backbone.architecture.width
-        self.projection = nn.Parameter(torch.randn(width, recipe.embed) * width**-0.5)  # transformer.py VisionTransformer
-        vocabulary = occurring_tokens(dataset, recipe.context) if recipe.vocabulary == "corpus" else None
-        self.text = TextTower(recipe.embed, recipe.context, recipe.text_width, recipe.text_depth, recipe.text_heads, vocabulary)
+        self.projection = nn.Parameter(
+            torch.randn(width, recipe.embed) * width**-0.5
+        )  # transformer.py VisionTransformer
+        vocabulary = (
+            occurring_tokens(dataset, recipe.context) if recipe.vocabulary == "corpus" else None
+        )
+        self.text = TextTower(
+            recipe.embed,
+            recipe.context,
+            recipe.text_width,
+            recipe.text_depth,
+            recipe.text_heads,
+            vocabulary,
+        )
         self.logit_scale = nn.Parameter(torch.tensor(SCALE_START))
         self.pixels = clip_augment(settings.image_size)
 
     def augment(self, sample: Sample) -> dict[str, Tensor]:
         if not sample.caption:
-            raise ValueError(f"sample {sample.name}: no caption; openclip trains on data with captions")
-        return {"image": self.pixels(sample.image), "tokens": self.text.tokenize([sample.caption])[0]}
+            raise ValueError(
+                f"sample {sample.name}: no caption; openclip trains on data with captions"
+            )
+        return {
+            "image": self.pixels(sample.image),
+            "tokens": self.text.tokenize([sample.caption])[0],
+        }
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
         image_BE = F.normalize(self.backbone.summary(batch["image"]) @ self.projection, dim=-1)
         text_BE = F.normalize(self.text(batch["tokens"]), dim=-1)
         scale = self.logit_scale.exp()
-        return {"loss": contrastive(gather(image_BE).float(), gather(text_BE).float(), scale), "logit_scale": scale.detach()}
+        return {
+            "loss": contrastive(gather(image_BE).float(), gather(text_BE).float(), scale),
+            "logit_scale": scale.detach(),
+        }
 
     def optimizer(self) -> torch.optim.Optimizer:
         groups = decay_groups(self, WEIGHT_DECAY, EXEMPT)
@@ -89,7 +117,9 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
 
 def occurring_tokens(dataset: Dataset, context: int) -> set[int]:
     """Ids of the tokens of all captions, and of the 80 prompts of each class, which zero-shot classification will ask."""
-    captions = getattr(dataset, "captions", None)  # a reader that has them at hand need not open every image
+    captions = getattr(
+        dataset, "captions", None
+    )  # a reader that has them at hand need not open every image
     if captions is None:
         captions = (dataset[i].caption or "" for i in range(len(dataset)))
     prompts = {template(name) for template in templates() for name in dataset.classes}

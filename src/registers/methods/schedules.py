@@ -3,7 +3,9 @@
 import math
 
 
-def cosine(step: int, steps: int, base: float, final: float, warmup: int = 0, start: float = 0.0) -> float:
+def cosine(
+    step: int, steps: int, base: float, final: float, warmup: int = 0, start: float = 0.0
+) -> float:
     """Linear from start to base over `warmup` steps (both ends included), then a half cosine from base towards final.
 
     The same numbers as CosineScheduler (dinov2/utils/utils.py) and cosine_scheduler (dino/utils.py); `final` from `steps` on.

@@ -76,31 +76,43 @@ class Backbone(nn.Module):
     def registers(self) -> int:
         return self.architecture.registers
 
-    def embed(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None) -> Tensor:
+    def embed(
+        self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None
+    ) -> Tensor:
         """Tokens that enter the first block, (B, N, D). Patches where mask_BP is True are replaced by the mask token.
 
         Order as in the official code: patches, mask token, [CLS], position (patches only), registers.
         """
         vit = self.vit
-        x = vit.patch_embed(images_B3HW)  # (B, h, w, D): timm keeps the grid when dynamic_img_size is on
+        x = vit.patch_embed(
+            images_B3HW
+        )  # (B, h, w, D): timm keeps the grid when dynamic_img_size is on
         if mask_BP is not None:
             x = torch.where(mask_BP.view(*x.shape[:3], 1), mask_token_D.to(x.dtype), x)
         if self.architecture.antialias:
             x = vit._pos_embed(x)  # interpolates with antialiasing whenever the grid differs
         else:
-            position = resample_abs_pos_embed(vit.pos_embed, x.shape[1:3], vit.patch_embed.grid_size, 0, antialias=False)
-            prefix = [p.expand(len(x), -1, -1) for p in (vit.cls_token, vit.reg_token) if p is not None]
+            position = resample_abs_pos_embed(
+                vit.pos_embed, x.shape[1:3], vit.patch_embed.grid_size, 0, antialias=False
+            )
+            prefix = [
+                p.expand(len(x), -1, -1) for p in (vit.cls_token, vit.reg_token) if p is not None
+            ]
             x = torch.cat([*prefix, x.flatten(1, 2) + position], dim=1)
         return vit.norm_pre(x)
 
-    def residual(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None) -> Tensor:
+    def residual(
+        self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None
+    ) -> Tensor:
         """The residual stream after the last block, before the final norm, (B, N, D): where outliers are measured."""
         x = self.embed(images_B3HW, mask_BP, mask_token_D)
         for block in self.vit.blocks:
             x = block(x)
         return x
 
-    def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None) -> Tokens:
+    def forward(
+        self, images_B3HW: Tensor, mask_BP: Tensor | None = None, mask_token_D: Tensor | None = None
+    ) -> Tokens:
         """Final tokens, after the norm, taken apart."""
         return self.split(self.vit.norm(self.residual(images_B3HW, mask_BP, mask_token_D)))
 
@@ -111,7 +123,12 @@ class Backbone(nn.Module):
         """
         vit, block = self.vit, self.vit.blocks[-1]
         attention = getattr(block, "attn", None)
-        plain = type(block) is Block and type(attention) is Attention and attention.gate is None and not attention.attn_drop.p
+        plain = (
+            type(block) is Block
+            and type(attention) is Attention
+            and attention.gate is None
+            and not attention.attn_drop.p
+        )
         if not plain:  # a released model with a block of another kind
             return self(images_B3HW).cls
         x = self.embed(images_B3HW)
@@ -125,7 +142,9 @@ class Backbone(nn.Module):
         q = attention.q_norm(q.view(batch, 1, heads, -1).transpose(1, 2))
         k, v = kv.view(batch, tokens, 2, heads, -1).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, attention.k_norm(k), v).transpose(1, 2).flatten(2)
-        cls = x[:, :1] + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(attention.norm(seen)))))
+        cls = x[:, :1] + block.drop_path1(
+            block.ls1(attention.proj_drop(attention.proj(attention.norm(seen))))
+        )
         cls = cls + block.drop_path2(block.ls2(block.mlp(block.norm2(cls))))
         return vit.norm(cls).squeeze(1)
 
@@ -137,7 +156,12 @@ def build(architecture: Architecture, name: str = "") -> Backbone:
     """A freshly initialised backbone. Registers start at N(0, 1e-6), [CLS] likewise (as in the official code)."""
     timm_name, arguments = architecture.timm()
     vit = timm.create_model(timm_name, **arguments)
-    if architecture.drop_path:  # constant over depth (DeiT-III, DINOv2); timm's own rate grows from 0
+    if (
+        architecture.drop_path
+    ):  # constant over depth (DeiT-III, DINOv2); timm's own rate grows from 0
         for block in vit.blocks:
-            block.drop_path1, block.drop_path2 = DropPath(architecture.drop_path), DropPath(architecture.drop_path)
+            block.drop_path1, block.drop_path2 = (
+                DropPath(architecture.drop_path),
+                DropPath(architecture.drop_path),
+            )
     return Backbone(vit, architecture, name)

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from registers.config import ConfigError
 from registers.models.backbone import Architecture, Backbone, build
+from registers.settings.errors import ConfigError
 
 
 def atomically(path: str | Path, write: Callable[[str], None]) -> None:
@@ -37,7 +37,12 @@ def atomically(path: str | Path, write: Callable[[str], None]) -> None:
         os.close(folder)
 
 
-def save(path: str | Path, backbone: Backbone, facts: dict[str, Any], extras: dict[str, Tensor] | None = None) -> None:
+def save(
+    path: str | Path,
+    backbone: Backbone,
+    facts: dict[str, Any],
+    extras: dict[str, Tensor] | None = None,
+) -> None:
     """Write `path` (.safetensors), its .json and, where a method has more than a backbone, `.extras.safetensors`.
 
     facts: what the json says besides the architecture: method, step, config hash, normalization, extras' own settings.

@@ -2,14 +2,20 @@
 
 import torch
 
-from registers.config import ConfigError
+from registers.settings.errors import ConfigError
 
 
 def choose_device(wanted: str) -> str:
     """ "cpu", "cuda" or "mps": what was asked for, or for "auto" the best there is. Raises ConfigError if it is not there."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    there = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
     if wanted == "auto":
         return next(name for name, has in there.items() if has())
     if not there[wanted]():
-        raise ConfigError(f"device = {wanted}: not on this machine; allowed are auto, {', '.join(n for n, has in there.items() if has())}")
+        raise ConfigError(
+            f"device = {wanted}: not on this machine; allowed are auto, {', '.join(n for n, has in there.items() if has())}"
+        )
     return wanted

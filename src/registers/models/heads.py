@@ -12,9 +12,17 @@ class DinoHead(nn.Module):
     trained in DINOv2; DINO holds them there (dino/main_dino.py, --norm_last_layer).
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, train_norm: bool = True) -> None:
+    def __init__(
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, train_norm: bool = True
+    ) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
         for layer in self.mlp[::2]:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
@@ -29,7 +37,9 @@ class Prototypes(nn.Module):
 
     def __init__(self, features: int, prototypes: int, train_norm: bool) -> None:
         super().__init__()
-        self.direction = nn.Parameter(nn.Linear(features, prototypes, bias=False).weight.detach().clone())  # official: Linear's init
+        self.direction = nn.Parameter(
+            nn.Linear(features, prototypes, bias=False).weight.detach().clone()
+        )  # official: Linear's init
         self.length = nn.Parameter(torch.ones(prototypes), requires_grad=train_norm)
 
     def forward(self, x: Tensor) -> Tensor:

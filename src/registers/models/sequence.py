@@ -18,4 +18,8 @@ def split_tokens(x_BND: Any, registers: int, cls: bool = True) -> Tokens:
     cls: False for a sequence without [CLS] (only regimes of the emergence study have one).
     """
     first = int(cls)
-    return Tokens(x_BND[:, 0] if cls else None, x_BND[:, first : first + registers], x_BND[:, first + registers :])
+    return Tokens(
+        x_BND[:, 0] if cls else None,
+        x_BND[:, first : first + registers],
+        x_BND[:, first + registers :],
+    )

@@ -23,19 +23,35 @@ class TextTower(nn.Module):
     each row on its own); they are just not stored, nor decayed.
     """
 
-    def __init__(self, embed: int, context: int, width: int, depth: int, heads: int, vocabulary: Iterable[int] | None = None) -> None:
+    def __init__(
+        self,
+        embed: int,
+        context: int,
+        width: int,
+        depth: int,
+        heads: int,
+        vocabulary: Iterable[int] | None = None,
+    ) -> None:
         super().__init__()
         from open_clip.transformer import TextTransformer
 
         self.context = context
         self.config = dict(embed=embed, context=context, width=width, depth=depth, heads=heads)
-        kept = torch.arange(VOCABULARY) if vocabulary is None else torch.tensor(sorted({0, VOCABULARY - 2, VOCABULARY - 1, *vocabulary}))
+        kept = (
+            torch.arange(VOCABULARY)
+            if vocabulary is None
+            else torch.tensor(sorted({0, VOCABULARY - 2, VOCABULARY - 1, *vocabulary}))
+        )
         row = torch.zeros(VOCABULARY, dtype=torch.long)
-        row[kept] = torch.arange(len(kept))  # keeps the order: end of text stays the highest, which is how open_clip finds it
+        row[kept] = torch.arange(
+            len(kept)
+        )  # keeps the order: end of text stays the highest, which is how open_clip finds it
         self.compact = vocabulary is not None
         self.register_buffer("vocabulary", kept if self.compact else None)
         self.register_buffer("row", row if self.compact else None, persistent=False)
-        self.transformer = TextTransformer(context, len(kept), width, heads, depth, output_dim=embed)
+        self.transformer = TextTransformer(
+            context, len(kept), width, heads, depth, output_dim=embed
+        )
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Text embeddings (B, E), not normalised, from the tokenizer's ids.
@@ -46,7 +62,10 @@ class TextTower(nn.Module):
         tower, end = self.transformer, tokens_BT.argmax(dim=1)
         length = int(end.max()) + 1
         tokens = tokens_BT[:, :length]
-        x = tower.token_embedding(self.row[tokens] if self.compact else tokens) + tower.positional_embedding[:length]
+        x = (
+            tower.token_embedding(self.row[tokens] if self.compact else tokens)
+            + tower.positional_embedding[:length]
+        )
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         return tower.ln_final(x[torch.arange(len(x), device=x.device), end]) @ tower.text_projection
 
@@ -65,7 +84,10 @@ class TextTower(nn.Module):
     def encode(self, texts: Sequence[str], batch: int = 256) -> Tensor:
         """Embeddings (n, E) of any number of texts, not normalised, on the tower's device."""
         device = self.transformer.text_projection.device
-        parts = [self(self.tokenize(texts[i : i + batch]).to(device)) for i in range(0, len(texts), batch)]
+        parts = [
+            self(self.tokenize(texts[i : i + batch]).to(device))
+            for i in range(0, len(texts), batch)
+        ]
         return torch.cat(parts)
 
 
@@ -97,13 +119,17 @@ class Pair(NamedTuple):
 
 def pack(projection: Tensor, text: TextTower) -> tuple[dict[str, Tensor], dict]:
     """What a checkpoint holds of a CLIP besides its backbone: tensors, and facts for the json."""
-    return {"projection": projection, **{f"text.{k}": v for k, v in text.state_dict().items()}}, {"text": text.config}
+    return {"projection": projection, **{f"text.{k}": v for k, v in text.state_dict().items()}}, {
+        "text": text.config
+    }
 
 
 def unpack(tensors: dict[str, Tensor], facts: dict) -> tuple[Tensor, TextTower]:
     """The inverse of `pack`: projection (D, E) and text tower, in evaluation mode. Raises ValueError if there is no text tower."""
     if "text" not in facts:
-        raise ValueError(f"checkpoint = {facts.get('id', '?')}: it has no text tower; allowed are backbones trained by openclip")
+        raise ValueError(
+            f"checkpoint = {facts.get('id', '?')}: it has no text tower; allowed are backbones trained by openclip"
+        )
     state = {k.removeprefix("text."): v for k, v in tensors.items() if k.startswith("text.")}
     kept = state.get("vocabulary")
     text = TextTower(**facts["text"], vocabulary=None if kept is None else kept.tolist())

@@ -8,7 +8,9 @@ from registers.bank import TokenBank
 from registers.outliers import Cutoff, find_cutoff, high_norm_tail
 
 NORMAL, OUTLIER, TAIL = "normal", "outlier", "high-norm tail (2 %)"
-TAIL_SHARE = 0.02  # near the share of outliers that the paper states for ViT-g, 2.37 % (section 2.1)
+TAIL_SHARE = (
+    0.02  # near the share of outliers that the paper states for ViT-g, 2.37 % (section 2.1)
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ def patch_kinds(norms: np.ndarray, cutoff: Cutoff, tail: Cutoff) -> list[Kind]:
 def bank_kinds(bank: TokenBank, fixed: float | None = None) -> list[Kind]:
     """Kinds of the sample's patches, masks (sample, P); the cut-off comes from all images of the bank. fixed: one chosen by hand."""
     norms = np.asarray(bank.split_norms(bank.layers).patches)
-    return patch_kinds(norms[: bank.sample], find_cutoff(norms, fixed), high_norm_tail(norms, TAIL_SHARE))
+    return patch_kinds(
+        norms[: bank.sample], find_cutoff(norms, fixed), high_norm_tail(norms, TAIL_SHARE)
+    )
 
 
 def standardised(tokens: np.ndarray) -> np.ndarray:
@@ -54,6 +58,8 @@ def standardised(tokens: np.ndarray) -> np.ndarray:
 def halves(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Training and test images of a bank: a seeded half each. The backbone has seen neither (the bank holds its val split)."""
     if images < 2:
-        raise ValueError(f"bank.sample = {images}: a probe needs at least 2 images, for training and for testing")
+        raise ValueError(
+            f"bank.sample = {images}: a probe needs at least 2 images, for training and for testing"
+        )
     order = np.random.default_rng(seed).permutation(images)
     return order[: images // 2], order[images // 2 :]

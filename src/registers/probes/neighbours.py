@@ -24,7 +24,9 @@ def similarity(embeddings_BPD: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     x = _unit(embeddings_BPD).reshape(batch, h, w, width).transpose(1, 2, 0, 3)  # (h, w, B, D)
     total, count = np.zeros((h, w, batch)), np.zeros((h, w, 1))
     for axis in (0, 1):  # each pair of neighbours, down and across, counts for both
-        patch, sums, counts = (np.moveaxis(values, axis, 0) for values in (x, total, count))  # views
+        patch, sums, counts = (
+            np.moveaxis(values, axis, 0) for values in (x, total, count)
+        )  # views
         cosine = (patch[1:] * patch[:-1]).sum(-1)
         for side in (slice(1, None), slice(None, -1)):
             sums[side] += cosine
@@ -32,7 +34,9 @@ def similarity(embeddings_BPD: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return (total / count).reshape(patches, batch).T
 
 
-def densities(embeddings_BPD: np.ndarray, grid: tuple[int, int], kinds: list[Kind], *, backbone: str) -> list[Measurement]:
+def densities(
+    embeddings_BPD: np.ndarray, grid: tuple[int, int], kinds: list[Kind], *, backbone: str
+) -> list[Measurement]:
     """Densities of `similarity` by kind of token, and their means. kinds: masks (B, P).
 
     Rows: "density" at x = bin centre (integrates to 1; 40 bins over -1 to 1) and "mean", with interval by bootstrap over images;
@@ -42,7 +46,9 @@ def densities(embeddings_BPD: np.ndarray, grid: tuple[int, int], kinds: list[Kin
     values = similarity(embeddings_BPD, grid)
     unit = _unit(embeddings_BPD).reshape(-1, embeddings_BPD.shape[-1])
     count, sum_of_all = len(unit), unit.sum(0, dtype=np.float64)
-    chance = float((sum_of_all @ sum_of_all - count) / (count * (count - 1)))  # all ordered pairs but a patch with itself
+    chance = float(
+        (sum_of_all @ sum_of_all - count) / (count * (count - 1))
+    )  # all ordered pairs but a patch with itself
     rows = []
     everything = np.arange(len(values))
     for kind in kinds:
@@ -53,14 +59,27 @@ def densities(embeddings_BPD: np.ndarray, grid: tuple[int, int], kinds: list[Kin
         density, _ = np.histogram(inside, BINS, density=True)
         for centre, height in zip((BINS[1:] + BINS[:-1]) / 2, density):
             rows.append(
-                Measurement(QUESTION, "density", backbone, float(height), token=kind.name, x=round(float(centre), 6), n=len(inside))
+                Measurement(
+                    QUESTION,
+                    "density",
+                    backbone,
+                    float(height),
+                    token=kind.name,
+                    x=round(float(centre), 6),
+                    n=len(inside),
+                )
             )
     return rows
 
 
 def neighbours(bank: TokenBank, *, fixed: float | None = None) -> list[Measurement]:
     """`densities` of a bank's sample, tokens told apart by their output norm. fixed: a cut-off chosen by hand."""
-    return densities(np.asarray(bank.embeddings, dtype=np.float32), bank.grid, bank_kinds(bank, fixed), backbone=bank.name)
+    return densities(
+        np.asarray(bank.embeddings, dtype=np.float32),
+        bank.grid,
+        bank_kinds(bank, fixed),
+        backbone=bank.name,
+    )
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from registers.probes.kinds import Kind, bank_kinds, halves, standardised
 from registers.probes.solvers import bootstrap, logistic_path
 
 QUESTION = "position"
-STRENGTHS = 10.0 ** np.linspace(-4, 2, 7)  # C; the paper states no training settings. Tokens are many, so the ends do not matter
+STRENGTHS = 10.0 ** np.linspace(
+    -4, 2, 7
+)  # C; the paper states no training settings. Tokens are many, so the ends do not matter
 HELD_OUT = 0.1  # share of training images on which C is chosen
 
 
@@ -53,7 +55,10 @@ def locate(
 
     rows = []
     for kind in kinds:
-        for metric, values, chance in (("top1", right, 1 / count), ("distance", distance, float(apart.mean()))):
+        for metric, values, chance in (
+            ("top1", right, 1 / count),
+            ("distance", distance, float(apart.mean())),
+        ):
             rows.append(score(QUESTION, metric, values, kind, test, backbone, chance))
     return rows
 
@@ -64,7 +69,15 @@ def hold_out(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (train[:count], train[count:]) if len(train) > 1 else (train, train)
 
 
-def score(question: str, metric: str, values_TP: np.ndarray, kind: Kind, test: np.ndarray, backbone: str, chance) -> Measurement:
+def score(
+    question: str,
+    metric: str,
+    values_TP: np.ndarray,
+    kind: Kind,
+    test: np.ndarray,
+    backbone: str,
+    chance,
+) -> Measurement:
     """One row: mean of values over the tokens of a kind, with its interval over images. values_TP: (test images, P).
 
     chance: a number, or values (test images, P) of guessing, averaged over the same tokens.
@@ -72,14 +85,31 @@ def score(question: str, metric: str, values_TP: np.ndarray, kind: Kind, test: n
     common = dict(question=question, metric=metric, backbone=backbone, token=kind.name)
     mask = None if kind.mask is None else kind.mask[test]
     if mask is None or not mask.any():
-        return Measurement(**common, value=None, note=kind.note if mask is None else "no such token in the test images")
+        return Measurement(
+            **common,
+            value=None,
+            note=kind.note if mask is None else "no such token in the test images",
+        )
     value, low, high = bootstrap((values_TP * mask).sum(1), mask.sum(1))
     guess = float(chance[mask].mean()) if isinstance(chance, np.ndarray) else chance
-    note = "; ".join(part for part in (kind.note, f"{mask.any(1).sum()} of {len(mask)} images") if part)
-    return Measurement(**common, value=value, low=low, high=high, n=int(mask.sum()), chance=guess, note=note)
+    note = "; ".join(
+        part for part in (kind.note, f"{mask.any(1).sum()} of {len(mask)} images") if part
+    )
+    return Measurement(
+        **common, value=value, low=low, high=high, n=int(mask.sum()), chance=guess, note=note
+    )
 
 
-def position(bank: TokenBank, *, fixed: float | None = None, strengths: np.ndarray = STRENGTHS, seed: int = 0) -> list[Measurement]:
+def position(
+    bank: TokenBank, *, fixed: float | None = None, strengths: np.ndarray = STRENGTHS, seed: int = 0
+) -> list[Measurement]:
     """`locate` on a bank's sample; tokens after the final norm (`standardised`). fixed: a cut-off chosen by hand."""
     patches = standardised(split_tokens(bank.outputs, bank.registers).patches)
-    return locate(patches, bank.grid, bank_kinds(bank, fixed), backbone=bank.name, strengths=strengths, seed=seed)
+    return locate(
+        patches,
+        bank.grid,
+        bank_kinds(bank, fixed),
+        backbone=bank.name,
+        strengths=strengths,
+        seed=seed,
+    )

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from registers.bank import TokenBank
-from registers.data.augment import evaluation
 from registers.data.sample import Dataset
+from registers.data.transforms import evaluation
 from registers.measurements import Measurement
 from registers.models.sequence import split_tokens
 from registers.probes.kinds import Kind, bank_kinds, halves, standardised
@@ -27,7 +27,9 @@ def patchify(images_B3HW: Tensor, patch: int) -> Tensor:
 
 def unpatchify(patches_BPK: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     """The images of `patchify`, (B, 3, H, W). grid: patches down and across."""
-    return F.fold(patches_BPK.transpose(1, 2), (grid[0] * patch, grid[1] * patch), patch, stride=patch)
+    return F.fold(
+        patches_BPK.transpose(1, 2), (grid[0] * patch, grid[1] * patch), patch, stride=patch
+    )
 
 
 def pixels(bank: TokenBank, dataset: Dataset) -> np.ndarray:
@@ -36,9 +38,15 @@ def pixels(bank: TokenBank, dataset: Dataset) -> np.ndarray:
     dataset: the one the bank was written from; a ValueError says when it is not.
     """
     if dataset.fingerprint != bank.index["fingerprint"]:
-        raise ValueError(f"dataset {dataset.fingerprint:.12}: the bank was written from {bank.index['fingerprint']:.12}")
-    look = evaluation(bank.index["size"], normalization=tuple(tuple(part) for part in bank.index["normalization"]))
-    parts = [patchify(look(dataset[i].image)[None], bank.index["patch"]) for i in range(bank.sample)]
+        raise ValueError(
+            f"dataset {dataset.fingerprint:.12}: the bank was written from {bank.index['fingerprint']:.12}"
+        )
+    look = evaluation(
+        bank.index["size"], normalization=tuple(tuple(part) for part in bank.index["normalization"])
+    )
+    parts = [
+        patchify(look(dataset[i].image)[None], bank.index["patch"]) for i in range(bank.sample)
+    ]
     return torch.cat(parts).numpy()
 
 
@@ -61,7 +69,9 @@ def reconstruct(
     tokens. Intervals by bootstrap over images. None where the kind does not exist.
     """
     if patches_BPD.shape[:2] != pixels_BPK.shape[:2]:
-        raise ValueError(f"pixels of {pixels_BPK.shape[:2]} images and patches: allowed are those of the tokens, {patches_BPD.shape[:2]}")
+        raise ValueError(
+            f"pixels of {pixels_BPK.shape[:2]} images and patches: allowed are those of the tokens, {patches_BPD.shape[:2]}"
+        )
     train, test = halves(len(patches_BPD), seed)
     held, kept = hold_out(train)
 
@@ -77,7 +87,13 @@ def reconstruct(
 
 
 def reconstruction(
-    bank: TokenBank, pixels_BPK: np.ndarray, *, fixed: float | None = None, strengths=STRENGTHS, seed: int = 0, final_norm: bool = True
+    bank: TokenBank,
+    pixels_BPK: np.ndarray,
+    *,
+    fixed: float | None = None,
+    strengths=STRENGTHS,
+    seed: int = 0,
+    final_norm: bool = True,
 ) -> list[Measurement]:
     """`reconstruct` on a bank's sample; pixels_BPK from `pixels(bank, dataset)`.
 
@@ -85,4 +101,11 @@ def reconstruction(
     """
     patches = split_tokens(bank.outputs, bank.registers).patches
     patches = standardised(patches) if final_norm else np.asarray(patches, dtype=np.float32)
-    return reconstruct(patches, pixels_BPK, bank_kinds(bank, fixed), backbone=bank.name, strengths=strengths, seed=seed)
+    return reconstruct(
+        patches,
+        pixels_BPK,
+        bank_kinds(bank, fixed),
+        backbone=bank.name,
+        strengths=strengths,
+        seed=seed,
+    )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STRENGTHS = 10.0 ** np.linspace(-6, 5, 45)  # dinov2/eval/log_regression.py: C = 10^linspace(-6, 5, 45)
+STRENGTHS = 10.0 ** np.linspace(
+    -6, 5, 45
+)  # dinov2/eval/log_regression.py: C = 10^linspace(-6, 5, 45)
 HELD_OUT = 0.1  # share of the training data on which C is chosen (same file, seeded)
 DRAWS = 2000  # bootstrap samples
 
@@ -29,9 +31,13 @@ def reduce(x: np.ndarray) -> Basis:
     """
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2 or not x.size:
-        raise ValueError(f"features of shape {x.shape}: allowed is a non-empty matrix, rows by channels")
+        raise ValueError(
+            f"features of shape {x.shape}: allowed is a non-empty matrix, rows by channels"
+        )
     if not np.isfinite(x).all():
-        raise ValueError(f"features: {int((~np.isfinite(x)).sum())} of {x.size} are NaN or infinite; allowed are finite numbers")
+        raise ValueError(
+            f"features: {int((~np.isfinite(x)).sum())} of {x.size} are NaN or infinite; allowed are finite numbers"
+        )
     mean = x.mean(0)
     u, s, vt = np.linalg.svd(x - mean, full_matrices=False)
     kept = s > 1e-10 * max(s[0], np.abs(mean).max() * np.sqrt(len(x)))
@@ -57,7 +63,12 @@ class Logistic:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(S, n) labels of x (n, D)."""
         x = np.asarray(x, dtype=np.float64)
-        return np.stack([self.classes[(x @ w.T + b).argmax(1)] for w, b in zip(self.coefficients, self.intercepts)])
+        return np.stack(
+            [
+                self.classes[(x @ w.T + b).argmax(1)]
+                for w, b in zip(self.coefficients, self.intercepts)
+            ]
+        )
 
 
 def logistic_path(
@@ -110,16 +121,26 @@ class _Softmax:
 
     def __init__(self, basis: Basis, target: np.ndarray, classes: int, factor: float) -> None:
         n = len(target)
-        self.x = np.hstack([np.sqrt(n) * basis.u, np.ones((n, 1))])  # (n, r + 1): unit variance, and the intercept
+        self.x = np.hstack(
+            [np.sqrt(n) * basis.u, np.ones((n, 1))]
+        )  # (n, r + 1): unit variance, and the intercept
         self.xt = np.ascontiguousarray(self.x.T)
         self.cells = np.arange(n) * classes + target
-        self.scales = factor * np.append(1 / basis.s**2, 0.0)[:, None]  # penalty of each direction, times 1 / C
+        self.scales = (
+            factor * np.append(1 / basis.s**2, 0.0)[:, None]
+        )  # penalty of each direction, times 1 / C
         prior = np.log(np.bincount(target, minlength=classes) / n)
         self.prior = np.zeros((self.x.shape[1], classes)), np.tile(prior, (n, 1))
         self.prior[0][-1] = prior
-        self.found: list[tuple[float, np.ndarray, np.ndarray]] = []  # (log C, solution, logits) of the last three strengths
-        self.pairs: list[tuple[np.ndarray, np.ndarray]] = []  # (step, change of the data part's gradient)
-        self.curvature = (1 - 1 / classes) / classes  # of the softmax where all classes are equally likely
+        self.found: list[
+            tuple[float, np.ndarray, np.ndarray]
+        ] = []  # (log C, solution, logits) of the last three strengths
+        self.pairs: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # (step, change of the data part's gradient)
+        self.curvature = (
+            1 - 1 / classes
+        ) / classes  # of the softmax where all classes are equally likely
 
     def softmax(self, logits: np.ndarray) -> tuple[np.ndarray, float]:
         """Probabilities (n, C) and mean cross entropy."""
@@ -141,8 +162,12 @@ class _Softmax:
         starts = []
         for count in range(1, len(self.found) + 1):
             points, at = self.found[-count:], np.log(c)
-            weights = [np.prod([(at - b[0]) / (a[0] - b[0]) for b in points if b is not a]) for a in points]  # Lagrange
-            starts.append(tuple(sum(w * point[part] for w, point in zip(weights, points)) for part in (1, 2)))
+            weights = [
+                np.prod([(at - b[0]) / (a[0] - b[0]) for b in points if b is not a]) for a in points
+            ]  # Lagrange
+            starts.append(
+                tuple(sum(w * point[part] for w, point in zip(weights, points)) for part in (1, 2))
+            )
         best = None
         for v, logits in starts or [self.prior]:
             p, entropy = self.softmax(logits)
@@ -151,7 +176,9 @@ class _Softmax:
                 best = (v, logits, p, value)
         return best
 
-    def solve(self, c: float, tolerance: float, iterations: int, memory: int = 12) -> tuple[np.ndarray, int]:
+    def solve(
+        self, c: float, tolerance: float, iterations: int, memory: int = 12
+    ) -> tuple[np.ndarray, int]:
         penalty = self.scales / c
         v, logits, p, value = self.start(c, penalty)
         pairs = [self._pair(s, y, penalty) for s, y in self.pairs]
@@ -179,7 +206,10 @@ class _Softmax:
             curvature = np.vdot(s, y)
             if curvature > 0:
                 self.curvature = float(np.vdot(y, y) / curvature)
-                self.pairs, pairs = [*self.pairs, (s, y)][-memory:], [*pairs, self._pair(s, y, penalty)][-memory:]
+                self.pairs, pairs = (
+                    [*self.pairs, (s, y)][-memory:],
+                    [*pairs, self._pair(s, y, penalty)][-memory:],
+                )
         self.found = [*self.found, (np.log(c), v, logits)][-3:]
         return v, done
 
@@ -201,7 +231,12 @@ class _Softmax:
 
 
 def logistic_best(
-    x: np.ndarray, y: np.ndarray, strengths: np.ndarray = STRENGTHS, *, seed: int = 0, basis: Basis | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    strengths: np.ndarray = STRENGTHS,
+    *,
+    seed: int = 0,
+    basis: Basis | None = None,
 ) -> Logistic:
     """The logistic regression of DINOv2's evaluation: C chosen on a seeded 10 % of the training data, then fitted on all of it.
 
@@ -215,7 +250,9 @@ def logistic_best(
     out, kept = order[:held], order[held:]
     strengths = np.sort(np.asarray(strengths, dtype=np.float64))
     if len(strengths) > 1 and len(np.unique(y[kept])) > 1:
-        right = (logistic_path(x[kept], y[kept], strengths, tolerance=1e-6).predict(x[out]) == y[out]).sum(1)
+        right = (
+            logistic_path(x[kept], y[kept], strengths, tolerance=1e-6).predict(x[out]) == y[out]
+        ).sum(1)
         strengths = strengths[[right.argmax()]]
     return logistic_path(x, y, strengths[:1], basis=basis)
 
@@ -272,7 +309,9 @@ def ridge(x: np.ndarray, y: np.ndarray, strengths: np.ndarray, basis: Basis | No
         raise ValueError(f"strengths = {strengths.tolist()}: allowed are numbers >= 0")
     y = np.asarray(y, dtype=np.float64)
     if y.ndim != 2 or len(x) != len(y):
-        raise ValueError(f"features {np.shape(x)} and targets {y.shape}: allowed are two matrices with as many rows")
+        raise ValueError(
+            f"features {np.shape(x)} and targets {y.shape}: allowed are two matrices with as many rows"
+        )
     basis = reduce(x) if basis is None else basis
     mean = y.mean(0)
     return Ridge(basis, strengths, basis.u.T @ (y - mean), mean)
@@ -281,7 +320,9 @@ def ridge(x: np.ndarray, y: np.ndarray, strengths: np.ndarray, basis: Basis | No
 # --- intervals and chance -----------------------------------------------------------------------------------------------
 
 
-def bootstrap(totals, counts=None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap(
+    totals, counts=None, *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean and its percentile interval, images being the units: (value, low, high).
 
     totals (B,): sum over each image's tokens. counts (B,): how many tokens, default 1. The statistic is sum / count over the
@@ -294,7 +335,9 @@ def bootstrap(totals, counts=None, *, level: float = 0.95, draws: int = DRAWS, s
         raise ValueError("bootstrap of 0 images: allowed are at least 1")
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=draws)
-    low, high = np.quantile((weights @ totals) / (weights @ counts), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(
+        (weights @ totals) / (weights @ counts), [(1 - level) / 2, (1 + level) / 2]
+    )
     return float(totals.sum() / counts.sum()), float(low), float(high)
 
 

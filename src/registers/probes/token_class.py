@@ -43,7 +43,9 @@ def classify(
         rows += _rows(name, [x], np.ones(len(x), dtype=bool), labels, "", backbone, strengths, seed)
     for kind in kinds:
         if kind.mask is None:
-            rows += [_row("top1", None, data, kind.name, backbone, note=kind.note) for data in labels]
+            rows += [
+                _row("top1", None, data, kind.name, backbone, note=kind.note) for data in labels
+            ]
             rows.append(_row("top1_mean", None, "", kind.name, backbone, note=kind.note))
             continue
         has = kind.mask.any(1)
@@ -76,26 +78,50 @@ def token_class(
     Tokens are taken after the final norm (`standardised`). fixed: a cut-off chosen by hand. only: these label sets (none: all);
     a ValueError names one that the data does not have.
     """
-    labels = {name: values[: bank.sample] for name, values in bank.attributes.items()} or {"label": bank.labels[: bank.sample]}
+    labels = {name: values[: bank.sample] for name, values in bank.attributes.items()} or {
+        "label": bank.labels[: bank.sample]
+    }
     for name in only:
         if name not in labels:
             raise ValueError(f'probes.labels = "{name}": allowed are {", ".join(labels)}')
     labels = {name: labels[name] for name in only} or labels
     tokens = standardised(bank.outputs)
     kinds = bank_kinds(bank, fixed)
-    return classify(tokens, bank.registers, kinds, labels, backbone=bank.name, draws=draws, strengths=strengths, seed=seed)
+    return classify(
+        tokens,
+        bank.registers,
+        kinds,
+        labels,
+        backbone=bank.name,
+        draws=draws,
+        strengths=strengths,
+        seed=seed,
+    )
 
 
 def _rows(token, drawn, has, labels, note, backbone, strengths, seed) -> list[Measurement]:
     """All rows of one kind of token. drawn: one (B, D) per draw; has: (B,) images that take part."""
     rows, bases = [], {}
-    total, count, guess = np.zeros(len(has)), np.zeros(len(has)), 0.0  # over the label sets, by image
+    total, count, guess = (
+        np.zeros(len(has)),
+        np.zeros(len(has)),
+        0.0,
+    )  # over the label sets, by image
     for data, y in labels.items():
         y = np.asarray(y)
         train, test = (part[has[part] & (y[part] >= 0)] for part in halves(len(y), seed))
         if len(np.unique(y[train])) < 2 or not len(test):
             reason = f"{len(train)} training images of {len(np.unique(y[train]))} classes and {len(test)} test images are too few"
-            rows.append(_row("top1", None, data, token, backbone, note="; ".join(p for p in (note, reason) if p)))
+            rows.append(
+                _row(
+                    "top1",
+                    None,
+                    data,
+                    token,
+                    backbone,
+                    note="; ".join(p for p in (note, reason) if p),
+                )
+            )
             continue
         right = []  # (draws, test images)
         for number, x in enumerate(drawn):
@@ -107,16 +133,37 @@ def _rows(token, drawn, has, labels, note, backbone, strengths, seed) -> list[Me
         right = np.array(right)
         value, low, high = bootstrap(right.mean(0))
         shared = dict(data=data, token=token, backbone=backbone, note=note, n=len(test))
-        rows.append(_row("top1", value, **shared, low=low, high=high, chance=majority(y[train], y[test])))
-        total[test], count[test], guess = total[test] + right.mean(0), count[test] + 1, guess + len(test) * rows[-1].chance
+        rows.append(
+            _row("top1", value, **shared, low=low, high=high, chance=majority(y[train], y[test]))
+        )
+        total[test], count[test], guess = (
+            total[test] + right.mean(0),
+            count[test] + 1,
+            guess + len(test) * rows[-1].chance,
+        )
         if len(drawn) > 1:
             rows.append(_row("top1_std", float(right.mean(1).std(ddof=1)), **shared))
     if not count.any():
-        return [*rows, _row("top1_mean", None, "", token, backbone, note="; ".join(p for p in (note, "no label set could be fitted") if p))]
+        return [
+            *rows,
+            _row(
+                "top1_mean",
+                None,
+                "",
+                token,
+                backbone,
+                note="; ".join(p for p in (note, "no label set could be fitted") if p),
+            ),
+        ]
     value, low, high = bootstrap(total, count)
     sizes = dict(n=int((count > 0).sum()), chance=guess / count.sum())
-    return [*rows, _row("top1_mean", value, "", token, backbone, low=low, high=high, note=note, **sizes)]
+    return [
+        *rows,
+        _row("top1_mean", value, "", token, backbone, low=low, high=high, note=note, **sizes),
+    ]
 
 
-def _row(metric: str, value: float | None, data: str, token: str, backbone: str, **more) -> Measurement:
+def _row(
+    metric: str, value: float | None, data: str, token: str, backbone: str, **more
+) -> Measurement:
     return Measurement(QUESTION, metric, backbone, value, data=data, token=token, **more)

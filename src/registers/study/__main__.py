@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from registers import tracking
-from registers.regime import Study, study
-from registers.schema import ConfigError, read_yaml
+from registers.settings.errors import ConfigError
+from registers.settings.load import read_yaml
+from registers.study.regime import Study, study
 
 ROOT = Path("results/emergence")
 SCALE = Path(__file__).resolve().parents[3] / "workflow" / "scales" / "emergence.yaml"
@@ -16,7 +17,9 @@ SCALE = Path(__file__).resolve().parents[3] / "workflow" / "scales" / "emergence
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m registers.study", description=__doc__)
-    parser.add_argument("--scale", default=SCALE, help="the sweep (default: workflow/scales/emergence.yaml)")
+    parser.add_argument(
+        "--scale", default=SCALE, help="the sweep (default: workflow/scales/emergence.yaml)"
+    )
     parser.add_argument("--mlflow-uri", default="sqlite:///mlflow.db")
     verbs = parser.add_subparsers(required=True, metavar="verb")
     one = verbs.add_parser("run", help="train and examine one run, e.g. base-r0-s0")
@@ -24,8 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--threads", type=int, default=1)
     one.set_defaults(verb=run)
     listed = verbs.add_parser("list", help="names of all runs of the sweep")
-    listed.set_defaults(verb=lambda found, options: print("\n".join(f"{v}-r{r}-s{s}" for v, r, s in found.runs())))
-    anew = verbs.add_parser("examine", help="examine finished runs once more, after a change of the probes")
+    listed.set_defaults(
+        verb=lambda found, options: print("\n".join(f"{v}-r{r}-s{s}" for v, r, s in found.runs()))
+    )
+    anew = verbs.add_parser(
+        "examine", help="examine finished runs once more, after a change of the probes"
+    )
     anew.add_argument("names", nargs="+")
     anew.set_defaults(verb=examine)
     told = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
@@ -58,15 +65,25 @@ def run(found: Study, options: argparse.Namespace) -> None:
     variant, registers, seed = parse(options.name)
     torch.set_num_threads(options.threads)
     regime, out = found.regime(variant), ROOT / "runs" / options.name
-    tags = dict(variant=variant, registers=registers, seed=seed, hypothesis=found.variants[variant].hypothesis)
+    tags = dict(
+        variant=variant,
+        registers=registers,
+        seed=seed,
+        hypothesis=found.variants[variant].hypothesis,
+    )
     resume = (out / "unfinished" / "state.pt").is_file()
     params = {"registers": registers, "seed": seed, **regime.__dict__}
     with tracking.run(ROOT, "study", options.name, tags, params, resume=resume) as record:
-        result = train(found, variant, registers, seed, out, torch.device(choose_device("auto")), record)
+        result = train(
+            found, variant, registers, seed, out, torch.device(choose_device("auto")), record
+        )
         record.artifact(out / "run.json")
         record.artifact(out / "history.csv")
     tracking.deliver(ROOT.parent, options.mlflow_uri, wait=30)
-    print(json.dumps({k: result.get(k) for k in ("status", "seconds", "conditions")}), result.get("notes", {}).get("second_mode", ""))
+    print(
+        json.dumps({k: result.get(k) for k in ("status", "seconds", "conditions")}),
+        result.get("notes", {}).get("second_mode", ""),
+    )
 
 
 def examine(found: Study, options: argparse.Namespace) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.data.scenes import CODEBOOK, Scenes
 from registers.models.backbone import Architecture, build
 from registers.models.sequence import Tokens, split_tokens
-from registers.regime import Regime
+from registers.study.regime import Regime
+from registers.study.scenes import CODEBOOK, Scenes
 
 
 class Seen(NamedTuple):
@@ -27,14 +27,28 @@ class Net(nn.Module):
     def __init__(self, regime: Regime, registers: int) -> None:
         super().__init__()
         self.regime, self.registers = regime, registers
-        sizes = dict(width=regime.width, depth=regime.depth, heads=regime.heads, patch=regime.patch, image=regime.grid * regime.patch)
-        self.backbone = build(Architecture(**sizes, registers=registers, ffn=regime.ffn, layer_scale=regime.layer_scale or None))
+        sizes = dict(
+            width=regime.width,
+            depth=regime.depth,
+            heads=regime.heads,
+            patch=regime.patch,
+            image=regime.grid * regime.patch,
+        )
+        self.backbone = build(
+            Architecture(
+                **sizes, registers=registers, ffn=regime.ffn, layer_scale=regime.layer_scale or None
+            )
+        )
         self.label = nn.Linear(regime.width, regime.classes)
         self.kind = nn.Linear(regime.width, regime.kinds + 1) if regime.masked else None
-        self.content = nn.Linear(regime.width, regime.kinds + CODEBOOK) if regime.local_loss else None
+        self.content = (
+            nn.Linear(regime.width, regime.kinds + CODEBOOK) if regime.local_loss else None
+        )
         self.texture = nn.Linear(regime.width, CODEBOOK) if regime.texture_loss else None
         self.mask_token = nn.Parameter(torch.zeros(regime.width)) if regime.masked else None
-        self.query = nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
+        self.query = (
+            nn.Parameter(torch.randn(regime.width) * 0.02) if regime.summary == "query" else None
+        )
         if regime.gain != 1:
             for parameter in self.backbone.vit.blocks.parameters():
                 if parameter.ndim == 2:
@@ -43,17 +57,27 @@ class Net(nn.Module):
             for name, parameter in self.backbone.vit.blocks.named_parameters():
                 if name.endswith("bias"):
                     nn.init.zeros_(parameter).requires_grad_(False)
-        self.enters = {"cls": 0, "late": regime.depth - 1}.get(regime.summary)  # block that [CLS] enters; None: never
+        self.enters = {"cls": 0, "late": regime.depth - 1}.get(
+            regime.summary
+        )  # block that [CLS] enters; None: never
 
     def split(self, x_BND: Tensor, layer: int) -> Tokens:
         """Tokens after block `layer` (0 .. L - 1)."""
-        return split_tokens(x_BND, self.registers, cls=self.enters is not None and layer >= self.enters)
+        return split_tokens(
+            x_BND, self.registers, cls=self.enters is not None and layer >= self.enters
+        )
 
-    def forward(self, images_B3HW: Tensor, mask_BP: Tensor | None = None, hidden_BP: Tensor | None = None) -> Seen:
+    def forward(
+        self, images_B3HW: Tensor, mask_BP: Tensor | None = None, hidden_BP: Tensor | None = None
+    ) -> Seen:
         """hidden: patches that no token may look at from the second block on (an ablation); they go on as queries."""
         vit = self.backbone.vit
         patches = vit.patch_embed(images_B3HW).flatten(1, 2)
-        x = patches if mask_BP is None else torch.where(mask_BP[..., None], self.mask_token, patches)
+        x = (
+            patches
+            if mask_BP is None
+            else torch.where(mask_BP[..., None], self.mask_token, patches)
+        )
         parts = [x + vit.pos_embed]
         if self.registers:
             parts.insert(0, vit.reg_token.expand(len(x), -1, -1))
@@ -61,7 +85,12 @@ class Net(nn.Module):
         for number, block in enumerate(vit.blocks):
             if number == self.enters:
                 x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], 1)
-            x = block(x, attn_mask=None if hidden_BP is None or not number else self._looks(hidden_BP, x.shape[1]))
+            x = block(
+                x,
+                attn_mask=None
+                if hidden_BP is None or not number
+                else self._looks(hidden_BP, x.shape[1]),
+            )
             layers.append(x)
         return Seen(patches, layers, self.split(vit.norm(x), len(layers) - 1))
 
@@ -82,14 +111,18 @@ class Net(nn.Module):
             case _:
                 return last.cls
 
-    def losses(self, scenes: Scenes, mask_BP: Tensor | None, hidden_BP: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(
+        self, scenes: Scenes, mask_BP: Tensor | None, hidden_BP: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and metrics of the batch: "accuracy" of the label, "masked" accuracy of hidden objects."""
         regime, last = self.regime, self(scenes.images, mask_BP, hidden_BP).last
         summary = self.summary(last)
         logits = self.label(summary)
         if regime.task == "presence":
             image = F.binary_cross_entropy_with_logits(logits, scenes.present) * 10
-            right = (((logits > 0) == (scenes.present > 0)) * scenes.present).sum() / scenes.present.sum()  # recall
+            right = (
+                ((logits > 0) == (scenes.present > 0)) * scenes.present
+            ).sum() / scenes.present.sum()  # recall
         else:
             image = F.cross_entropy(logits, scenes.label)
             right = (logits.argmax(1) == scenes.label).float().mean()
@@ -122,4 +155,6 @@ def local_targets(scenes: Scenes, regime: Regime) -> tuple[Tensor, Tensor]:
     triggered = (own >= regime.kinds) & (own < regime.kinds + regime.triggers)
     grid = own.view(-1, regime.grid, regime.grid)
     left = grid.roll(1, dims=2).view_as(own)  # of the first in a row: the last
-    return torch.where(triggered, left if regime.asks == "left" else scenes.label[:, None], own), triggered
+    return torch.where(
+        triggered, left if regime.asks == "left" else scenes.label[:, None], own
+    ), triggered

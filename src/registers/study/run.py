@@ -14,20 +14,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from registers import tracking
-from registers.data.scenes import Scenes, draw
 from registers.models import checkpoint
 from registers.outliers import statistics
-from registers.regime import Regime, Study
-from registers.schema import typed
+from registers.settings.schema import typed
 from registers.study.examine import examine
 from registers.study.net import Net
+from registers.study.regime import Regime, Study
+from registers.study.scenes import Scenes, draw
 from registers.tokens import attention
 
 PROBE = 256  # scenes on which norms are watched while training
 VALIDATION = 10**9  # seeds of scenes that no training sees begin here
 
 
-def run(study: Study, variant: str, registers: int, seed: int, out: Path, device: torch.device, record: tracking.Run) -> dict:
+def run(
+    study: Study,
+    variant: str,
+    registers: int,
+    seed: int,
+    out: Path,
+    device: torch.device,
+    record: tracking.Run,
+) -> dict:
     """Train, examine, and write out/net.pt, out/run.json, out/history.csv and out/maps.npz. Returns what run.json says.
 
     A run whose loss is no number ends there and is written down as "diverged": a failure is a result of the study. A file `stop` in
@@ -47,11 +55,24 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
         first, history, seconds = saved["step"], saved["history"], saved["seconds"]
 
     def save(step: int) -> None:
-        state = dict(facts=json.dumps(facts), step=step, history=history, seconds=seconds + time.monotonic() - began)
-        checkpoint.save_state(state_file, {**state, "net": net.state_dict(), "optimizer": optimizer.state_dict()})
+        state = dict(
+            facts=json.dumps(facts),
+            step=step,
+            history=history,
+            seconds=seconds + time.monotonic() - began,
+        )
+        checkpoint.save_state(
+            state_file, {**state, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
+        )
 
     began, status, loss = time.monotonic(), "", torch.zeros(())
-    bar = tqdm(range(first, regime.steps), desc=f"{variant}-r{registers}-s{seed}", initial=first, total=regime.steps, mininterval=5)
+    bar = tqdm(
+        range(first, regime.steps),
+        desc=f"{variant}-r{registers}-s{seed}",
+        initial=first,
+        total=regime.steps,
+        mininterval=5,
+    )
     for step in bar:
         looks = step % study.log_every == 0
         if looks and not _finite(net, loss):
@@ -78,12 +99,19 @@ def run(study: Study, variant: str, registers: int, seed: int, out: Path, device
     else:
         status = "finished" if _finite(net, loss) else "diverged"
     net.eval().requires_grad_(False)
-    result = dict(**facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began)
+    result = dict(
+        **facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began
+    )
     if status != "diverged":
         history.append({"step": step + 1, **watch(net, probe)})
         record.metrics({k: v for k, v in history[-1].items() if k != "step"}, step + 1)
-        result |= {"signs": history[-1], **examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")}
-        record.metrics({f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, step + 1)
+        result |= {
+            "signs": history[-1],
+            **examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz"),
+        }
+        record.metrics(
+            {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, step + 1
+        )
     checkpoint.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
     columns = list(dict.fromkeys(k for row in history for k in row))
     with open(out / "history.csv", "w", newline="") as file:
@@ -102,13 +130,18 @@ def again(study: Study, out: Path, device: torch.device) -> None:
     net = Net(regime, result["registers"])
     net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
     net.to(device).eval().requires_grad_(False)
-    result["signs"] = {"step": result["steps"], **watch(net, scenes(regime, PROBE, VALIDATION, device))}
+    result["signs"] = {
+        "step": result["steps"],
+        **watch(net, scenes(regime, PROBE, VALIDATION, device)),
+    }
     result |= examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")
     (out / "run.json").write_text(json.dumps(result, indent=1))
 
 
 def _finite(net: Net, loss: Tensor) -> bool:
-    return bool(torch.isfinite(loss)) and all(bool(torch.isfinite(p).all()) for p in net.parameters())
+    return bool(torch.isfinite(loss)) and all(
+        bool(torch.isfinite(p).all()) for p in net.parameters()
+    )
 
 
 def scenes(regime: Regime, count: int, seed: int, device: torch.device) -> Scenes:
@@ -120,15 +153,24 @@ def mask(regime: Regime, seed: int, device: torch.device) -> Tensor | None:
     if not regime.masked:
         return None
     generator = torch.Generator(device=device).manual_seed(seed + 5 * 10**8)
-    return torch.rand(regime.batch, regime.grid**2, generator=generator, device=device) < regime.masked
+    return (
+        torch.rand(regime.batch, regime.grid**2, generator=generator, device=device) < regime.masked
+    )
 
 
 def optimizer_of(net: Net, regime: Regime) -> torch.optim.Optimizer:
     """Biases, norms and tokens are not decayed (as in DeiT-III)."""
-    plain = [p for n, p in net.named_parameters() if p.ndim < 2 or n.endswith(("pos_embed", "cls_token", "reg_token"))]
+    plain = [
+        p
+        for n, p in net.named_parameters()
+        if p.ndim < 2 or n.endswith(("pos_embed", "cls_token", "reg_token"))
+    ]
     known = {id(p) for p in plain}
     groups = [
-        {"params": [p for p in net.parameters() if id(p) not in known], "weight_decay": regime.weight_decay},
+        {
+            "params": [p for p in net.parameters() if id(p) not in known],
+            "weight_decay": regime.weight_decay,
+        },
         {"params": plain, "weight_decay": 0.0},
     ]
     if regime.optimizer == "sgd":
@@ -150,12 +192,17 @@ def rate(regime: Regime, step: int) -> float:
 def watch(net: Net, probe: Scenes) -> dict[str, float]:
     """Early signs: accuracy; norms of patches by layer; attention mass on single tokens; where the highest norms lie."""
     seen_qkv: list[Tensor] = []
-    hooks = [b.attn.qkv.register_forward_hook(lambda m, a, out: seen_qkv.append(out)) for b in net.backbone.vit.blocks]
+    hooks = [
+        b.attn.qkv.register_forward_hook(lambda m, a, out: seen_qkv.append(out))
+        for b in net.backbone.vit.blocks
+    ]
     try:
         _, metrics = net.losses(probe, None)
         qkv = [x for x in seen_qkv]
         seen = net(probe.images)
-        before = (seen.embeddings + net.backbone.vit.pos_embed).norm(dim=-1)  # of the patches that a block reads
+        before = (seen.embeddings + net.backbone.vit.pos_embed).norm(
+            dim=-1
+        )  # of the patches that a block reads
     finally:
         for hook in hooks:
             hook.remove()
@@ -165,25 +212,44 @@ def watch(net: Net, probe: Scenes) -> dict[str, float]:
         norms = tokens.patches.norm(dim=-1)
         signs = statistics(norms)
         if tokens.cls is not None:
-            row[f"layer{layer + 1}/cls_over_median"] = float(tokens.cls.norm(dim=-1).mean()) / signs["median"]
+            row[f"layer{layer + 1}/cls_over_median"] = (
+                float(tokens.cls.norm(dim=-1).mean()) / signs["median"]
+            )
         if net.registers:
-            row[f"layer{layer + 1}/registers_over_median"] = float(tokens.registers.norm(dim=-1).mean(0).max()) / signs["median"]
-        row |= {f"layer{layer + 1}/{k}": signs[k] for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")}
-        q, k, _ = qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
+            row[f"layer{layer + 1}/registers_over_median"] = (
+                float(tokens.registers.norm(dim=-1).mean(0).max()) / signs["median"]
+            )
+        row |= {
+            f"layer{layer + 1}/{k}": signs[k]
+            for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")
+        }
+        q, k, _ = (
+            qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         rows = attention(q, k, range(q.shape[2]))
-        received = net.split(rows.mean((1, 2))[..., None], layer)  # (B, N, 1): mean over heads and queries
+        received = net.split(
+            rows.mean((1, 2))[..., None], layer
+        )  # (B, N, 1): mean over heads and queries
         mass, sink = received.patches[..., 0].max(1)
         by_head = rows.mean(2).transpose(1, 2)  # (B, N, H)
-        row[f"layer{layer + 1}/attention_of_a_head"] = float(net.split(by_head, layer).patches.amax(1).mean(0).max())
+        row[f"layer{layer + 1}/attention_of_a_head"] = float(
+            net.split(by_head, layer).patches.amax(1).mean(0).max()
+        )
         row[f"layer{layer + 1}/attention_on_a_patch"] = float(mass.mean())
-        row[f"layer{layer + 1}/sink_redundant"] = float(probe.redundant.gather(1, sink[:, None]).float().mean())
-        row[f"layer{layer + 1}/sink_over_median"] = float(before.gather(1, sink[:, None]).mean() / before.median())
+        row[f"layer{layer + 1}/sink_redundant"] = float(
+            probe.redundant.gather(1, sink[:, None]).float().mean()
+        )
+        row[f"layer{layer + 1}/sink_over_median"] = float(
+            before.gather(1, sink[:, None]).mean() / before.median()
+        )
         before = norms
         top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
         row[f"layer{layer + 1}/top_percent_redundant"] = float(probe.redundant[top].float().mean())
         if received.cls is not None:
             row[f"layer{layer + 1}/attention_on_cls"] = float(received.cls.mean())
         if net.registers:
-            row[f"layer{layer + 1}/attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
+            row[f"layer{layer + 1}/attention_on_registers"] = float(
+                received.registers.sum((1, 2)).mean()
+            )
     row["redundant"] = float(probe.redundant.float().mean())
     return row

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from registers.figures import panels
+from registers.figures.paint import style
 
-NORMAL, OUTLIER, TAIL = "normal", "outlier", "high-norm tail (2 %)"  # as registers.probes.kinds names them
+NORMAL, OUTLIER, TAIL = (
+    "normal",
+    "outlier",
+    "high-norm tail (2 %)",
+)  # as registers.probes.kinds names them
 TOKENS = {"cls": "[CLS]", NORMAL: NORMAL, OUTLIER: OUTLIER, TAIL: TAIL}
 DASH = "–"
 
@@ -26,12 +30,18 @@ class Cell:
     @property
     def note(self) -> str:
         """Why there is a dash, or what the tokens are and how many images were tested, with their own chance level."""
-        tested = f"{self.n} test images, chance {self.chance:.{self.digits}f} on them" if self.n else ""
+        tested = (
+            f"{self.n} test images, chance {self.chance:.{self.digits}f} on them" if self.n else ""
+        )
         return "; ".join(part for part in (self.reason, tested) if part)
 
     @property
     def text(self) -> str:
-        return DASH if self.value is None else f"{self.short} [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        return (
+            DASH
+            if self.value is None
+            else f"{self.short} [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        )
 
     @property
     def short(self) -> str:
@@ -51,15 +61,25 @@ def cell(rows: pd.DataFrame, scale: float = 100, digits: int = 1) -> Cell:
         why = rows["note"].iloc[0] if len(rows) else "not measured in this run"
         return Cell(None, float("nan"), float("nan"), float("nan"), why, digits)
     inside = known["value"].mean(), known["low"].min(), known["high"].max(), known["chance"].mean()
-    return Cell(*(float(scale * v) for v in inside), known["note"].iloc[0], digits, int(known["n"].min()))
+    return Cell(
+        *(float(scale * v) for v in inside), known["note"].iloc[0], digits, int(known["n"].min())
+    )
 
 
 def models(rows: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
     """(name, registers, rows) of each method and register count, the paper's main focus first."""
-    methods = panels.in_order(rows["method"])
+    methods = style.in_order(rows["method"])
     methods = sorted(methods, key=lambda m: m != "dinov2")
-    found = [(m, r, rows[(rows["method"] == m) & (rows["registers"] == r)]) for m in methods for r in sorted(set(rows["registers"]))]
-    return [(panels.name(m) + (f"+{int(r)} reg" if r else ""), int(r), part) for m, r, part in found if len(part)]
+    found = [
+        (m, r, rows[(rows["method"] == m) & (rows["registers"] == r)])
+        for m in methods
+        for r in sorted(set(rows["registers"]))
+    ]
+    return [
+        (style.name(m) + (f"+{int(r)} reg" if r else ""), int(r), part)
+        for m, r, part in found
+        if len(part)
+    ]
 
 
 def second_mode(rows: pd.DataFrame) -> bool:
@@ -72,7 +92,13 @@ def printed(reference: pd.DataFrame, artifact: str) -> pd.DataFrame:
     return reference[reference["artifact"] == artifact].set_index(["row", "column"])
 
 
-def with_paper(rows: list[list[str]], sets: list[str], printed: pd.DataFrame, tokens: list[str], deviation: bool = False) -> pd.DataFrame:
+def with_paper(
+    rows: list[list[str]],
+    sets: list[str],
+    printed: pd.DataFrame,
+    tokens: list[str],
+    deviation: bool = False,
+) -> pd.DataFrame:
     """Rows of ours (model, tokens, mean, one cell per label set, note) above those of the paper, whose data sets head its block.
 
     deviation: "69.0 ± 0.7" where a standard deviation is printed. Where the paper has more sets than this run, columns are added.
@@ -91,6 +117,8 @@ def with_paper(rows: list[list[str]], sets: list[str], printed: pd.DataFrame, to
         if token in printed.index.get_level_values("row"):
             found = printed.loc[token]
             known = [(found.loc[s, "value"], found.loc[s, "deviation"]) for s in theirs]
-            shown = [f"{v:.1f}" + (f" ± {d:.1f}" if deviation and pd.notna(d) else "") for v, d in known]
+            shown = [
+                f"{v:.1f}" + (f" ± {d:.1f}" if deviation and pd.notna(d) else "") for v, d in known
+            ]
             table.append(["the paper", token, f"{found['value'].mean():.1f}", *block(shown), ""])
     return pd.DataFrame(table, columns=["model", "token", "mean", *columns, "note"])

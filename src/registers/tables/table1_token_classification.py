@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from registers.figures import panels
+from registers.figures.paint import style
 from registers.tables import cells
 
 
@@ -20,16 +20,31 @@ def table(tokens: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
             found = [cells.cell(one[(one["metric"] == "top1") & (one["data"] == d)]) for d in sets]
             rows.append([name, label, mean.text, *(c.text for c in found), mean.note])
         cls = part[part["token"] == "cls"]
-        chance = [cells.cell(cls[(cls["metric"] == "top1") & (cls["data"] == d)]).chance for d in sets]
+        chance = [
+            cells.cell(cls[(cls["metric"] == "top1") & (cls["data"] == d)]).chance for d in sets
+        ]
         mean = cells.cell(cls[cls["metric"] == "top1_mean"]).chance
-        rows.append([name, "chance", f"{mean:.1f}", *(f"{c:.1f}" for c in chance), "the most frequent class, on all test images"])
-    return cells.with_paper(rows, sets, cells.printed(reference, "table1"), list(cells.TOKENS.values()))
+        rows.append(
+            [
+                name,
+                "chance",
+                f"{mean:.1f}",
+                *(f"{c:.1f}" for c in chance),
+                "the most frequent class, on all test images",
+            ]
+        )
+    return cells.with_paper(
+        rows, sets, cells.printed(reference, "table1"), list(cells.TOKENS.values())
+    )
 
 
 def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
     said = []
     for name, _, part in cells.models(tokens):
-        means = {t: cells.cell(part[(part["token"] == t) & (part["metric"] == "top1_mean")]) for t in cells.TOKENS}
+        means = {
+            t: cells.cell(part[(part["token"] == t) & (part["metric"] == "top1_mean")])
+            for t in cells.TOKENS
+        }
         normal, outlier = means[cells.NORMAL], means[cells.OUTLIER]
         words = f"for {name} {means['cls'].short} % from [CLS], {normal.short} % from a normal patch and "
         if outlier.value is None:
@@ -41,5 +56,7 @@ def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
         said.append(words)
     sets = tokens.loc[tokens["data"] != "", "data"].nunique()
     over = f"mean top-1 over {sets} label sets" if sets > 1 else "top-1"
-    chance = tokens.loc[(tokens["metric"] == "top1_mean") & (tokens["token"] == "cls"), "chance"].mean()
-    return f"From one token per image {over} is {'; '.join(said)} (chance {panels.percent(chance)})."
+    chance = tokens.loc[
+        (tokens["metric"] == "top1_mean") & (tokens["token"] == "cls"), "chance"
+    ].mean()
+    return f"From one token per image {over} is {'; '.join(said)} (chance {style.percent(chance)})."

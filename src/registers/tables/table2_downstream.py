@@ -2,14 +2,20 @@
 
 import pandas as pd
 
-from registers.figures import panels
+from registers.figures.paint import style
 
 # measure: (part, metric, factor, the paper's column, whether higher is better); the paper's data are ImageNet, ADE20k and NYUd
 MEASURES = {
     "linear top-1": ("a", "top1", 100, "ImageNet top-1", True),
     "segmentation mIoU": ("a", "miou", 100, "ADE20k mIoU", True),
     "depth rmse": ("a", "rmse", 1, "NYUd rmse", False),
-    "depth rmse, mean of images": ("a", "rmse_mean_image", 1, "NYUd rmse", False),  # the paper does not say which of the two it prints
+    "depth rmse, mean of images": (
+        "a",
+        "rmse_mean_image",
+        1,
+        "NYUd rmse",
+        False,
+    ),  # the paper does not say which of the two it prints
     "zero-shot top-1": ("b", "top1", 100, "ImageNet top-1", True),
 }
 
@@ -26,7 +32,9 @@ def table(
 
     Several seeds: mean, standard deviation (std), and the span of their intervals. `note` says why a cell is empty.
     """
-    printed = reference[reference["artifact"] == "table2"].set_index(["part", "row", "column"])["value"]
+    printed = reference[reference["artifact"] == "table2"].set_index(["part", "row", "column"])[
+        "value"
+    ]
     given = dict(zip(MEASURES, (linear, segmentation, depth, depth, zeroshot)))
     rows = []
     for task, frame in given.items():
@@ -35,12 +43,21 @@ def table(
         part, metric, factor, column, _ = MEASURES[task]
         frame = frame[frame["metric"] == metric]
         counts = sorted({int(r) for r in frame["registers"]})
-        for method in panels.in_order(frame["method"]):
+        for method in style.in_order(frame["method"]):
             for registers in counts:
                 found = frame[(frame["method"] == method) & (frame["registers"] == registers)]
-                label = panels.name(method) + ("+reg" if registers else "")
-                row = {"part": part, "task": task, "model": label, "registers": registers, "seeds": found["seed"].nunique()}
-                row |= _cells(found, factor) | {"paper": printed.get((part, label, column)), "note": _reason(found)}
+                label = style.name(method) + ("+reg" if registers else "")
+                row = {
+                    "part": part,
+                    "task": task,
+                    "model": label,
+                    "registers": registers,
+                    "seeds": found["seed"].nunique(),
+                }
+                row |= _cells(found, factor) | {
+                    "paper": printed.get((part, label, column)),
+                    "note": _reason(found),
+                }
                 rows.append(row)
     return pd.DataFrame(rows)
 
@@ -62,20 +79,37 @@ def caption(
                 change = after["ours"] - before["ours"]
                 apart = after["low"] > before["high"] or before["low"] > after["high"]
                 size = f"{change:+.3f}" if MEASURES[task][2] == 1 else f"{change:+.1f} points"
-                changes.append(f"{size} for {before['model']} ({'beyond' if apart else 'within'} the intervals)")
+                changes.append(
+                    f"{size} for {before['model']} ({'beyond' if apart else 'within'} the intervals)"
+                )
         if changes:
             lower = "" if MEASURES[task][4] else " (lower is better)"
-            said.append(f"{task}{lower} changes by {panels.listing(changes)}")
-    return f"With registers {'; '.join(said)}." if said else "Only one register count was run, so nothing is compared."
+            said.append(f"{task}{lower} changes by {style.listing(changes)}")
+    return (
+        f"With registers {'; '.join(said)}."
+        if said
+        else "Only one register count was run, so nothing is compared."
+    )
 
 
 def _cells(found: pd.DataFrame, factor: int) -> dict[str, float | int | str | None]:
     known = found.dropna(subset=["value"])
     if known.empty:
         return dict.fromkeys(("ours", "std", "low", "high", "n", "chance")) | {"data": ""}
-    inside = {"ours": known["value"].mean(), "std": known.groupby("seed")["value"].mean().std(), "low": known["low"].min()}
-    inside |= {"high": known["high"].max(), "n": int(known["n"].min()), "chance": known["chance"].mean()}
-    cells = {key: value if key == "n" else round(factor * value, 2 if factor == 100 else 3) for key, value in inside.items()}
+    inside = {
+        "ours": known["value"].mean(),
+        "std": known.groupby("seed")["value"].mean().std(),
+        "low": known["low"].min(),
+    }
+    inside |= {
+        "high": known["high"].max(),
+        "n": int(known["n"].min()),
+        "chance": known["chance"].mean(),
+    }
+    cells = {
+        key: value if key == "n" else round(factor * value, 2 if factor == 100 else 3)
+        for key, value in inside.items()
+    }
     return cells | {"data": ", ".join(dict.fromkeys(known["data"]))}
 
 

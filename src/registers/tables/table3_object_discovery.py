@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from registers.figures import panels
+from registers.figures.paint import style
 
 PROCEDURES = {  # metric: what found the boxes
     "corloc": "LOST, as published",
@@ -18,21 +18,39 @@ def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     The paper's numbers are LOST's with a bias that is not published. Several seeds: mean, standard deviation (std), and the span of
     their intervals.
     """
-    printed = reference[reference["artifact"] == "table3"].pivot(index="row", columns="column", values="value")
+    printed = reference[reference["artifact"] == "table3"].pivot(
+        index="row", columns="column", values="value"
+    )
     columns = list(dict.fromkeys(reference.loc[reference["artifact"] == "table3", "column"]))
     rows = []
     for (data, metric), found in _known(discovery).groupby(["data", "metric"], sort=False):
-        for method in panels.in_order(found["method"]):
+        for method in style.in_order(found["method"]):
             for registers in sorted(found.loc[found["method"] == method, "registers"].unique()):
                 one = found[(found["method"] == method) & (found["registers"] == registers)]
-                label = panels.name(method) + ("+reg" if registers else "")
-                cells = {"corloc": one["value"].mean(), "std": one["value"].std(), "low": one["low"].min(), "high": one["high"].max()}
+                label = style.name(method) + ("+reg" if registers else "")
+                cells = {
+                    "corloc": one["value"].mean(),
+                    "std": one["value"].std(),
+                    "low": one["low"].min(),
+                    "high": one["high"].max(),
+                }
                 cells |= {"chance": one["chance"].mean()}
-                row = {"data": data, "procedure": PROCEDURES[metric], "model": label, "registers": int(registers)}
+                row = {
+                    "data": data,
+                    "procedure": PROCEDURES[metric],
+                    "model": label,
+                    "registers": int(registers),
+                }
                 row |= {"seeds": one["seed"].nunique()}
-                row |= {key: round(100 * value, 1) for key, value in cells.items()} | {"n": int(one["n"].min())}
-                for column in columns:  # a set of the paper's stands beside the same set, any other beside all three
-                    known = metric in ("corloc", "corloc_tuned") and (data == column or data not in columns)
+                row |= {key: round(100 * value, 1) for key, value in cells.items()} | {
+                    "n": int(one["n"].min())
+                }
+                for column in (
+                    columns
+                ):  # a set of the paper's stands beside the same set, any other beside all three
+                    known = metric in ("corloc", "corloc_tuned") and (
+                        data == column or data not in columns
+                    )
                     row[f"paper {column}"] = printed[column].get(label) if known else None
                 rows.append(row | {"settings": "; by seed: ".join(dict.fromkeys(one["note"]))})
     return pd.DataFrame(rows)
@@ -41,7 +59,9 @@ def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 def caption(discovery: pd.DataFrame, reference: pd.DataFrame) -> str:
     said = []
     rows = table(discovery, reference)
-    for (data, procedure), one in rows[rows["procedure"].str.startswith("LOST")].groupby(["data", "procedure"], sort=False):
+    for (data, procedure), one in rows[rows["procedure"].str.startswith("LOST")].groupby(
+        ["data", "procedure"], sort=False
+    ):
         changes = []
         for _, pair in one.groupby(one["model"].str.removesuffix("+reg"), sort=False):
             if len(pair) > 1:
@@ -50,12 +70,20 @@ def caption(discovery: pd.DataFrame, reference: pd.DataFrame) -> str:
                 change = f"{after['corloc'] - before['corloc']:+.1f} points for {before['model']}"
                 changes.append(f"{change} ({'beyond' if apart else 'within'} the intervals)")
         if changes:
-            said.append(f"{procedure} on {data} (n = {one['n'].min()}), {panels.listing(changes)}")
-    return f"With registers corloc changes by: {'; '.join(said)}." if said else "Only one register count was run, so nothing is compared."
+            said.append(f"{procedure} on {data} (n = {one['n'].min()}), {style.listing(changes)}")
+    return (
+        f"With registers corloc changes by: {'; '.join(said)}."
+        if said
+        else "Only one register count was run, so nothing is compared."
+    )
 
 
 def _known(discovery: pd.DataFrame) -> pd.DataFrame:
     found = discovery[discovery["metric"].isin(list(PROCEDURES))].dropna(subset=["value"])
     order = found["metric"].map(list(PROCEDURES).index)
     sets = found["data"].map(list(dict.fromkeys(found["data"])).index)
-    return found.assign(_set=sets, _order=order).sort_values(["_set", "_order"], kind="stable").drop(columns=["_set", "_order"])
+    return (
+        found.assign(_set=sets, _order=order)
+        .sort_values(["_set", "_order"], kind="stable")
+        .drop(columns=["_set", "_order"])
+    )

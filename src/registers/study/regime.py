@@ -1,0 +1,178 @@
+"""A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from registers.settings.errors import ConfigError
+from registers.settings.schema import at_least, typed
+
+CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
+
+    Scenes: `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) patches show one of shapes x colours kinds, the rest is
+    background: one colour, a gradient, noise, one texture ("tiled"), or a texture of its own in each patch ("texture") but for some
+    plain ones. plain: their share; plain_at: on one side, another in every image, or the four corners, where objects never are
+    (photographers' bias). tile: contrast of a pattern, new in every image, that all plain patches show (0: they show one colour).
+    contrast: standard deviation of noise and textures; an object's colour differs from the background by about 1.
+
+    task, with the label that it gives a scene:
+    - "pair": one kind appears twice, all others once; the label is that kind.
+    - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
+    - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
+    - "sum": one object has the first shape and one the second; the label is the sum of their colours' numbers, modulo the colours. Both
+      have to be brought together before anything about the label can be said.
+
+    Losses: image_loss: weight of the label's. masked: share of patches hidden behind a mask token, whose kinds are predicted (as iBOT
+    does). local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there.
+    triggers: of the textures, this many ask the local loss for something else than their own content: their left neighbour's or the
+    label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
+    texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
+
+    ViT: summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
+    "query" (attention pooling over patches and registers), the last two without any [CLS]. bias: whether the blocks have biases; without
+    them a constant can only come from a token. gain: factor on the blocks' weight matrices at the start. timm starts them with standard
+    deviation 0.02 at any width, so that a ViT of width 64 begins with nearly uniform attention, where one of width 1024 does not.
+    """
+
+    grid: int = at_least(2, 6)
+    patch: int = at_least(2, 4)
+    shapes: int = at_least(1, 6)
+    colours: int = at_least(1, 6)
+    objects: tuple[int, ...] = (4, 8)
+    background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
+    plain: float = at_least(0, 0.2)
+    plain_at: Literal["side", "corners"] = "side"
+    contrast: float = at_least(0, 0.35)
+    tile: float = at_least(0, 0.0)
+    task: Literal["pair", "presence", "latent", "sum"] = "pair"
+    latents: int = at_least(2, 32)
+    masked: float = at_least(0, 0.0)
+    local_loss: float = at_least(0, 0.0)
+    triggers: int = at_least(0, 0)
+    asks: Literal["left", "label"] = "left"
+    texture_loss: float = at_least(0, 0.0)
+    image_loss: float = at_least(0, 1.0)
+    summary: Literal["cls", "late", "mean", "query"] = "cls"
+    width: int = at_least(4, 64)
+    depth: int = at_least(1, 4)
+    heads: int = at_least(1, 2)
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    layer_scale: float = at_least(0, 0.0)
+    bias: bool = True
+    gain: float = at_least(0, 1.0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = at_least(0, 1e-3)
+    beta2: float = at_least(0, 0.999)
+    weight_decay: float = at_least(0, 0.05)
+    clip: float = at_least(0, 1.0)
+    warmup: int = at_least(0, 200)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    steps: int = at_least(1, 5000)
+    batch: int = at_least(1, 32)
+
+    @property
+    def kinds(self) -> int:
+        return self.shapes * self.colours
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the label's head."""
+        return {"latent": self.latents, "sum": self.colours}.get(self.task, self.kinds)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the sweep: what is changed against the base, why, and what is predicted, both written before the run."""
+
+    hypothesis: str
+    change: dict[str, Any] = field(default_factory=dict)
+    predicts: str = ""
+    registers: tuple[int, ...] = ()  # none: those of the study
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on.
+    shown: variants that the figures of emergence.md show."""
+
+    base: Regime
+    variants: dict[str, Variant]
+    hypotheses: dict[str, str]
+    registers: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    shown: tuple[str, ...] = ()
+    images: int = at_least(128, 1024)
+    log_every: int = at_least(1, 100)
+    save_every: int = at_least(1, 500)
+
+    def regime(self, variant: str) -> Regime:
+        """The regime of a variant. Raises ConfigError for an unknown one."""
+        if variant not in self.variants:
+            raise ConfigError(f'variant = "{variant}": allowed are {", ".join(self.variants)}')
+        return typed(
+            Regime,
+            {**asdict(self.base), **self.variants[variant].change},
+            f"study.variants.{variant}.change",
+        )
+
+    def runs(self) -> list[tuple[str, int, int]]:
+        """(variant, registers, seed) of every run of the sweep."""
+        return [
+            (name, r, seed)
+            for name, variant in self.variants.items()
+            for r in variant.registers or self.registers
+            for seed in variant.seeds or self.seeds
+        ]
+
+
+def study(given: dict[str, Any]) -> Study:
+    """The `study:` part of a scale, checked: every regime can be built and every variant belongs to a hypothesis."""
+    found = typed(Study, given, "study")
+    for name, variant in found.variants.items():
+        if variant.hypothesis not in found.hypotheses:
+            raise ConfigError(
+                f"study.variants.{name}.hypothesis = {variant.hypothesis}: allowed are {', '.join(found.hypotheses)}"
+            )
+        check(found.regime(name), f"study.variants.{name}")
+    for name in found.shown:
+        found.regime(name)
+    return found
+
+
+def check(regime: Regime, key: str = "study.base") -> None:
+    """What the types alone cannot say; raises ConfigError."""
+    if len(regime.objects) != 2 or not 2 <= regime.objects[0] <= regime.objects[1] <= min(
+        regime.grid**2, regime.kinds
+    ):
+        raise ConfigError(
+            f"{key}.objects = {list(regime.objects)}: allowed are fewest and most, from 2 to {min(regime.grid**2, regime.kinds)}"
+        )
+    if regime.plain_at == "corners" and regime.objects[1] > regime.grid**2 - 4:
+        raise ConfigError(
+            f"{key}.objects = {list(regime.objects)}: allowed are at most {regime.grid**2 - 4} beside plain corners"
+        )
+    if regime.texture_loss and regime.background != "tiled":
+        raise ConfigError(
+            f'{key}.texture_loss = {regime.texture_loss}: allowed is 0 unless background = "tiled"'
+        )
+    if regime.task == "sum" and regime.shapes < 3:
+        raise ConfigError(
+            f"{key}.shapes = {regime.shapes}: allowed are at least 3 for the task sum"
+        )
+    if regime.width % regime.heads:
+        raise ConfigError(
+            f"{key}.heads = {regime.heads}: allowed are divisors of width {regime.width}"
+        )
+    if regime.warmup > regime.steps:
+        raise ConfigError(
+            f"{key}.warmup = {regime.warmup}: allowed are at most its {regime.steps} steps"
+        )
+    if regime.plain > 1 or regime.masked >= 1:
+        raise ConfigError(
+            f"{key}.plain = {regime.plain}, masked = {regime.masked}: allowed are shares below 1"
+        )
