@@ -1,4 +1,4 @@
-"""Measurement: the one row that every number of the project is, and the CSV files that hold them (the third door)."""
+"""Measurement: the one row that every number of the project is, and the CSV files that hold rows."""
 
 import csv
 import os
@@ -8,16 +8,27 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from registers.files import atomically
+
 
 @dataclass(frozen=True)
 class Measurement:
     """One number and where it comes from.
 
-    question: what was asked, e.g. "linear", "norms", "outliers". metric: e.g. "top1", "count". backbone: its id.
-    data: data set and split. token: kind of token ("patch", "cls", "reg0"...), layer: 1..L (L is the last block's output,
-    before the final norm; empty if not applicable). x: one further coordinate (bin centre, number of registers, step).
-    value, low, high: the estimate and its interval (empty if none). n: over how many items. chance: value of guessing.
-    note: e.g. why a value is missing. run: MLflow run id. code: git commit.
+    question: the question that was asked, which is also the stage and the name of its module.
+    metric: e.g. "top1", "count".
+    backbone: its id; "" for an exact answer.
+    value: the estimate; None where there is none, with the reason in the note.
+    data: data set (or, for probes with several label sets, the label set).
+    token: kind of token: "patch", "cls", "reg0", "normal", "outlier"...
+    variant: what else tells rows of one metric apart, in a word: a class, LOST's facet, a mode.
+    layer: 1..L; L is the output of the last block, before the final norm.
+    coordinate, at: one further coordinate, its name and value: "norm", "registers", "lr", "patch"...
+    low, high: the 95 % interval. n: over how many items. chance: the value of guessing.
+    note: how it was measured, or why a value is missing.
+    run: key of the MLflow run. code: git commit.
     """
 
     question: str
@@ -26,8 +37,10 @@ class Measurement:
     value: float | None
     data: str = ""
     token: str = ""
+    variant: str = ""
     layer: int | None = None
-    x: float | None = None
+    coordinate: str = ""
+    at: float | None = None
     low: float | None = None
     high: float | None = None
     n: int | None = None
@@ -37,69 +50,81 @@ class Measurement:
     code: str = ""
 
 
-COLUMNS = [f.name for f in fields(Measurement)]
+@dataclass(frozen=True)
+class Measured:
+    """What a question's `measure` returns: rows, and small arrays for pictures where it leaves any."""
+
+    rows: list[Measurement]
+    arrays: dict[str, np.ndarray] | None = None
+
+
+COLUMNS = [field.name for field in fields(Measurement)]
+TEXTS = [field.name for field in fields(Measurement) if field.type is str]
+ID_COLUMNS = ("method", "size", "registers", "seed", "noaa", "percent")
 
 
 @cache
 def code_version() -> str:
-    """Short git commit of the code that runs, with "+" when the working tree differs; "unknown" outside a checkout."""
+    """Short git commit of the code that runs, with "+" when the working tree differs.
 
-    def git(*args: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", *args], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+    "unknown" outside a checkout.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
 
     try:
         commit = git("rev-parse", "--short=10", "HEAD")
-        return commit + (
-            "+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else ""
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return commit + ("+" if changed else "")
 
 
 def write(path: str | Path, rows: Iterable[Measurement], run: str = "") -> None:
-    """Write rows to a CSV atomically, stamping the run and the code version where a row has none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in rows:
-            cells = asdict(row)
-            cells["run"] = cells["run"] or run
-            cells["code"] = cells["code"] or code_version()
-            writer.writerow({k: "" if v is None else v for k, v in cells.items()})
-    os.replace(partial, path)
+    """Write rows to a CSV file, stamping the run and the code version where a row has none."""
+
+    def fill(partial: Path) -> None:
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for row in rows:
+                cells = asdict(row)
+                cells["run"] = cells["run"] or run
+                cells["code"] = cells["code"] or code_version()
+                writer.writerow({k: "" if v is None else v for k, v in cells.items()})
+
+    atomically(path, fill)
 
 
-def read(paths: str | Path | Iterable[str | Path]):
+def read(paths: str | os.PathLike | Iterable[str | os.PathLike]):
     """Measurements of one or many CSV files as a pandas DataFrame.
 
-    The backbone id is taken apart into the columns method, size ("" = the method's default), registers, seed, noaa and
-    percent (how far into training the checkpoint was taken; 100 = the end). See `config.BackboneId`.
+    The backbone's id is taken apart into the columns method, size ("" for the method's default),
+    registers, seed, noaa and percent (how far into training the checkpoint was taken; 100 at the
+    end). See `settings.backbone_id.BackboneId`.
     """
     import pandas as pd
 
     from registers.settings.backbone_id import BackboneId
 
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    text = {
-        c: str for c in ("question", "metric", "backbone", "data", "token", "note", "run", "code")
-    }
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    missing = {column: [""] for column in COLUMNS if column not in TEXTS}
     frames = [
-        pd.read_csv(
-            p,
-            dtype=text,
-            keep_default_na=False,
-            na_values={c: [""] for c in COLUMNS if c not in text},
-        )
-        for p in paths
+        pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=missing)
+        for path in paths
     ]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     ids = {name: BackboneId.parse(name) for name in frame["backbone"].unique() if name}
-    for column in ("method", "size", "registers", "seed", "noaa", "percent"):
-        frame[column] = [getattr(ids[b], column) if b in ids else None for b in frame["backbone"]]
+    for column in ID_COLUMNS:
+        values = (getattr(ids[name], column) if name in ids else None for name in frame["backbone"])
+        frame[column] = list(values)
     return frame

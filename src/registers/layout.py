@@ -1,0 +1,86 @@
+"""Where every file of a run lies: the one owner of paths. Rules, commands and figures ask it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from registers.settings.backbone_id import BackboneId
+
+REPORTS = Path("reports")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one run below its results folder. Names may be wildcards, as Snakemake writes them.
+
+    data, checkpoints, banks, measurements and arrays are the kinds of files that stages hand on;
+    logs, benchmarks and tracking say how they came about.
+    """
+
+    results: Path
+
+    # --- data
+
+    def world(self, split: str) -> Path:
+        """Folder of one drawn split of the built-in data set."""
+        return self.results / "data" / f"world-{split}"
+
+    def manifest(self, role: str) -> Path:
+        """What the data set of a role is: splits, classes, fingerprints."""
+        return self.results / "data" / f"{role}.json"
+
+    def listing(self, key: str, split: str) -> Path:
+        """The cached list of files of one split of a folder or of shards."""
+        return self.results / "data" / f"index-{key}-{split}.npz"
+
+    # --- backbones
+
+    def training(self, trained: str | BackboneId) -> Path:
+        """Folder of one training: its weights, history and, until it is finished, its state."""
+        return self.results / "checkpoints" / str(trained)
+
+    def checkpoint(self, backbone: str | BackboneId) -> Path:
+        """Weights of a backbone, at the end or on the way."""
+        id = BackboneId.parse(str(backbone))
+        return self.training(id.trained) / f"{checkpoint_name(id.percent)}.safetensors"
+
+    def bank(self, backbone: str | BackboneId) -> Path:
+        """Folder of a token bank."""
+        return self.results / "banks" / str(backbone)
+
+    # --- what was measured
+
+    def measurement(self, question: str, backbone: str | BackboneId = "") -> Path:
+        """Rows of one question about one backbone; without one, of an exact question."""
+        folder = self.results / "measurements"
+        return folder / question / f"{backbone}.csv" if str(backbone) else folder / f"{question}.csv"
+
+    def arrays(self, question: str, backbone: str | BackboneId) -> Path:
+        """Small arrays of one question for the images shown."""
+        return self.results / "arrays" / question / f"{backbone}.npz"
+
+    # --- how it came about
+
+    def log(self, rule: str, subject: str = "") -> Path:
+        return self._note("logs", rule, subject, "log")
+
+    def benchmark(self, rule: str, subject: str = "") -> Path:
+        return self._note("benchmarks", rule, subject, "tsv")
+
+    @property
+    def tracking(self) -> Path:
+        """Spools of metrics, until and after MLflow has them."""
+        return self.results / "tracking"
+
+    def _note(self, kind: str, rule: str, subject: str, ending: str) -> Path:
+        name = f"{rule}/{subject}" if subject else rule
+        return self.results / kind / f"{name}.{ending}"
+
+
+def checkpoint_name(percent: int) -> str:
+    """File name of a checkpoint, without ending: "last", or "at050" half way through training."""
+    return "last" if percent == 100 else f"at{percent:03d}"
+
+
+def drawing(kind: str, id: str) -> Path:
+    """A figure, table or picture without its ending; kind: figures, tables or pictures."""
+    return REPORTS / kind / id

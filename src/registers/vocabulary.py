@@ -1,0 +1,16 @@
+"""Words and grids that rows, figures, tables and claims share, so that each is written down once."""
+
+# Kinds of patch tokens by their output norm (probes/kinds.py tells them apart).
+NORMAL = "normal"
+OUTLIER = "outlier"
+TAIL = "high-norm tail (2 %)"  # a quantile, shown where there is no second mode; never called outliers
+
+# Histograms of norms (question "norms", metric "count"): logarithmic bins on a grid that all
+# backbones share, so that a bin is known by its middle. Each is 10^(1/40), 5.9 % of a norm, wide.
+BINS_PER_DECADE = 40
+
+
+def bin_edges(middle: float) -> tuple[float, float]:
+    """Lower and upper edge of the histogram bin with this geometric middle."""
+    half = 10 ** (0.5 / BINS_PER_DECADE)
+    return middle / half, middle * half
