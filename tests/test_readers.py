@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from registers.data.usable import Stream
+from registers.data.usable import UsableSamples
 from registers.readers.ade20k import Ade20k, Ade20kFull, object_names
 from registers.readers.coco import Coco, SemanticMasks, decompress
 from registers.readers.nyud import LABELED, Nyud, open_nyud
@@ -113,7 +113,7 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             data[index]
         assert "\n" not in str(error.value)
-    stream = Stream(data, needs=["mask"])
+    stream = UsableSamples(data, needs=["mask"])
     assert [Path(s.name).name for s in stream] == ["good.jpg"] and stream.used == 1
     assert stream.note().startswith(
         "; 4 of 5 images left out, the first: SegmentationClass/size.png"
@@ -148,7 +148,7 @@ def test_truncated_pictures_and_damaged_annotations_are_named_and_left_out(voc):
     (root / "JPEGImages" / "a.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "Annotations" / "b.xml").write_text("<annotation><object>")
     xml(root / "Annotations" / "c.xml", "<name>cat</name>" + box(1, 1, 2, 2))
-    stream = Stream(Voc(voc), needs=["boxes"])
+    stream = UsableSamples(Voc(voc), needs=["boxes"])
     assert [Path(s.name).name for s in stream] == ["c.jpg"]
     assert (
         "a.jpg: not a readable image" in stream.left_out[0]

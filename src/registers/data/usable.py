@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from registers.data.sample import Dataset, Sample
 
-SLIMMEST = 100  # longest side over shortest, where the shorter one is resized: a line of 1 x 5000 pixels would become a gigabyte
+MAX_ASPECT_RATIO = 100  # longest side over shortest, where the shorter one is resized: a line of 1 x 5000 pixels would become a gigabyte
 log = logging.getLogger(__name__)
 
 
-class Stream:
+class UsableSamples:
     """The usable samples among the first `limit` of a data set, one at a time. `left_out` grows while it is read.
 
     needs: which truths a sample must have ("label", "mask", "depth", "boxes"); one without is left out as well. A file that cannot be
@@ -103,7 +103,7 @@ class Stream:
 
 def labelled(
     dataset: Dataset, limit: int, classes: int, what: str = "images", progress: str = ""
-) -> Stream:
+) -> UsableSamples:
     """Samples with a label from 0 to classes - 1, of a shape that can be resized by its shorter side."""
 
     def check(sample: Sample) -> None:
@@ -111,10 +111,10 @@ def labelled(
             raise ValueError(
                 f"{sample.name}: label {sample.label} is out of range; allowed are 0 to {classes - 1}"
             )
-        if max(sample.image.size) > SLIMMEST * min(sample.image.size):
+        if max(sample.image.size) > MAX_ASPECT_RATIO * min(sample.image.size):
             width, height = sample.image.size
             raise ValueError(
-                f"{sample.name}: {width} x {height} pixels; allowed is a long side of at most {SLIMMEST} times the short one"
+                f"{sample.name}: {width} x {height} pixels; allowed is a long side of at most {MAX_ASPECT_RATIO} times the short one"
             )
 
-    return Stream(dataset, limit, ["label"], progress, check, what)
+    return UsableSamples(dataset, limit, ["label"], progress, check, what)

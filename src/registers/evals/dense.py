@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from registers.data.sample import Sample
-from registers.data.usable import Stream
+from registers.data.usable import UsableSamples
 from registers.evals.dense_transforms import resized_truth
 from registers.evals.feature_cache import Held
 from registers.models.backbone import Backbone
@@ -69,7 +69,7 @@ Example = Callable[[Sample, np.random.Generator | None], tuple[Tensor, np.ndarra
 
 def training_batches(
     backbone: Backbone,
-    stream: Stream,
+    stream: UsableSamples,
     example: Example,
     settings: DenseSettings,
     *,
@@ -176,7 +176,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def one_by_one(
-    stream: Stream, device: torch.device | str, make: Callable[[Sample], Tensor]
+    stream: UsableSamples, device: torch.device | str, make: Callable[[Sample], Tensor]
 ) -> Iterator[tuple[Sample, Tensor]]:
     """Validation: each sample with its image (1, 3, H, W)."""
     for sample in stream:

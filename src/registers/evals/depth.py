@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registers.data.sample import Dataset, Sample
-from registers.data.usable import Stream
+from registers.data.usable import UsableSamples
 from registers.evals.dense import (
     Maps,
     feature_maps,
@@ -180,11 +180,11 @@ def estimate_depth(
                 f"{sample.name}: no depth between {MIN_DEPTH:g} and {settings.max_depth:g}{where}"
             )
 
-    used = Stream(train, settings.train_images, ["depth"], check=check, what="training images")
+    used = UsableSamples(train, settings.train_images, ["depth"], check=check, what="training images")
     head, constant = fit(
         backbone, used, settings, mean, std, device, seed, "training depth" if progress else ""
     )
-    stream = Stream(
+    stream = UsableSamples(
         val,
         settings.val_images,
         ["depth"],
@@ -222,7 +222,7 @@ def estimate_depth(
 
 def fit(
     backbone,
-    stream: Stream,
+    stream: UsableSamples,
     settings: DepthSettings,
     mean,
     std,
@@ -232,7 +232,7 @@ def fit(
 ) -> tuple[DepthHead, float]:
     """The trained head, and the mean depth of what it was trained on."""
     first = itertools.islice(
-        Stream(stream.dataset, stream.limit, stream.needs, check=stream.check, what=stream.what),
+        UsableSamples(stream.dataset, stream.limit, stream.needs, check=stream.check, what=stream.what),
         SHAPE_IMAGES,
     )
     size = Counter(resized(sample.image, settings.size).size for sample in first).most_common(1)[0][

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from registers.data.sample import Dataset, Sample
-from registers.data.usable import Stream
+from registers.data.usable import UsableSamples
 from registers.evals.boxes import corloc, dino_seg, found, largest_box
 from registers.evals.dense_transforms import resized
 from registers.evals.lost import Lost, Normalisation, degrees, expand, lost, prepared, to_pixels
@@ -212,7 +212,7 @@ class Search:
         progress: str = "",
     ):
         """(stream, batches) with each batch's (grid, numbered samples, facets, attention). most: so many usable images are enough."""
-        stream = Stream(dataset, limit, ["boxes"], progress)
+        stream = UsableSamples(dataset, limit, ["boxes"], progress)
 
         def run():
             for grid, group in batches(

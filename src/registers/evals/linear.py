@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from registers.data.sample import Dataset
 from registers.data.transforms import evaluation, linear_augment
-from registers.data.usable import Stream, labelled
+from registers.data.usable import UsableSamples, labelled
 from registers.evals.zeroshot import wilson
 from registers.measurements import Measurement
 from registers.models.backbone import Backbone
@@ -206,7 +206,7 @@ def linear(
 
 
 def _train_batches(
-    stream: Stream, look, batch: int, iterations: int, seed: int
+    stream: UsableSamples, look, batch: int, iterations: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches for so many iterations, a new order each epoch; the same for each seed. The global generator is left as it was."""
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registers.data.sample import Dataset, Sample
-from registers.data.usable import Stream
+from registers.data.usable import UsableSamples
 from registers.evals.dense import (
     Maps,
     feature_maps,
@@ -147,7 +147,7 @@ def segment(
                 f"{sample.name}: class id {top} is out of range; allowed are 0 to {len(names) - 1}, {IGNORE} for ignored"
             )
 
-    used = Stream(train, settings.train_images, ["mask"], check=check, what="training images")
+    used = UsableSamples(train, settings.train_images, ["mask"], check=check, what="training images")
     head = fit(
         backbone,
         used,
@@ -159,7 +159,7 @@ def segment(
         seed,
         "training segmentation" if progress else "",
     )
-    stream = Stream(val, settings.val_images, ["mask"], "segmentation" if progress else "", check)
+    stream = UsableSamples(val, settings.val_images, ["mask"], "segmentation" if progress else "", check)
     counts, kept = (
         np.zeros((3, stream.limit, len(names)), np.int64),
         [],
@@ -191,7 +191,7 @@ def classes_of(dataset: Dataset) -> tuple[str, ...]:
 
 def fit(
     backbone,
-    stream: Stream,
+    stream: UsableSamples,
     classes: int,
     settings: SegmentationSettings,
     mean,
