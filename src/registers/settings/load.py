@@ -37,6 +37,7 @@ def load_settings(
         "mlflow_uri",
         "data",
         "overrides",
+        "stale",
     }
     only_known("", given, allowed)
     name = scale or given.get("scale", "laptop")
@@ -76,6 +77,7 @@ def load_settings(
         precision=given.get("precision", "auto"),
         mlflow_uri=given.get("mlflow_uri")
         or os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+        stale=given.get("stale", "keep"),
         data_root=root,
         data=roles,
         data_name=data_name,

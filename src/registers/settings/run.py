@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from registers.layout import Layout
+from registers.settings.backbone_id import BackboneId
 from registers.settings.data import DataSettings, WorldSettings
 from registers.settings.questions import (
     BankSettings,
@@ -54,6 +56,8 @@ class Settings:
     workers: int = 0  # loader processes per training job
     checkpoint_every: int = 100  # steps between saves that a killed run resumes from
     log_every: int = 10
+    # what to do with finished trainings whose code has changed since: keep them, or train them anew
+    stale: Literal["keep", "retrain"] = "keep"
 
     @property
     def run(self) -> str:
@@ -66,3 +70,12 @@ class Settings:
     def results(self) -> Path:
         """Everything this run writes, the three doors among it."""
         return Path("results") / self.run
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files of this run lie."""
+        return Layout(self.results)
+
+    def cutoff_of(self, backbone: str) -> float | None:
+        """The hand-picked norm cut-off of a backbone's method; None: to be found from the norms."""
+        return self.cutoff.get(BackboneId.parse(backbone).method)

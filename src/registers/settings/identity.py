@@ -1,0 +1,56 @@
+"""What the weights of one training depend on: asked by Snakemake and by a resuming run alike."""
+
+import hashlib
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from registers.registry import METHODS
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
+
+
+def training_identity(settings: Settings, id: BackboneId) -> dict[str, Any]:
+    """Everything that decides the weights of one training, as plain JSON values.
+
+    The evaluation set and the data sets of other methods are left out: changing them trains nothing
+    again. The content of files on disk is not looked at; their fingerprints are the manifest's.
+    """
+    recipe = settings.recipes[id.method]
+    size_name = id.size or recipe.size
+    return {
+        "backbone": str(id.trained),
+        "method": id.method,
+        "registers": id.registers,
+        "seed": id.seed,
+        "noaa": id.noaa,
+        "recipe": plain(recipe),
+        "size": {"name": size_name, **plain(settings.sizes[size_name])},
+        "image_size": settings.image_size,
+        "precision": settings.precision,
+        "fractions": list(settings.fractions),
+        "data": training_data(settings, METHODS[id.method].role),
+    }
+
+
+def training_data(settings: Settings, role: str) -> dict[str, Any]:
+    """The data set of a role that trains: its spec, and what is drawn or named for it here."""
+    spec = getattr(settings.data, role)
+    data: dict[str, Any] = {"role": role, "spec": spec}
+    if spec == "world":
+        data |= {"pixels": settings.world.pixels, "train": settings.world.train}
+    elif role == "text" and spec == settings.data.eval:
+        # captions are made of the names that zero-shot classification gives the classes
+        data["classes"] = digest_of_words(settings.zeroshot.classes)
+    return data
+
+
+def digest_of_words(words: str) -> str:
+    """A hash of the file's content; the text itself where it names no file."""
+    path = Path(words).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else words
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """The values of a section by name."""
+    return asdict(section) if is_dataclass(section) else section.model_dump()
