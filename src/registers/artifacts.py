@@ -1,26 +1,38 @@
-"""What is made from what: paper/artifacts.yaml resolved against the settings. Read by the Snakefile and by cli.py alike."""
+"""Which files each figure and table is made from: paper/artifacts.yaml and the settings.
+
+Read by the rules and by the commands alike.
+"""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import yaml
 
+from registers.layout import drawing, project_folder
+from registers.questions import QUESTIONS
+from registers.registry import subject_of
 from registers.settings.backbone_id import BackboneId
-from registers.settings.data import ANNOTATED_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
-PAPER = Path(__file__).resolve().parents[2] / "paper"
-MAPS = {
-    "maps": "maps",
-    "lost": "pictures/discovery",
-}  # stages that leave arrays instead of rows: their folders
+PAPER = project_folder("paper")
+REFERENCE = "reference"  # the input that stands for the paper's own printed numbers
+PICTURED = (
+    "segmentation",
+    "depth",
+    "discovery",
+)  # questions whose answers on single images are drawn
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One figure or table of the paper. inputs: argument name -> "STAGE/FAMILY", or "reference" for the paper's own numbers."""
+    """One figure or table of the paper.
+
+    inputs: argument of its module -> QUESTION/FAMILY (rows), QUESTION.arrays/FAMILY (small arrays),
+    QUESTION (an exact answer), or "reference". Families are joined by "+"; an input that may be
+    empty ends in "?".
+    """
 
     id: str
     module: str
@@ -34,133 +46,24 @@ class Artifact:
         return "tables" if self.id.startswith("table") else "figures"
 
     @property
+    def python(self) -> str:
+        """The module that makes it, as Python imports it."""
+        return f"registers.{self.kind}.{self.module}"
+
+    @property
     def source(self) -> str:
-        """Path of the module that makes it, in the repository."""
-        return f"src/registers/{self.kind}/{self.module}.py"
+        """Path of that module in the repository."""
+        return f"src/{self.python.replace('.', '/')}.py"
 
     @property
     def outputs(self) -> list[str]:
         endings = ("md", "csv", "txt") if self.kind == "tables" else ("png", "pdf", "csv", "txt")
-        return [f"reports/{self.kind}/{self.id}.{e}" for e in endings]
-
-
-def load() -> dict[str, Artifact]:
-    """All artifacts that are built, by id, in the paper's order."""
-    rows = yaml.safe_load((PAPER / "artifacts.yaml").read_text())
-    return {row["id"]: Artifact(**row) for row in rows}
-
-
-def available(settings: Settings) -> dict[str, Artifact]:
-    """The artifacts that these settings can make: those whose families are not empty (no OpenCLIP, no zero-shot)."""
-    return {
-        a.id: a
-        for a in load().values()
-        if all(source.endswith("?") or files(settings, source) for source in a.inputs.values())
-    }
-
-
-def family(settings: Settings, name: str) -> list[BackboneId]:
-    """A named set of backbones.
-
-    main: every method, register count and seed; ends: without registers and with four (or the most there are); plain:
-    `ends` without registers; clip: OpenCLIP of `ends`. Of DINOv2, the paper's main focus: ablation: every count; focus: `ends`;
-    one: none and one; four: four (or the most); most: the most; sizes: no registers, all sizes of `size_study`; steps: no registers, along
-    training; noaa: no registers, trained with and without antialiased position embeddings. dino, mae: these two, no registers.
-    """
-    fewest, standard = (
-        min(settings.registers),
-        4 if 4 in settings.registers else max(settings.registers),
-    )
-    ends = sorted({fewest, standard})
-    main = [
-        BackboneId(m, r, s)
-        for m in settings.methods
-        for r in settings.registers
-        for s in settings.seeds
-    ]
-    subject = (
-        "dinov2" if "dinov2" in settings.methods else settings.methods[0]
-    )  # the paper's main focus, section 2
-    first = settings.seeds[0]
-    if name == "main":
-        return main
-    if name == "ends":
-        return [b for b in main if b.registers in ends]
-    if name == "plain":
-        return [b for b in main if b.registers == fewest]
-    if name == "ablation":
-        return [b for b in main if b.method == subject]
-    if name == "focus":
-        return [b for b in main if b.method == subject and b.registers in ends]
-    if name == "clip":
-        return [b for b in main if b.method == "openclip" and b.registers in ends]
-    if name == "sizes":
-        default = settings.recipes[subject].size
-        return [
-            BackboneId(subject, fewest, first, size="" if size == default else size)
-            for size in settings.size_study
-        ]
-    if name == "steps":
-        percents = sorted({round(100 * f) for f in settings.fractions} | {100})
-        return [BackboneId(subject, fewest, first, percent=p) for p in percents]
-    if name in ("one", "most", "four", "noaa"):
-        counts = {
-            "one": [fewest, min((r for r in settings.registers if r > fewest), default=fewest)],
-            "most": [max(settings.registers)],
-        }
-        chosen = [
-            BackboneId(subject, r, first)
-            for r in dict.fromkeys(counts.get(name, [standard] if name == "four" else [fewest]))
-        ]
-        return chosen + [replace(b, noaa=True) for b in chosen] if name == "noaa" else chosen
-    if name in ("dino", "mae"):
-        return [BackboneId(name, 0, first)] if name in settings.recipes else []
-    raise ConfigError(f'family = "{name}": not in artifacts.family')
-
-
-def trained(settings: Settings) -> list[BackboneId]:
-    """Every backbone that is trained for the built artifacts, each once."""
-    wanted = [
-        b.trained
-        for a in load().values()
-        for source in a.inputs.values()
-        for b in _backbones(settings, source)
-    ]
-    return list(dict.fromkeys(wanted))
-
-
-def _backbones(settings: Settings, source: str) -> list[BackboneId]:
-    names = source.rstrip("?").partition("/")[2]
-    families = [] if names in ("", "none") else names.split("+")
-    return list(dict.fromkeys(b for name in families for b in family(settings, name)))
-
-
-def files(settings: Settings, source: str) -> list[str]:
-    """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family; "cost" -> one file.
-
-    "maps/ends" -> maps/<backbone>.npz, the small arrays of the images shown; "lost/ends" -> pictures/discovery/<backbone>.npz, the steps
-    of LOST. Several families may be joined: "maps/ends+dino"; one that may be empty ends in "?".
-    """
-    stage, _, name = source.rstrip("?").partition("/")
-    if stage == "reference":
-        return [os.path.relpath(PAPER / "reference.yaml")]
-    if not name or name == "none":
-        return [str(settings.results / "measurements" / f"{stage}.csv")]
-    folder, ending = (MAPS[stage], "npz") if stage in MAPS else (f"measurements/{stage}", "csv")
-    return [
-        str(settings.results / folder / f"{backbone}.{ending}")
-        for backbone in _backbones(settings, source)
-    ]
-
-
-def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
-    """All files behind an artifact by argument name."""
-    return {name: files(settings, source) for name, source in artifact.inputs.items()}
+        return [f"{drawing(self.kind, self.id)}.{ending}" for ending in endings]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A further picture, beyond the paper's: what one backbone says of single images. question: segmentation, depth or discovery."""
+    """What one backbone predicts on single images. question: one of PICTURED."""
 
     question: str
     backbone: str
@@ -171,31 +74,162 @@ class Picture:
 
     @property
     def outputs(self) -> list[str]:
-        return [f"reports/pictures/{self.id}.{e}" for e in ("png", "pdf", "txt")]
+        return [f"{drawing('pictures', self.id)}.{ending}" for ending in ("png", "pdf", "txt")]
 
     def arrays(self, settings: Settings) -> str:
         """The file it is drawn from."""
-        return str(settings.results / "pictures" / self.question / f"{self.backbone}.npz")
+        return str(settings.layout.arrays(self.question, self.backbone))
+
+
+# --- what there is to draw ------------------------------------------------------------------------
+
+
+def load() -> dict[str, Artifact]:
+    """All figures and tables by id, in the paper's order."""
+    rows = yaml.safe_load((PAPER / "artifacts.yaml").read_text())
+    return {row["id"]: Artifact(**row) for row in rows}
+
+
+def available(settings: Settings) -> dict[str, Artifact]:
+    """Those that these settings can make: without OpenCLIP, say, there is no zero-shot row."""
+    return {
+        artifact.id: artifact
+        for artifact in load().values()
+        if all(
+            source.endswith("?") or files(settings, source) for source in artifact.inputs.values()
+        )
+    }
 
 
 def pictures(settings: Settings) -> list[Picture]:
-    """The further pictures that the report shows: those of the first seed's `focus`, where settings keep any. Others on demand."""
-    shown = [b for b in family(settings, "focus") if b.seed == settings.seeds[0]]
+    """The pictures that the report shows: those of the first seed's `focus`. Others on demand."""
+    backbones = [id for id in family(settings, "focus") if id.seed == settings.seeds[0]]
     return [
-        Picture(question, str(b))
-        for question in ANNOTATED_ROLES
+        Picture(question, str(id))
+        for question in PICTURED
         if getattr(settings, question).pictures
-        for b in shown
+        for id in backbones
     ]
 
 
+# --- which backbones ------------------------------------------------------------------------------
+
+
+def family(settings: Settings, name: str) -> list[BackboneId]:
+    """A named set of backbones.
+
+    main: every method, register count and seed. ends: without registers and with four (or the most
+    there are). plain: the first half of `ends`. clip: OpenCLIP of `ends`. dino, mae: these two, no
+    registers.
+
+    Of the subject (DINOv2, or else the first method). ablation: every count. focus: `ends`. one:
+    none and the next count. four: four registers (or the most). most: the most. sizes: no
+    registers, all sizes of `size_study`. steps: no registers, along training. noaa: no registers,
+    trained with and without antialiased position embeddings.
+    """
+    subject = subject_of(settings.methods)
+    fewest, standard, most = min(settings.registers), _standard(settings), max(settings.registers)
+    main = [
+        BackboneId(method, registers, seed)
+        for method in settings.methods
+        for registers in settings.registers
+        for seed in settings.seeds
+    ]
+    ends = [id for id in main if id.registers in (fewest, standard)]
+
+    def first_seed(*counts: int) -> list[BackboneId]:
+        return [BackboneId(subject, count, settings.seeds[0]) for count in dict.fromkeys(counts)]
+
+    match name:
+        case "main":
+            return main
+        case "ends":
+            return ends
+        case "plain":
+            return [id for id in main if id.registers == fewest]
+        case "ablation":
+            return [id for id in main if id.method == subject]
+        case "focus":
+            return [id for id in ends if id.method == subject]
+        case "clip":
+            return [id for id in ends if id.method == "openclip"]
+        case "one":
+            more = [count for count in settings.registers if count > fewest]
+            return first_seed(fewest, min(more, default=fewest))
+        case "four":
+            return first_seed(standard)
+        case "most":
+            return first_seed(most)
+        case "noaa":
+            (id,) = first_seed(fewest)
+            return [id, replace(id, noaa=True)]
+        case "sizes":
+            (id,) = first_seed(fewest)
+            own = settings.recipes[subject].size
+            return [replace(id, size="" if size == own else size) for size in settings.size_study]
+        case "steps":
+            (id,) = first_seed(fewest)
+            percents = {round(100 * fraction) for fraction in settings.fractions} | {100}
+            return [replace(id, percent=percent) for percent in sorted(percents)]
+        case "dino" | "mae":
+            trained = name in settings.recipes
+            return [BackboneId(name, 0, settings.seeds[0])] if trained else []
+    raise ConfigError(f'family = "{name}": must be one that artifacts.family knows')
+
+
+def trained(settings: Settings) -> list[BackboneId]:
+    """Every training that the figures and tables need, each once."""
+    sources = [source for artifact in load().values() for source in artifact.inputs.values()]
+    return _once(id.trained for source in sources for id in _backbones(settings, source))
+
+
+def _standard(settings: Settings) -> int:
+    """The paper's own choice, four registers (section 3.2), or the most there are."""
+    return 4 if 4 in settings.registers else max(settings.registers)
+
+
+def _backbones(settings: Settings, source: str) -> list[BackboneId]:
+    families = source.rstrip("?").partition("/")[2]
+    return _once(id for name in families.split("+") if name for id in family(settings, name))
+
+
+def _once(ids: Iterable[BackboneId]) -> list[BackboneId]:
+    return list(dict.fromkeys(ids))
+
+
+# --- which files ----------------------------------------------------------------------------------
+
+
+def files(settings: Settings, source: str) -> list[str]:
+    """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family.
+
+    "maps.arrays/ends" -> arrays/maps/<backbone>.npz. "cost" -> measurements/cost.csv. "reference"
+    -> the paper's printed numbers. Raises ConfigError for a question or family that does not exist.
+    """
+    name, _, families = source.rstrip("?").partition("/")
+    question, _, part = name.partition(".")
+    if name == REFERENCE:
+        return [os.path.relpath(PAPER / "reference.yaml")]
+    if question not in QUESTIONS or part not in ("", "arrays"):
+        raise ConfigError(f'input = "{source}": must begin with one of {", ".join(QUESTIONS)}')
+    if not families:
+        return [str(settings.layout.measurement(question))]
+    path = settings.layout.arrays if part else settings.layout.measurement
+    return [str(path(question, id)) for id in _backbones(settings, source)]
+
+
+def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
+    """All files behind an artifact, by argument."""
+    return {name: files(settings, source) for name, source in artifact.inputs.items()}
+
+
 def evidence(settings: Settings) -> list[str]:
-    """All measurements that the report reads: those behind the artifacts, and what claims need besides (norms of every count)."""
+    """All rows that the report reads: those behind artifacts, and norms of every count."""
     behind = {
-        f
-        for a in available(settings).values()
-        for fs in inputs(settings, a).values()
-        for f in fs
-        if f.endswith(".csv")
+        file
+        for artifact in available(settings).values()
+        for several in inputs(settings, artifact).values()
+        for file in several
+        if file.endswith(".csv")
     }
     return sorted(behind | set(files(settings, "norms/ablation")))

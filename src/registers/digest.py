@@ -16,7 +16,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
-LEFT_OUT = (f"{ROOT}.settings", f"{ROOT}.layout")  # values and paths: parameters and files of the rules
+LEFT_OUT = (
+    f"{ROOT}.settings",
+    f"{ROOT}.layout",
+)  # values and paths: parameters and files of the rules
 
 
 def digest(*modules: str) -> str:
@@ -49,7 +52,8 @@ def imports(module: str) -> tuple[str, ...]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from registers.evals import lost` names a module, `from registers.evals.lost import lost` a function
+            # `from registers.evals import lost` names a module, `from registers.evals.lost import
+            # lost` a function
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
     ours = (name for name in names if name.startswith(f"{ROOT}."))
     return tuple(dict.fromkeys(name for name in ours if _file(name)))
@@ -65,7 +69,9 @@ def _text(node: object) -> str:
     """Like ast.dump, but without empty fields: newer versions of Python add some."""
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if name != "kind")
-        inside = ",".join(f"{name}={_text(value)}" for name, value in fields if value not in (None, []))
+        inside = ",".join(
+            f"{name}={_text(value)}" for name, value in fields if value not in (None, [])
+        )
         return f"{type(node).__name__}({inside})"
     if isinstance(node, list):
         return f"[{','.join(map(_text, node))}]"

@@ -28,9 +28,9 @@ def wilson(successes: int, n: int, z: float = Z) -> tuple[float, float]:
 def bootstrap_mean(totals, counts=None, *, seed: int = 0) -> tuple[float, float, float]:
     """Mean of tokens and its percentile interval, images being the units: (value, low, high).
 
-    totals: (B,) sum over each image's tokens. counts: (B,) how many tokens, default 1. The statistic
-    is sum / count over images, so that tokens of one image stay together. Images without a token do
-    not count. Raises ValueError where nothing is left.
+    totals: (B,) sum over each image's tokens. counts: (B,) how many tokens, default 1. The
+    statistic is sum / count over images, so that tokens of one image stay together. Images without
+    a token do not count. Raises ValueError where nothing is left.
     """
     totals = np.asarray(totals, dtype=np.float64)
     counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)

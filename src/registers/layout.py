@@ -52,7 +52,9 @@ class Layout:
     def measurement(self, question: str, backbone: str | BackboneId = "") -> Path:
         """Rows of one question about one backbone; without one, of an exact question."""
         folder = self.results / "measurements"
-        return folder / question / f"{backbone}.csv" if str(backbone) else folder / f"{question}.csv"
+        return (
+            folder / question / f"{backbone}.csv" if str(backbone) else folder / f"{question}.csv"
+        )
 
     def arrays(self, question: str, backbone: str | BackboneId) -> Path:
         """Small arrays of one question for the images shown."""
@@ -84,3 +86,10 @@ def checkpoint_name(percent: int) -> str:
 def drawing(kind: str, id: str) -> Path:
     """A figure, table or picture without its ending; kind: figures, tables or pictures."""
     return REPORTS / kind / id
+
+
+def project_folder(name: str) -> Path:
+    """A folder of the project ("paper", "workflow"): of this checkout, or as installed with the package."""
+    package = Path(__file__).parent
+    checkout = package.parents[1] / name
+    return checkout if checkout.is_dir() else package / "project" / name

@@ -25,7 +25,8 @@ class Measurement:
     token: kind of token: "patch", "cls", "reg0", "normal", "outlier"...
     variant: what else tells rows of one metric apart, in a word: a class, LOST's facet, a mode.
     layer: 1..L; L is the output of the last block, before the final norm.
-    coordinate, at: one further coordinate, its name and value: "norm", "registers", "lr", "patch"...
+    coordinate, at: one further coordinate, its name and value: "norm", "registers", "lr",
+    "patch"...
     low, high: the 95 % interval. n: over how many items. chance: the value of guessing.
     note: how it was measured, or why a value is missing.
     run: key of the MLflow run. code: git commit.

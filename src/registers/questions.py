@@ -12,8 +12,8 @@ class Question:
 
     module: has `measure(subject, data, settings) -> Measured`. reads: what the subject is, a "bank"
     (`bank.TokenBank`), a "checkpoint" (`models.backbone.Backbone`) or "nothing" (an exact answer,
-    no backbone). settings: the sections and values that it reads, by dotted name. role: the data set
-    that it looks at; "" for none beside the bank. arrays: whether it leaves small arrays for
+    no backbone). settings: the sections and values that it reads, by dotted name. role: the data
+    set that it looks at; "" for none beside the bank. arrays: whether it leaves small arrays for
     pictures. gpu: whether it is faster on one.
     """
 

@@ -8,9 +8,9 @@ class MethodEntry:
     """One way of training a backbone.
 
     factory: module and class of the recipe, imported when it is trained. role: the data set that it
-    is trained on. title: the name as the paper prints it. colour: of its lines and bars. facet: what
-    LOST is run on (paper, section 3.3: values for DeiT-III and OpenCLIP, keys for DINOv2; keys are
-    LOST's own choice elsewhere). main: one of the paper's three (section 3.1).
+    is trained on. title: the name as the paper prints it. colour: of its lines and bars. facet:
+    what LOST is run on (paper, section 3.3: values for DeiT-III and OpenCLIP, keys for DINOv2; keys
+    are LOST's own choice elsewhere). main: one of the paper's three (section 3.1).
     """
 
     factory: str
@@ -21,7 +21,8 @@ class MethodEntry:
     main: bool = False
 
 
-# Colours: Okabe and Ito's palette, told apart by colour-blind readers (Wong, Nature Methods 8, 2011).
+# Colours: Okabe and Ito's palette, told apart by colour-blind readers (Wong, Nature Methods 8,
+# 2011).
 METHODS = {
     "deit3": MethodEntry(
         "registers.methods.deit3:Deit3", "labels", "DeiT-III", "#D55E00", "v", True

@@ -3,7 +3,9 @@
 # Kinds of patch tokens by their output norm (probes/kinds.py tells them apart).
 NORMAL = "normal"
 OUTLIER = "outlier"
-TAIL = "high-norm tail (2 %)"  # a quantile, shown where there is no second mode; never called outliers
+TAIL = (
+    "high-norm tail (2 %)"  # a quantile, shown where there is no second mode; never called outliers
+)
 
 # Histograms of norms (question "norms", metric "count"): logarithmic bins on a grid that all
 # backbones share, so that a bin is known by its middle. Each is 10^(1/40), 5.9 % of a norm, wide.

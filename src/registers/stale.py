@@ -1,0 +1,49 @@
+"""Which weights were trained by other code than the code at hand.
+
+Trainings are expensive, so a change of code does not throw their weights away: each checkpoint
+records the digest of the code that made it, and this is where the two are compared.
+`snakemake --config stale=retrain` trains the stale ones anew.
+"""
+
+import json
+
+from registers import artifacts
+from registers.digest import digest
+from registers.registry import METHODS
+from registers.settings.backbone_id import BackboneId
+from registers.settings.run import Settings
+
+
+def training_code(method: str) -> str:
+    """Digest of a method's recipe, the loop and all that they import."""
+    return digest(METHODS[method].factory.partition(":")[0], "registers.train")
+
+
+def recorded_code(settings: Settings, trained: BackboneId) -> str | None:
+    """What a finished training says of the code that made it; None where there is no such training."""
+    card = settings.layout.checkpoint(trained).with_suffix(".json")
+    try:
+        return json.loads(card.read_text()).get("code", "")
+    except (OSError, ValueError):
+        return None
+
+
+def weights(settings: Settings) -> list[str]:
+    """Ids of the trainings of this run whose weights come from other code than the code at hand."""
+    ids = artifacts.trained(settings)
+    recorded = {id: recorded_code(settings, id) for id in ids}
+    return [str(id) for id in ids if recorded[id] not in (None, training_code(id.method))]
+
+
+def sentence(settings: Settings) -> str:
+    """One line about stale weights for people; "" where there are none."""
+    names = weights(settings)
+    if not names:
+        return ""
+    several = len(names) > 1
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"{len(names)} training{'s were' if several else ' was'} made by other code than the code at "
+        f"hand ({shown}); to train {'them' if several else 'it'} anew: "
+        "snakemake --cores all --config stale=retrain"
+    )
