@@ -23,7 +23,7 @@ LEFT_OUT = (
 
 
 def digest(*modules: str) -> str:
-    """Twelve hexadecimal digits for the code of `modules` and of what they import from this package.
+    """Twelve hexadecimal digits for the code of modules and of all that they import from here.
 
     modules: dotted names, "registers.probes.norms". Raises ValueError for one that does not exist.
     """
@@ -52,8 +52,7 @@ def imports(module: str) -> tuple[str, ...]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from registers.evals import lost` names a module, `from registers.evals.lost import
-            # lost` a function
+            # a name that is imported may be a module of a package, or a function of a module
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
     ours = (name for name in names if name.startswith(f"{ROOT}."))
     return tuple(dict.fromkeys(name for name in ours if _file(name)))
@@ -84,9 +83,9 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         first = body[0] if body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            if isinstance(first.value.value, str):
-                del body[0]
+        constant = first.value if isinstance(first, ast.Expr) else None
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+            del body[0]
     return tree
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals: Wilson's for shares, bootstraps over images for all else. 95 % throughout."""
+"""95 % confidence intervals: Wilson's for shares, bootstraps over images for all else."""
 
 import math
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def bootstrap(
 def bootstrap_images(
     per_image: np.ndarray, statistic: Callable[[np.ndarray], float], draws: int = 1000
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic that is no weighted mean (a maximum), over drawn images."""
+    """Percentile interval of a statistic that is no weighted mean, such as a maximum."""
     rng = np.random.default_rng(0)
     images = len(per_image)
     values = [statistic(per_image[rng.integers(0, images, images)]) for _ in range(draws)]

@@ -10,7 +10,7 @@ REPORTS = Path("reports")
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one run below its results folder. Names may be wildcards, as Snakemake writes them.
+    """The files of one run below its results folder. Names may be Snakemake's wildcards.
 
     data, checkpoints, banks, measurements and arrays are the kinds of files that stages hand on;
     logs, benchmarks and tracking say how they came about.
@@ -89,7 +89,7 @@ def drawing(kind: str, id: str) -> Path:
 
 
 def project_folder(name: str) -> Path:
-    """A folder of the project ("paper", "workflow"): of this checkout, or as installed with the package."""
+    """A folder of the project: of this checkout, or as installed with the package."""
     package = Path(__file__).parent
     checkout = package.parents[1] / name
     return checkout if checkout.is_dir() else package / "project" / name

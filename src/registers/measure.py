@@ -1,4 +1,4 @@
-"""Asking a question: open what it is asked of, measure, write the rows and arrays, record the run."""
+"""Asking a question: open its subject, measure, write rows and arrays, record the run."""
 
 from importlib import import_module
 
@@ -47,7 +47,7 @@ def measure(settings: Settings, name: str, backbone: str = "", began: float | No
 
 
 def values(settings: Settings, name: str) -> dict[str, object]:
-    """What a question reads of the settings, by dotted name: parameters of its rule and of its run."""
+    """What a question reads of the settings, by dotted name: parameters of its rule and run."""
     content = settings.model_dump(mode="json")
     return {key: _at(content, key) for key in QUESTIONS[name].settings}
 

@@ -1,4 +1,4 @@
-"""Measurement: the one row that every number of the project is, and the CSV files that hold rows."""
+"""Measurement: the row that every number of the project is, and the CSV files of rows."""
 
 import csv
 import os
@@ -53,7 +53,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a question's `measure` returns: rows, and small arrays for pictures where it leaves any."""
+    """What a question's `measure` returns: rows, and arrays for pictures where it leaves any."""
 
     rows: list[Measurement]
     arrays: dict[str, np.ndarray] | None = None

@@ -1,4 +1,4 @@
-"""The questions asked of backbones: one row each. The module holds the science, its name is the stage.
+"""The questions asked of backbones, one row each. The module holds the science.
 
 A new probe is its file and one row here: rules, commands, paths and what it depends on follow.
 """

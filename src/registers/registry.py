@@ -1,4 +1,4 @@
-"""The methods: one row each, and all that other rooms have to know of a method without importing it."""
+"""The methods, one row each: what the rest of the package knows of one without importing it."""
 
 from dataclasses import dataclass
 

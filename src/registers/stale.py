@@ -20,7 +20,7 @@ def training_code(method: str) -> str:
 
 
 def recorded_code(settings: Settings, trained: BackboneId) -> str | None:
-    """What a finished training says of the code that made it; None where there is no such training."""
+    """What a finished training says of the code that made it; None without such a training."""
     card = settings.layout.checkpoint(trained).with_suffix(".json")
     try:
         return json.loads(card.read_text()).get("code", "")
@@ -43,7 +43,7 @@ def sentence(settings: Settings) -> str:
     several = len(names) > 1
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return (
-        f"{len(names)} training{'s were' if several else ' was'} made by other code than the code at "
-        f"hand ({shown}); to train {'them' if several else 'it'} anew: "
+        f"{len(names)} training{'s were' if several else ' was'} made by other code than the code "
+        f"at hand ({shown}); to train {'them' if several else 'it'} anew: "
         "snakemake --cores all --config stale=retrain"
     )

@@ -1,4 +1,4 @@
-"""Words and grids that rows, figures, tables and claims share, so that each is written down once."""
+"""Words and grids that rows, figures, tables and claims share, each written down once."""
 
 # Kinds of patch tokens by their output norm (probes/kinds.py tells them apart).
 NORMAL = "normal"
