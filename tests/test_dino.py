@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from registers.data.sample import Sample
 from registers.methods.dino import Dino
 from registers.methods.method import Progress
-from registers.methods.schedules import cosine
+from registers.models.schedules import cosine
 from registers.settings.backbone_id import BackboneId
 from registers.settings.load import load_settings
 from registers.settings.recipes import DinoRecipe, SizeSettings

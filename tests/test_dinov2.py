@@ -17,7 +17,7 @@ from registers.data.sample import Sample
 from registers.losses import dino_loss, ibot_loss, koleo, sinkhorn_knopp
 from registers.methods.dinov2 import Dinov2, block_mask
 from registers.methods.method import Progress
-from registers.methods.schedules import cosine
+from registers.models.schedules import cosine
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings

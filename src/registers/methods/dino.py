@@ -22,7 +22,7 @@ from registers.data.sample import Dataset, Sample
 from registers.data.transforms import BLUR_AS_DOCUMENTED, IMAGENET, dino_crops
 from registers.losses import all_reduce_sum_, dino_loss
 from registers.methods.method import Method, Progress, decay_groups
-from registers.methods.schedules import cosine
+from registers.models.schedules import cosine
 from registers.models.backbone import build
 from registers.models.heads import DinoHead
 from registers.models.teacher import follow, frozen_copy

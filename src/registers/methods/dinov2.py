@@ -32,7 +32,7 @@ from registers.data.sample import Dataset, Sample
 from registers.data.transforms import IMAGENET, dino_crops
 from registers.losses import dino_loss, gather, ibot_loss, koleo, sinkhorn_knopp
 from registers.methods.method import Method, Progress
-from registers.methods.schedules import cosine
+from registers.models.schedules import cosine
 from registers.models.backbone import build
 from registers.models.heads import DinoHead
 from registers.models.teacher import follow, frozen_copy

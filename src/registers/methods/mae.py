@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from registers.data.sample import Dataset, Sample
 from registers.data.transforms import IMAGENET, mae_augment
 from registers.methods.method import Method, Progress, decay_groups
-from registers.methods.schedules import cosine
+from registers.models.schedules import cosine
 from registers.models.backbone import build
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
