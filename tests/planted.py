@@ -6,8 +6,7 @@ import pandas as pd
 from registers import measurements
 from registers.measurements import Measurement
 from registers.settings.backbone_id import BackboneId
-
-PER_DECADE = 40  # bins of registers.probes.norms
+from registers.vocabulary import BINS_PER_DECADE, TAIL
 
 
 def norms(
@@ -21,7 +20,7 @@ def norms(
     run="smoke/norms/x",
     seed=0,
 ):
-    """Rows of stage "norms" for one backbone: log-normal norms, of which a share `outliers` sits at `ratio` times the median."""
+    """Rows of question "norms" for one backbone: log-normal norms, of which a share `outliers` sits at `ratio` times the median."""
     rng = np.random.default_rng(seed)
     rows = []
     tokens = {"patch": images * 64, "cls": images} | {f"reg{r}": images for r in range(registers)}
@@ -44,10 +43,13 @@ def norms(
                 n=n,
                 run=run,
             )
-            bins, counts = np.unique(np.floor(np.log10(values) * PER_DECADE), return_counts=True)
-            for b, c in zip(bins, counts):
-                a, m, z = (10 ** ((b + part) / PER_DECADE) for part in (0, 0.5, 1))
-                rows.append(Measurement(metric="count", value=int(c), x=m, low=a, high=z, **common))
+            bins, counts = np.unique(
+                np.floor(np.log10(values) * BINS_PER_DECADE), return_counts=True
+            )
+            for b, count in zip(bins, counts):
+                middle = float(10 ** ((b + 0.5) / BINS_PER_DECADE))
+                where = dict(coordinate="norm", at=middle)
+                rows.append(Measurement(metric="count", value=int(count), **where, **common))
             for q in (0, 5, 25, 50, 75, 95, 99, 100):
                 rows.append(
                     Measurement(metric=f"q{q}", value=float(np.percentile(values, q)), **common)
@@ -55,7 +57,7 @@ def norms(
             if kind == "patch":
                 largest = float(values.max() / np.median(values))
     common = dict(
-        question="outliers",
+        question="norms",
         backbone=backbone,
         data="planted val",
         token="patch",
@@ -104,7 +106,8 @@ def cost(models=("ViT-L/14@224", "ViT-B/16@224", "base/4@32"), slope=0.004):
                 ("macs", 1e9, slope * (1 + i)),
                 ("params", 1e6, slope * (1 + i) / 1000),
             ):
-                common = dict(question="cost", backbone="", data=model, x=r, run="smoke/cost/exact")
+                common = dict(question="cost", backbone="", data=model, run="smoke/cost/exact")
+                common |= dict(coordinate="registers", at=r)
                 rows += [Measurement(metric=metric, value=plain * (1 + each * r), **common)]
                 rows += [Measurement(metric=f"{metric}_increase", value=each * r, **common)]
     return rows
@@ -121,8 +124,9 @@ def interpolation(source=16):
                 "gradient",
                 "",
                 float(v),
-                token=mode,
-                x=i,
+                variant=mode,
+                coordinate="position",
+                at=i,
                 run="smoke/interpolation/exact",
             )
             for i, v in values
@@ -130,7 +134,6 @@ def interpolation(source=16):
     return rows
 
 
-TAIL = "high-norm tail (2 %)"
 NO_MODE = "no second mode: planted"
 
 
@@ -236,12 +239,16 @@ def neighbours(backbone, normal=0.65, outlier=None, tail=0.75, half=0.02):
     for token, value in kinds.items():
         for x in centres if value is not None else ():
             height = 20.0 * (x == centres[np.abs(centres - value).argmin()])
+            where = dict(token=token, coordinate="cosine", at=float(x))
             rows.append(
-                Measurement(
-                    "neighbours", "density", backbone, float(height), token=token, x=float(x), n=500
-                )
+                Measurement("neighbours", "density", backbone, float(height), n=500, **where)
             )
     return rows
+
+
+def by_question(rows: pd.DataFrame, *questions: str) -> dict[str, pd.DataFrame]:
+    """The rows of each question, as arguments of a figure or table."""
+    return {question: rows[rows["question"] == question] for question in questions}
 
 
 def frame(tmp_path, *groups, size="base") -> pd.DataFrame:
@@ -355,7 +362,13 @@ def discovery(backbone, corloc, tuned, n=200, half=0.03, data="planted val"):
     }
     return [
         Measurement(
-            metric=m, value=v, low=v - half, high=v + half, token="k", note=f"planted {m}", **common
+            metric=m,
+            value=v,
+            low=v - half,
+            high=v + half,
+            variant="k",
+            note=f"planted {m}",
+            **common,
         )
         for m, v in values.items()
     ]
@@ -420,19 +433,19 @@ def dense(backbone, miou, rmse, n=100):
 
 
 def positions(backbone, outliers=True, side=8, images=100, stripes=False):
-    """Rows of stage "positions": border positions at 10 %, others at 2 % (with stripes: even columns 20 %, odd ones none); attention."""
+    """Rows of question "by_position": border positions at 10 %, others at 2 % (with stripes: even columns 20 %, odd ones none); attention."""
     registers = BackboneId.parse(backbone).registers
     share = np.full((side, side), 0.02)
     share[[0, -1]] = share[:, [0, -1]] = 0.1
     if stripes:
         share[:, ::2], share[:, 1::2] = 0.2, 0.0
     common = dict(
-        question="positions",
+        question="by_position",
         backbone=backbone,
         data="planted val",
         layer=4,
         n=images,
-        run=f"smoke/positions/{backbone}",
+        run=f"smoke/by_position/{backbone}",
     )
     rows = [
         Measurement(
@@ -451,14 +464,18 @@ def positions(backbone, outliers=True, side=8, images=100, stripes=False):
     rows += [Measurement(metric="tail", value=90.0, token="patch", note="planted", **common)]
     for metric in ["share_tail"] + ["share_above"] * outliers:
         rows += [
-            Measurement(metric=metric, value=float(v), x=i, token="patch", **common)
+            Measurement(
+                metric=metric, value=float(v), coordinate="patch", at=i, token="patch", **common
+            )
             for i, v in enumerate(share.ravel())
         ]
     for token in ["cls", *(f"reg{r}" for r in range(registers)), "patch"]:
         even = np.full(side**2, 0.01)
         even[side**2 // 2 + side // 2] = 1.0 if token == "patch" else 0.01
         rows += [
-            Measurement(metric="attention", value=float(v), x=i, token=token, **common)
+            Measurement(
+                metric="attention", value=float(v), coordinate="patch", at=i, token=token, **common
+            )
             for i, v in enumerate(even)
         ]
     return rows

@@ -30,6 +30,9 @@ def inputs(request, tmp_path_factory):
     def frame(*rows):
         return planted.frame(tmp_path_factory.mktemp("rows"), *rows)
 
+    def local(*rows):
+        return planted.by_question(frame(*rows), "position", "reconstruction")
+
     ends = [
         planted.norms(f"{m}-r{r}-s0", median, share if r == 0 else 0, registers=r, layers=3)
         for m, median in METHODS.items()
@@ -123,11 +126,11 @@ def inputs(request, tmp_path_factory):
             "reference": printed,
         },
         "table3": {"discovery": frame(*found), "reference": printed},
-        "fig05": {"neighbours": frame(*beside), "local": frame(*place), "reference": printed},
+        "fig05": {"neighbours": frame(*beside), **local(*place), "reference": printed},
         "table1": {"tokens": frame(*single), "reference": printed},
         "table4": {"tokens": frame(*with_one), "reference": printed},
         "table5": {
-            "local": frame(*(planted.local(f"dinov2-r{r}-s0") for r in (0, 4))),
+            **local(*(planted.local(f"dinov2-r{r}-s0") for r in (0, 4))),
             "reference": printed,
         },
         "table6": {"tokens": frame(*single), "reference": printed},
@@ -315,7 +318,7 @@ def test_a_hand_picked_cutoff_does_not_make_outliers(tmp_path):
     for metric, value in (("cutoff", 30.0), ("share", 0.01)):
         rows.append(
             planted.Measurement(
-                "outliers",
+                "norms",
                 metric,
                 "dinov2-r0-s0",
                 value,

@@ -25,13 +25,9 @@ CLAIMS = {claim["id"]: claim for claim in claims.load(artifacts.PAPER / "claims.
 HIGH, LOW = (0.2, 3.0, 6.0), (0.6, 0.5, 4.0)  # top1, distance, l2
 
 
-def test_kinds_have_one_name():
-    assert (cells.NORMAL, cells.OUTLIER, cells.TAIL) == (kinds.NORMAL, kinds.OUTLIER, kinds.TAIL)
-    assert (fig05.NORMAL, fig05.OUTLIER, fig05.TAIL) == (
-        kinds.NORMAL,
-        kinds.OUTLIER,
-        kinds.TAIL,
-    ) and planted.TAIL == kinds.TAIL
+def local(*args):
+    """Arguments "position" and "reconstruction" of Fig. 5 and Table 5."""
+    return planted.by_question(planted.frame(*args), "position", "reconstruction")
 
 
 # --- Tables 1 and 6 ------------------------------------------------------------------------------------------------------
@@ -146,12 +142,12 @@ def test_table4_has_the_papers_columns(tmp_path):
 
 
 def test_table5_looks_at_patches_that_are_no_outliers(tmp_path):
-    given = planted.frame(
+    given = local(
         tmp_path,
         planted.local("dinov2-r0-s0", outlier=HIGH),
         planted.local("dinov2-r4-s0", normal=(0.7, 0.5, 4.01)),
     )
-    rows = table5.table(given, PRINTED).set_index(["model", "#registers", "patches"])
+    rows = table5.table(**given, reference=PRINTED).set_index(["model", "#registers", "patches"])
     assert rows.loc[("DINOv2", "0", "non-outliers")].tolist() == [
         "60.0 [58.0, 62.0]",
         "0.50 [0.48, 0.52]",
@@ -162,7 +158,7 @@ def test_table5_looks_at_patches_that_are_no_outliers(tmp_path):
     assert rows.loc[
         ("the paper", "4", "non-outliers (all)"), ["position top-1", "reconstruction L2"]
     ].tolist() == ["65.8", "16.0"]
-    assert table5.caption(given, PRINTED).endswith(
+    assert table5.caption(**given, reference=PRINTED).endswith(
         "by the intervals top-1 is higher and the error the same with 4 registers."
     )
 
@@ -173,7 +169,7 @@ def test_table5_looks_at_patches_that_are_no_outliers(tmp_path):
 def test_fig05_tells_outliers_from_the_tail(tmp_path):
     with_outliers = dict(
         neighbours=planted.frame(tmp_path, planted.neighbours("dinov2-r0-s0", outlier=0.9)),
-        local=planted.frame(tmp_path, planted.local("dinov2-r0-s0", outlier=HIGH)),
+        **local(tmp_path, planted.local("dinov2-r0-s0", outlier=HIGH)),
     )
     caption = fig05.caption(**with_outliers, reference=PRINTED)
     assert (
@@ -182,7 +178,7 @@ def test_fig05_tells_outliers_from_the_tail(tmp_path):
     )
     without = dict(
         neighbours=planted.frame(tmp_path, planted.neighbours("dinov2-r0-s0")),
-        local=planted.frame(tmp_path, planted.local("dinov2-r0-s0")),
+        **local(tmp_path, planted.local("dinov2-r0-s0")),
     )
     caption = fig05.caption(**without, reference=PRINTED)
     assert (
@@ -202,8 +198,8 @@ def test_fig05_tells_outliers_from_the_tail(tmp_path):
 def test_fig05_puts_the_papers_numbers_beside_ours(tmp_path):
     rows = fig05.table(
         planted.frame(tmp_path, planted.neighbours("dinov2-r0-s0", outlier=0.9)),
-        planted.frame(tmp_path, planted.local("dinov2-r0-s0")),
-        PRINTED,
+        **local(tmp_path, planted.local("dinov2-r0-s0")),
+        reference=PRINTED,
     )
     paper = rows[rows["backbone"] == "the paper"].set_index(["token", "metric"])["value"]
     assert (
@@ -211,7 +207,7 @@ def test_fig05_puts_the_papers_numbers_beside_ours(tmp_path):
         and paper["outlier", "l2"] == 25.23
         and paper["outlier", "distance"] == 5.09
     )
-    heights = rows[(rows["metric"] == "density") & (rows["token"] == "outlier")].set_index("x")[
+    heights = rows[(rows["metric"] == "density") & (rows["token"] == "outlier")].set_index("at")[
         "value"
     ]
     assert heights.idxmax() == pytest.approx(

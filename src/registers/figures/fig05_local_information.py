@@ -6,12 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from registers.figures.paint import style
+from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
-NORMAL, OUTLIER, TAIL = (
-    "normal",
-    "outlier",
-    "high-norm tail (2 %)",
-)  # as registers.probes.kinds names them
 MEASURES = {  # column of b: (question, metric, scale, digits)
     "position\ntop-1 (%)": ("position", "top1", 100, 1),
     "position\ndistance (patches)": ("position", "distance", 1, 2),
@@ -21,13 +17,18 @@ PAPER = ("position top-1", "position distance", "reconstruction L2")
 LINE = 0.155  # inches a line of b
 
 
-def table(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+def table(
+    neighbours: pd.DataFrame,
+    position: pd.DataFrame,
+    reconstruction: pd.DataFrame,
+    reference: pd.DataFrame,
+) -> pd.DataFrame:
     """Panel a: densities and means of the cosine similarity; b: scores. By backbone and kind of token, with the paper's own for b.
 
     value, low, high, chance: as measured (top1 0 to 1). note: why a cell is empty, and of how many images it is.
     """
     a = neighbours.assign(panel="a")
-    b = local.assign(panel="b")
+    b = pd.concat([position, reconstruction]).assign(panel="b")
     rows = pd.concat([style.first_seed(a), style.first_seed(b)], ignore_index=True)
     kept = [
         "panel",
@@ -35,7 +36,7 @@ def table(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame
         "question",
         "metric",
         "token",
-        "x",
+        "at",
         "value",
         "low",
         "high",
@@ -63,8 +64,13 @@ def table(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame
     return pd.concat([rows, pd.DataFrame(printed)], ignore_index=True)
 
 
-def draw(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame) -> Figure:
-    shown, probed = _models(neighbours), _models(local)
+def draw(
+    neighbours: pd.DataFrame,
+    position: pd.DataFrame,
+    reconstruction: pd.DataFrame,
+    reference: pd.DataFrame,
+) -> Figure:
+    shown, probed = _models(neighbours), _models(pd.concat([position, reconstruction]))
     lines = _lines(probed, reference)
     below = LINE * (len(lines) + 3.5)
     figure = Figure(figsize=(style.WIDTH, 2.0 + below), layout="constrained")
@@ -83,8 +89,13 @@ def draw(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame)
     return figure
 
 
-def caption(neighbours: pd.DataFrame, local: pd.DataFrame, reference: pd.DataFrame) -> str:
-    said, probed = [], _models(local)
+def caption(
+    neighbours: pd.DataFrame,
+    position: pd.DataFrame,
+    reconstruction: pd.DataFrame,
+    reference: pd.DataFrame,
+) -> str:
+    said, probed = [], _models(pd.concat([position, reconstruction]))
     for method, rows in _models(neighbours).items():
         there = _known(rows, "neighbours", "mean", OUTLIER) is not None
         kind = OUTLIER if there else TAIL
@@ -139,11 +150,11 @@ def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
     }
     lowest = 1.0
     for token, look in looks.items():
-        one = rows[(rows["metric"] == "density") & (rows["token"] == token)].sort_values("x")
+        one = rows[(rows["metric"] == "density") & (rows["token"] == token)].sort_values("at")
         if one.empty or (token == TAIL and outliers):
             continue
-        step = one["x"].diff().median()
-        edges = np.append(one["x"] - step / 2, one["x"].iloc[-1] + step / 2)
+        step = one["at"].diff().median()
+        edges = np.append(one["at"] - step / 2, one["at"].iloc[-1] + step / 2)
         mean = _known(rows, "neighbours", "mean", token)
         ax.stairs(one["value"], edges, label=f"{token} (mean {mean['value']:.2f})", **look)
         lowest = min(

@@ -69,8 +69,8 @@ def _maps(interpolation: pd.DataFrame) -> dict[str, np.ndarray]:
     """Gradient maps (rows, columns) by mode."""
     rows = interpolation[interpolation["metric"] == "gradient"]
     maps = {}
-    for mode in rows["token"].unique():
-        values = rows[rows["token"] == mode].sort_values("x")["value"].to_numpy()
+    for mode in rows["variant"].unique():
+        values = rows[rows["variant"] == mode].sort_values("at")["value"].to_numpy()
         side = round(len(values) ** 0.5)
         maps[mode] = values.reshape(side, side)
     return maps

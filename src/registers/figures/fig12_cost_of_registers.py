@@ -15,12 +15,12 @@ def table(cost: pd.DataFrame) -> pd.DataFrame:
     """A row per model and count: model, registers, increase of FLOPs and of parameters in per cent."""
     rows = cost[cost["metric"].isin(METRICS)]
     frame = (
-        rows.pivot(index=["data", "x"], columns="metric", values="value").rename(columns=METRICS)
+        rows.pivot(index=["data", "at"], columns="metric", values="value").rename(columns=METRICS)
         * 100
     )
     frame = (
         frame.reset_index()
-        .rename(columns={"data": "model", "x": "registers"})
+        .rename(columns={"data": "model", "at": "registers"})
         .rename_axis(columns=None)
     )
     order = {m: i for i, m in enumerate(cost["data"].unique())}

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from registers.figures.paint import style
+from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
-NORMAL, OUTLIER, TAIL = (
-    "normal",
-    "outlier",
-    "high-norm tail (2 %)",
-)  # as registers.probes.kinds names them
 TOKENS = {"cls": "[CLS]", NORMAL: NORMAL, OUTLIER: OUTLIER, TAIL: TAIL}
 DASH = "–"
 

@@ -12,11 +12,14 @@ MEASURES = {  # column: (question, metric, scale, digits); the paper has the fir
 }
 
 
-def table(local: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+def table(
+    position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.DataFrame
+) -> pd.DataFrame:
     """A row per number of registers: top-1 (%), mean distance (patches), L2 of a patch's pixels, with 95 % intervals; guesses below.
 
     The paper's L2 is over patches of 14 x 14 pixels, ours over the patches of this run: hold each against its own chance.
     """
+    local = pd.concat([position, reconstruction])
     rows = []
     for name, count, part in cells.models(local):
         found, model = _cells(part), name.partition("+")[0]
@@ -41,7 +44,8 @@ def table(local: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def caption(local: pd.DataFrame, reference: pd.DataFrame) -> str:
+def caption(position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.DataFrame) -> str:
+    local = pd.concat([position, reconstruction])
     parts = [
         (style.having(count), _cells(part), cells.second_mode(part))
         for _, count, part in cells.models(local)

@@ -1,7 +1,6 @@
 """Norm distributions as figures draw them: histograms, bands over layers or models, and the verdict on a second mode.
 
-All functions take rows of the stage "norms" (see `registers.probes.norms.norm_rows`): question "norms" holds the histograms, with the edges of
-a bin in low and high, and the quantiles; question "outliers" holds the verdict, the cut-off and the share above it.
+All functions take rows of question "norms" (see `registers.probes.norms`).
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator
 
 from registers.figures.paint import style
+from registers.vocabulary import BINS_PER_DECADE, bin_edges
 
+SUMMARY = ("second_mode", "cutoff", "share", "max_over_median")
 HEADROOM = 0.25  # of a panel's height, for the verdict in words
 
 
@@ -44,7 +45,7 @@ class Verdict:
 
 def verdict(rows: pd.DataFrame) -> Verdict:
     """The verdict on one backbone's rows. Raises ValueError where they hold none, or those of several backbones."""
-    found = rows[rows["question"] == "outliers"].set_index("metric")
+    found = rows[(rows["question"] == "norms") & rows["metric"].isin(SUMMARY)].set_index("metric")
     if list(found.index).count("second_mode") != 1:
         raise ValueError(
             f"outliers: {list(found.index).count('second_mode')} rows second_mode; allowed is one backbone's"
@@ -74,15 +75,15 @@ def histogram(rows: pd.DataFrame, token: str = "patch", layer: int | None = None
     ]
     counts = counts[
         counts["layer"] == (counts["layer"].max() if layer is None else layer)
-    ].sort_values("x")
-    low, high, value = (counts[c].to_numpy(float) for c in ("low", "high", "value"))
-    if not len(low):
+    ].sort_values("at")
+    if counts.empty:
         raise ValueError(f"norms: no counts for token {token}, layer {layer}")
-    step = np.log(high[0] / low[0])
-    index = np.rint(np.log(low / low[0]) / step).astype(int)
+    middles = counts["at"].to_numpy(float)
+    index = np.rint(np.log10(middles / middles[0]) * BINS_PER_DECADE).astype(int)
     full = np.zeros(index[-1] + 1)
-    full[index] = value
-    edges = low[0] * np.exp(step * np.arange(len(full) + 1))
+    full[index] = counts["value"]
+    lowest, _ = bin_edges(middles[0])
+    edges = lowest * 10 ** (np.arange(len(full) + 1) / BINS_PER_DECADE)
     return pd.DataFrame(
         {
             "low": edges[:-1],

@@ -334,7 +334,7 @@ def square(rows: pd.DataFrame, metric: str, token: str) -> np.ndarray:
     """Values of one metric and token of one backbone by position, as their square grid."""
     values = (
         rows[(rows["metric"] == metric) & (rows["token"] == token)]
-        .sort_values("x")["value"]
+        .sort_values("at")["value"]
         .to_numpy(float)
     )
     side = round(len(values) ** 0.5)
