@@ -120,7 +120,7 @@ def test_hand_picked_cutoff():
     cutoff = find_cutoff(norms, fixed=50)
     assert (cutoff.value, cutoff.method, cutoff.second_mode) == (50.0, "fixed", False)
     assert cutoff.share == pytest.approx((norms > 50).mean())
-    with pytest.raises(ValueError, match="cutoff = -1"):
+    with pytest.raises(ValueError, match="cutoff: -1 is not allowed"):
         find_cutoff(norms, fixed=-1)
 
 
@@ -132,7 +132,7 @@ def test_constant_norms_are_one_mode():
 @pytest.mark.parametrize(
     "norms, message",
     [
-        (np.ones((3, 3)), "9 values; allowed are at least 64"),
+        (np.ones((3, 3)), "9 values; must be at least 64"),
         (np.full((10, 10), np.nan), "100 of 100 are NaN or infinite"),
         (-np.ones((10, 10)), "smallest -1"),
         (np.zeros((10, 10)), "median 0"),
