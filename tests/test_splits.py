@@ -188,5 +188,5 @@ def test_dense_and_discovery_by_the_command_line(coco, tmp_path, monkeypatch):
     manifest = json.loads((folder / "data" / "discovery.json").read_text())
     assert {"world val", "five val", "five train"} <= set(manifest)
     assert (
-        catalogue.open_truths(load_settings("params.yaml"), "depth", "val")["world"].split == "val"
+        catalogue.open_annotated(load_settings("params.yaml"), "depth", "val")["world"].split == "val"
     )

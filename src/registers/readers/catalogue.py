@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-import os
+from functools import partial
 from pathlib import Path
 
 from registers.data import prompts
 from registers.data.sample import Dataset
+from registers.files import write_text
+from registers.layout import Layout
 from registers.readers import image_folder, splits
+from registers.readers.evaluation_set import EvaluationSet
 from registers.readers.image_folder import ImageFolder
 from registers.readers.shards import Shards
 from registers.settings.data import ANNOTATED_ROLES, IMAGE_ROLES
@@ -18,7 +21,13 @@ from registers.world import dataset
 from registers.world.dataset import World
 from registers.world.plan import KINDS, SPLITS
 
-ROLES = IMAGE_ROLES  # labels, text, images, eval; roles with masks, depth or boxes: open_truths
+ROLES = IMAGE_ROLES  # labels, text, images, eval; roles with masks, depth or boxes: open_annotated
+MODULES = {
+    "world": ("registers.world.dataset",),
+    "folder": ("registers.readers.image_folder",),
+    "shards": ("registers.readers.shards",),
+}
+ANNOTATED_MODULES = ("registers.readers.splits",)  # it chooses among all readers of such sets
 CHECKED = 256  # files per data set whose headers `prepare` reads
 
 
@@ -38,9 +47,9 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
         return World(world_folder(settings, split))
     path = data_path(settings, place)
     key = hashlib.sha256(f"{spec} {path.absolute()}".encode()).hexdigest()[:12]
-    index = settings.results / "data" / f"index-{key}-{split}"
+    index = Layout(settings.results).listing(key, split)
     if kind == "folder":
-        found = ImageFolder(path, split, cache=index.with_suffix(".npz"), mixed=True)
+        found = ImageFolder(path, split, cache=index, mixed=True)
         if (
             role == "text" and spec == settings.data.eval
         ):  # captions name the classes as the prompts will
@@ -50,23 +59,60 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
         return found
     if split != "train":
         raise ConfigError(f'data.use.{role} = "{spec}": shards have no split {split}, only train')
-    return Shards(str(path), cache=index.with_suffix(".npz"))
+    return Shards(str(path), cache=index)
 
 
-def open_truths(settings: Settings, role: str, split: str) -> dict[str, Dataset | None]:
-    """The data sets of "segmentation", "depth" or "discovery" by the name that measurements give them; split "train" or "val".
+def open_annotated(settings: Settings, role: str, split: str) -> dict[str, Dataset | None]:
+    """The data sets of "segmentation", "depth" or "discovery" by the names that rows give them.
 
-    None: a set for discovery that has no other annotated images to tune on. Raises ConfigError for what is not there.
+    split: "train" or "val". None: a set for discovery without other images to tune on. Raises
+    ConfigError for a set that is not there.
     """
-    found: dict[str, Dataset | None] = {}
-    for spec in settings.data.specs(role):
-        kind, _, place = spec.partition(":")
-        if kind == "world":
-            found["world"] = World(world_folder(settings, split))
-        else:
-            opened = splits.open_set(kind, data_path(settings, place), role, split)
-            found[splits.name_of(kind, data_path(settings, place))] = opened
-    return found
+    return {
+        _annotated_name(settings, spec): _open_annotated(settings, spec, role, split)
+        for spec in settings.data.specs(role)
+    }
+
+
+def _annotated_name(settings: Settings, spec: str) -> str:
+    kind, _, place = spec.partition(":")
+    return "world" if kind == "world" else splits.name_of(kind, data_path(settings, place))
+
+
+def _open_annotated(settings: Settings, spec: str, role: str, split: str) -> Dataset | None:
+    kind, _, place = spec.partition(":")
+    if kind == "world":
+        return World(world_folder(settings, split))
+    return splits.open_set(kind, data_path(settings, place), role, split)
+
+
+def evaluation_sets(settings: Settings, role: str) -> list[EvaluationSet]:
+    """The data sets that a question of this role looks at, in the order of the settings.
+
+    role: "eval" has one set, an annotated role one or more, "" none. Nothing is opened yet.
+    """
+    if not role:
+        return []
+    if role not in ANNOTATED_ROLES:
+        return [EvaluationSet(label(settings, role), partial(open_dataset, settings, role))]
+    return [
+        EvaluationSet(
+            _annotated_name(settings, spec), partial(_open_annotated, settings, spec, role)
+        )
+        for spec in settings.data.specs(role)
+    ]
+
+
+def label(settings: Settings, role: str = "eval") -> str:
+    """How rows name the data set of an image role: "world" or the folder's name."""
+    spec = getattr(settings.data, role)
+    return Path(spec.partition(":")[2]).name or spec
+
+
+def reader_modules(settings: Settings, role: str) -> list[str]:
+    """Dotted names of the modules that read the sets of a role, for digests of code; [] for ""."""
+    kinds = {spec.partition(":")[0] for spec in settings.data.specs(role)} if role else set()
+    return sorted({module for kind in kinds for module in MODULES.get(kind, ANNOTATED_MODULES)})
 
 
 def check_words(settings: Settings) -> None:
@@ -90,7 +136,7 @@ def check_words(settings: Settings) -> None:
 
 
 def world_folder(settings: Settings, split: str) -> Path:
-    return settings.results / "data" / f"world-{split}"
+    return Layout(settings.results).world(split)
 
 
 def draw_world(settings: Settings, split: str, progress: bool = True) -> Path:
@@ -115,7 +161,7 @@ def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
         for split in SPLITS:
             draw_world(settings, split, progress)
     if role in ANNOTATED_ROLES:
-        opened = {split: open_truths(settings, role, split) for split in ("train", "val")}
+        opened = {split: open_annotated(settings, role, split) for split in ("train", "val")}
         described = {
             f"{name} {split}": _about(name, d)
             for split, sets in opened.items()
@@ -131,11 +177,8 @@ def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
             raise ConfigError(
                 f'data.use.eval = "{settings.data.eval}": it has no {split} split; evaluation needs train and val'
             )
-    path = settings.results / "data" / f"{role}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(described, indent=1) + "\n")
-    os.replace(partial, path)
+    path = Layout(settings.results).manifest(role)
+    write_text(path, json.dumps(described, indent=1) + "\n")
     return path
 
 
