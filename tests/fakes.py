@@ -100,6 +100,7 @@ def fake_backbone(
     backbone = build(
         Architecture(width=width, depth=2, heads=2, patch=PATCH, image=size, registers=registers),
         name=name,
+        normalization=(MEAN, STD),
     )
     vit = backbone.vit
     with torch.no_grad():

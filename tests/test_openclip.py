@@ -98,7 +98,7 @@ def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
     pair = text_module.load(path)
     texts = ["a photo of a red.", "here is a blue square"]
     assert torch.allclose(pair.text.encode(texts), clip.text.encode(texts), atol=1e-5)
-    about = checkpoint.facts(path)
+    about = checkpoint.card(path)
     rows = zeroshot.evaluate(
         pair.backbone,
         checkpoint.load_extras(path),

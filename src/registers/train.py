@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from registers import tracking
 from registers.data.sample import Dataset
+from registers.files import atomically
 from registers.methods.method import Method, Progress
 from registers.models import checkpoint
 from registers.models.device import choose_device
@@ -403,10 +404,10 @@ def _flat(recipe: Any, method: Method) -> dict[str, Any]:
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:
     columns = list(dict.fromkeys(k for row in history for k in row))
 
-    def write(partial: str) -> None:
+    def write(partial: Path) -> None:
         with open(partial, "w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(history)
 
-    checkpoint.atomically(path, write)
+    atomically(path, write)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -117,28 +117,39 @@ class Pair(NamedTuple):
     text: TextTower
 
 
-def pack(projection: Tensor, text: TextTower) -> tuple[dict[str, Tensor], dict]:
-    """What a checkpoint holds of a CLIP besides its backbone: tensors, and facts for the json."""
-    return {"projection": projection, **{f"text.{k}": v for k, v in text.state_dict().items()}}, {
-        "text": text.config
-    }
+def pack(projection: Tensor, text: TextTower) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a checkpoint holds of a CLIP besides its backbone: tensors, and facts for its card."""
+    tensors = {"projection": projection}
+    tensors |= {f"text.{name}": tensor for name, tensor in text.state_dict().items()}
+    return tensors, {"text": text.config}
 
 
-def unpack(tensors: dict[str, Tensor], facts: dict) -> tuple[Tensor, TextTower]:
-    """The inverse of `pack`: projection (D, E) and text tower, in evaluation mode. Raises ValueError if there is no text tower."""
-    if "text" not in facts:
+def unpack(tensors: dict[str, Tensor], card: dict[str, Any]) -> tuple[Tensor, TextTower]:
+    """The inverse of `pack`: projection (D, E) and text tower, in evaluation mode.
+
+    Raises ValueError where there is no text tower.
+    """
+    if "text" not in card:
         raise ValueError(
-            f"checkpoint = {facts.get('id', '?')}: it has no text tower; allowed are backbones trained by openclip"
+            f"checkpoint = {card.get('id', '?')}: it has no text tower; "
+            "must be a backbone trained by openclip"
         )
-    state = {k.removeprefix("text."): v for k, v in tensors.items() if k.startswith("text.")}
+    state = {
+        name.removeprefix("text."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("text.")
+    }
     kept = state.get("vocabulary")
-    text = TextTower(**facts["text"], vocabulary=None if kept is None else kept.tolist())
+    text = TextTower(**card["text"], vocabulary=None if kept is None else kept.tolist())
     text.load_state_dict(state)
     return tensors["projection"], text.eval().requires_grad_(False)
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Pair:
-    """Both towers of an OpenCLIP checkpoint (path of its .safetensors). Raises ConfigError or ValueError if there is none."""
-    facts = checkpoint.facts(path)
-    projection, text = unpack(checkpoint.load_extras(path) if "text" in facts else {}, facts)
-    return Pair(checkpoint.load(path, device), projection.to(device), text.to(device))
+def load(path: str | Path, device: torch.device | str = "cpu", name: str = "") -> Pair:
+    """Both towers of an OpenCLIP checkpoint (path of its .safetensors).
+
+    Raises ConfigError or ValueError where there is none.
+    """
+    card = checkpoint.card(path)
+    projection, text = unpack(checkpoint.load_extras(path) if "text" in card else {}, card)
+    return Pair(checkpoint.load(path, device, name), projection.to(device), text.to(device))

@@ -6,7 +6,6 @@ The scenes of a step follow from (seed, step) alone, so a killed run goes on to 
 import csv
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from registers import tracking
+from registers.files import atomically
 from registers.models import checkpoint
 from registers.outliers import statistics
-from registers.settings.schema import typed
+from registers.settings.base import build
 from registers.study.examine import examine
 from registers.study.net import Net
 from registers.study.regime import Regime, Study
@@ -46,7 +46,7 @@ def run(
     net = Net(regime, registers).to(device)
     optimizer = optimizer_of(net, regime)
     probe = scenes(regime, PROBE, VALIDATION, device)
-    facts = dict(variant=variant, registers=registers, seed=seed, regime=asdict(regime))
+    facts = dict(variant=variant, registers=registers, seed=seed, regime=regime.model_dump())
     state_file, first, history, seconds = out / "unfinished" / "state.pt", 0, [], 0.0
     saved = checkpoint.load_state(state_file, device)
     if saved and saved["facts"] == json.dumps(facts):
@@ -112,7 +112,7 @@ def run(
         record.metrics(
             {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, step + 1
         )
-    checkpoint.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
+    atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
     columns = list(dict.fromkeys(k for row in history for k in row))
     with open(out / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns)
@@ -126,7 +126,7 @@ def run(
 def again(study: Study, out: Path, device: torch.device) -> None:
     """Examine a finished run once more from its out/net.pt, after a change of the probes; rewrites out/run.json and out/maps.npz."""
     result = json.loads((out / "run.json").read_text())
-    regime = typed(Regime, result["regime"], f"{out.name}.regime")
+    regime = build(Regime, result["regime"], f"{out.name}.regime")
     net = Net(regime, result["registers"])
     net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
     net.to(device).eval().requires_grad_(False)
