@@ -15,7 +15,7 @@ setup: .venv/.installed ## make .venv and install the locked versions (nothing t
 
 # Bytecode is compiled once here: without it every job spends seconds more on its imports.
 .venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); ok or sys.exit(f"make: python3 is {v[0]}.{v[1]}; allowed are 3.11 to 3.13; choose one with: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); ok or sys.exit(f"make: python3 is {v[0]}.{v[1]}; it must be 3.11 to 3.13; choose one with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
 	$(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
@@ -39,5 +39,6 @@ lint: setup ## style of Python and Snakemake files
 ui: setup ## the MLflow UI on 127.0.0.1
 	$(BIN)/registers ui
 
-lock: setup ## renew requirements.lock from requirements.in
-	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q requirements.in -o requirements.lock
+lock: setup ## renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
+	  --extra test --extra bench --extra dev --extra slurm pyproject.toml -o requirements.lock

@@ -1,50 +1,42 @@
-# [measurements] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any of them.
+# [measurements] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any.
+
+for name, pattern, endings in [
+    ("figure", r"fig\d\d", [".png", ".pdf", ".csv", ".txt"]),
+    ("table", r"table\d", [".md", ".csv", ".txt"]),
+]:
+
+    rule:
+        name:
+            name
+        input:
+            unpack(inputs_of),
+        output:
+            multiext(f"reports/{name}s/{{id}}", *endings),
+        log:
+            LAYOUT.log(f"{name}s", "{id}"),
+        wildcard_constraints:
+            id=pattern,
+        conda:
+            "../envs/registers.yaml"
+        params:
+            code=code_of_artifact,
+        shell:
+            "registers draw {wildcards.id} > {log} 2>&1"
 
 
-rule figure:
-    input:
-        unpack(inputs_of),
-        source=source_of,
-    output:
-        multiext("reports/figures/{id}", ".png", ".pdf", ".csv", ".txt"),
-    log:
-        f"{RUN}/logs/figures/{{id}}.log",
-    wildcard_constraints:
-        id=r"fig\d\d",
-    conda:
-        "../envs/registers.yaml"
-    shell:
-        "registers draw {wildcards.id} > {log} 2>&1"
-
-
-rule table:
-    input:
-        unpack(inputs_of),
-        source=source_of,
-    output:
-        multiext("reports/tables/{id}", ".md", ".csv", ".txt"),
-    log:
-        f"{RUN}/logs/tables/{{id}}.log",
-    wildcard_constraints:
-        id=r"table\d",
-    conda:
-        "../envs/registers.yaml"
-    shell:
-        "registers draw {wildcards.id} > {log} 2>&1"
-
-
-# beyond the paper: what one backbone says of single photos, `snakemake reports/pictures/discovery-dinov2-r0-s0.png`
+# beyond the paper: a backbone's predictions on single images, `snakemake reports/pictures/depth-dinov2-r0-s0.png`
 rule picture:
     input:
-        arrays=f"{RUN}/pictures/{{question}}/{{backbone}}.npz",
-        source=os.path.relpath(Path(workflow.basedir) / "src/registers/figures/paint/predictions.py"),
+        LAYOUT.arrays("{question}", "{backbone}"),
     output:
         multiext("reports/pictures/{question}-{backbone}", ".png", ".pdf", ".txt"),
     log:
-        f"{RUN}/logs/pictures/{{question}}-{{backbone}}.log",
+        LAYOUT.log("pictures", "{question}-{backbone}"),
     wildcard_constraints:
-        question="segmentation|depth|discovery",
+        question="|".join(artifacts.PICTURED),
     conda:
         "../envs/registers.yaml"
+    params:
+        code=code_digest("registers.figures.paint.predictions"),
     shell:
-        "registers picture {wildcards.question} {wildcards.backbone} > {log} 2>&1"
+        "registers draw {wildcards.question}-{wildcards.backbone} > {log} 2>&1"

@@ -3,23 +3,28 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from registers import artifacts
+from registers import artifacts, questions, stale
+from registers.data.prompts import digest as words_digest
+from registers.digest import digest as code_digest
+from registers.layout import checkpoint_name
+from registers.measure import values
+from registers.questions import QUESTIONS
+from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
-from registers.settings.data import DOWNLOADABLE
+from registers.settings.data import ANNOTATED_ROLES, DOWNLOADABLE, IMAGE_ROLES
 from registers.settings.errors import ConfigError
-from registers.settings.paths import check_paths, data_path
+from registers.settings.identity import training_identity
 from registers.settings.load import load_settings
-from registers.data.prompts import OWN, digest
+from registers.settings.paths import check_paths, data_path
 
 try:
     SETTINGS = load_settings(dict(config))
 except ConfigError as error:
     sys.exit(f"params.yaml: {error}")
 
-RUN = SETTINGS.results.as_posix()
+LAYOUT = SETTINGS.layout
 ARTIFACTS = artifacts.available(SETTINGS)
 BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
 LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"
@@ -27,12 +32,6 @@ GPU = int(
     SETTINGS.device in ("cuda", "mps")
     or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None)
 )
-
-CHECKPOINTS_ON_THE_WAY = [
-    f"{RUN}/checkpoints/{{trained}}/at{round(100 * fraction):03d}.{ending}"
-    for fraction in SETTINGS.fractions
-    for ending in ("safetensors", "json")
-]
 
 # every job runs the `registers` command of this environment, with these very settings
 os.environ.update(
@@ -57,33 +56,18 @@ onstart:
 wildcard_constraints:
     backbone=rf"{BACKBONE}(-at\d\d\d)?",
     trained=BACKBONE,
-    role="labels|text|images|eval|segmentation|depth|discovery",
+    role="|".join([*IMAGE_ROLES, *ANNOTATED_ROLES]),
+    question="|".join(QUESTIONS),
 
 
-def checkpoint_of(wildcards):
-    """The first door: where a backbone's weights lie."""
-    backbone = BackboneId.parse(wildcards.backbone)
-    name = "last" if backbone.percent == 100 else f"at{backbone.percent:03d}"
-    return f"{RUN}/checkpoints/{backbone.trained}/{name}.safetensors"
-
-
-def inputs_of(wildcards):
-    """What an artifact is drawn from, by the names of its arguments."""
-    return artifacts.inputs(SETTINGS, ARTIFACTS[wildcards.id])
-
-
-def source_of(wildcards):
-    """The module that makes an artifact: drawn anew when it changes. A relative path, so that a run may be moved or pulled elsewhere."""
-    return os.path.relpath(Path(workflow.basedir) / ARTIFACTS[wildcards.id].source)
+# --- data
 
 
 def source_of_role(wildcards):
-    """What must be there before a data set can be listed: the drawn world, or a download where the set is a public one."""
+    """What must be there before a data set can be listed: the drawn world, or a download."""
     specs = SETTINGS.data.specs(wildcards.role)
     if "world" in specs:
-        return [
-            f"{RUN}/data/world-{split}/world.json" for split in ("train", "val", "test")
-        ]
+        return [LAYOUT.world(split) / "world.json" for split in ("train", "val", "test")]
     place = specs[0].partition(":")[2]
     folder = data_path(SETTINGS, place)
     done = folder.with_name(f"{folder.name}.complete")
@@ -91,43 +75,96 @@ def source_of_role(wildcards):
     return [os.path.relpath(done)] if wanted else []
 
 
+def state_of_role(wildcards):
+    """What a role's manifest depends on besides its code: which set, and the state of its files."""
+    from registers.readers.catalogue import files_state
+
+    identity = {"spec": SETTINGS.data.specs(wildcards.role)}
+    if wildcards.role == "text":  # captions made of class names follow the names chosen for them
+        identity |= {"classes": words_digest(SETTINGS.zeroshot.classes)}
+    return json.dumps(identity | {"files": files_state(SETTINGS, wildcards.role)})
+
+
+def reader_code(role):
+    """Digest of the code that reads the data sets of a role."""
+    from registers.readers.catalogue import reader_modules
+
+    return code_digest(*reader_modules(SETTINGS, role))
+
+
+# --- backbones
+
+
 def training_data(wildcards):
     """The manifest of the data set that a method is trained on."""
-    role = {"deit3": "labels", "openclip": "text"}.get(
-        BackboneId.parse(wildcards.trained).method, "images"
-    )
-    return f"{RUN}/data/{role}.json"
+    method = BackboneId.parse(wildcards.trained).method
+    return LAYOUT.manifest(METHODS[method].role)
 
 
-def content_of_role(wildcards):
-    """What a role's manifest depends on: the data set, and for captions made of class names the names chosen for them."""
-    spec, chosen = getattr(SETTINGS.data, wildcards.role), SETTINGS.zeroshot.classes
-    named = wildcards.role == "text" and spec == SETTINGS.data.eval and chosen != OWN
-    return [spec, digest(chosen)] if named else spec
-
-
-def recipe_of(wildcards):
+def identity_of(wildcards):
     """All settings that a training depends on: a change of any other one trains nothing again."""
-    backbone = BackboneId.parse(wildcards.trained)
-    recipe = SETTINGS.recipes[backbone.method]
-    size = SETTINGS.sizes[backbone.size or recipe.size]
-    return json.dumps(
-        [
-            asdict(recipe),
-            asdict(size),
-            SETTINGS.image_size,
-            SETTINGS.precision,
-            SETTINGS.fractions,
-        ]
-    )
+    return json.dumps(training_identity(SETTINGS, BackboneId.parse(wildcards.trained)))
 
 
-def words_of_report():
-    """What the report is made of besides numbers: claims, captions and the page itself."""
-    files = [
-        "paper/artifacts.yaml",
-        "paper/claims.yaml",
-        "src/registers/report.py",
-        "src/registers/report.html.j2",
-    ]
-    return [os.path.relpath(Path(workflow.basedir) / file) for file in files]
+def code_of_training(wildcards):
+    """Weights that are there keep the code that made them, unless --config stale=retrain."""
+    id = BackboneId.parse(wildcards.trained)
+    recorded = stale.recorded_code(SETTINGS, id)
+    if recorded is None or SETTINGS.stale == "retrain":
+        return stale.training_code(id.method)
+    return recorded
+
+
+def checkpoint_of(wildcards):
+    """A backbone's weights, at the end of training or on the way."""
+    return LAYOUT.checkpoint(wildcards.backbone)
+
+
+# --- questions
+
+
+def subject_of(wildcards):
+    """What a question is asked of: a token bank or a checkpoint."""
+    if QUESTIONS[wildcards.question].reads == "bank":
+        return LAYOUT.bank(wildcards.backbone) / "index.json"
+    return checkpoint_of(wildcards)
+
+
+def data_of_question(wildcards):
+    role = QUESTIONS[wildcards.question].role
+    return [LAYOUT.manifest(role)] if role else []
+
+
+def settings_of_question(wildcards):
+    """The settings that a question reads; of files of names and prompts, their content."""
+    content = values(SETTINGS, wildcards.question)
+    if "zeroshot" in content:
+        content["zeroshot"] = {
+            key: words_digest(value) for key, value in content["zeroshot"].items()
+        }
+    return json.dumps(content)
+
+
+def code_of_question(wildcards):
+    """Digest of a question's code and of the readers of its data."""
+    question = QUESTIONS[wildcards.question]
+    readers = [reader_code(question.role)] if question.role else []
+    return " ".join([code_digest(question.module), *readers])
+
+
+# --- figures and tables
+
+
+def inputs_of(wildcards):
+    """What an artifact is drawn from, by the names of its arguments."""
+    return artifacts.inputs(SETTINGS, ARTIFACTS[wildcards.id])
+
+
+def code_of_artifact(wildcards):
+    """Digest of the module that draws an artifact and of all that it imports."""
+    return code_digest(ARTIFACTS[wildcards.id].python, "registers.inputs")
+
+
+def project_files(*names):
+    """Files of this checkout, relative, so that a run may be moved or pulled elsewhere."""
+    return [os.path.relpath(Path(workflow.basedir) / name) for name in names]

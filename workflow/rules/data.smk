@@ -1,20 +1,22 @@
-# params --> data: one manifest for each role a data set plays. The embedded world is drawn here; real sets are listed.
+# params --> data: one manifest for each role. The built-in world is drawn here; real sets are listed.
 
 
 rule world:
     output:
-        f"{RUN}/data/world-{{split}}/world.json",
+        LAYOUT.world("{split}") / "world.json",
     log:
-        f"{RUN}/logs/world/{{split}}.log",
+        LAYOUT.log("world", "{split}"),
     benchmark:
-        f"{RUN}/benchmarks/world/{{split}}.tsv"
+        LAYOUT.benchmark("world", "{split}")
     wildcard_constraints:
         split="train|val|test",
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
     params:
-        world=asdict(SETTINGS.world),
+        pixels=SETTINGS.world.pixels,
+        images=lambda wildcards: getattr(SETTINGS.world, wildcards.split),
+        code=code_digest("registers.world.dataset"),
     shell:
         "registers world {wildcards.split} > {log} 2>&1"
 
@@ -23,25 +25,26 @@ rule data:
     input:
         source_of_role,
     output:
-        f"{RUN}/data/{{role}}.json",
+        LAYOUT.manifest("{role}"),
     log:
-        f"{RUN}/logs/data/{{role}}.log",
+        LAYOUT.log("data", "{role}"),
     benchmark:
-        f"{RUN}/benchmarks/data/{{role}}.tsv"
+        LAYOUT.benchmark("data", "{role}")
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
     params:
-        source=content_of_role,
+        state=state_of_role,
+        code=lambda wildcards: reader_code(wildcards.role),
     shell:
-        "registers data {wildcards.role} --threads {threads} > {log} 2>&1"
+        "registers data {wildcards.role} > {log} 2>&1"
 
 
 rule download:
     output:
         touch(f"{SETTINGS.data_root}/{{name}}.complete"),
     log:
-        f"{RUN}/logs/download/{{name}}.log",
+        LAYOUT.log("download", "{name}"),
     wildcard_constraints:
         name="|".join(DOWNLOADABLE),
     localrule: True

@@ -5,18 +5,24 @@ rule report:
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
         pictures=[
-            p for picture in artifacts.pictures(SETTINGS) for p in picture.outputs
+            path for picture in artifacts.pictures(SETTINGS) for path in picture.outputs
         ],
         measurements=artifacts.evidence(SETTINGS),
-        words=words_of_report(),
+        words=project_files(
+            "paper/artifacts.yaml",
+            "paper/claims.yaml",
+            "src/registers/report.html.j2",
+        ),
     output:
         report("reports/paper.html", caption="../report/paper.rst"),
         "reports/claims.json",
         "reports/metrics.json",
     log:
-        f"{RUN}/logs/report.log",
+        LAYOUT.log("report"),
     conda:
         "../envs/registers.yaml"
+    params:
+        code=code_digest("registers.report"),
     shell:
         "registers report > {log} 2>&1"
 

@@ -1,5 +1,11 @@
-# data --> [checkpoint]: one job a backbone. A killed job goes on from its last saved step when it is started again.
-# Two rules of one shape: the longest trainings start first, so that no core waits for one of them at the end.
+# data --> [checkpoint]: one job per backbone. A job that was killed resumes from its last saved step.
+# Two rules of one shape: the longest trainings start first, so that no core waits for one at the end.
+
+CHECKPOINTS_ON_THE_WAY = [
+    LAYOUT.training("{trained}") / f"{checkpoint_name(round(100 * fraction))}.{ending}"
+    for fraction in SETTINGS.fractions
+    for ending in ("safetensors", "json")
+]
 
 for effort, trained, priority in [
     ("train_large", LARGE, 2000),
@@ -12,14 +18,14 @@ for effort, trained, priority in [
         input:
             training_data,
         output:
-            weights=f"{RUN}/checkpoints/{{trained}}/last.safetensors",
-            facts=f"{RUN}/checkpoints/{{trained}}/last.json",
-            history=f"{RUN}/checkpoints/{{trained}}/history.csv",
+            weights=LAYOUT.training("{trained}") / "last.safetensors",
+            card=LAYOUT.training("{trained}") / "last.json",
+            history=LAYOUT.training("{trained}") / "history.csv",
             on_the_way=CHECKPOINTS_ON_THE_WAY,
         log:
-            f"{RUN}/logs/train/{{trained}}.log",
+            LAYOUT.log("train", "{trained}"),
         benchmark:
-            f"{RUN}/benchmarks/train/{{trained}}.tsv"
+            LAYOUT.benchmark("train", "{trained}")
         wildcard_constraints:
             trained=trained,
         priority: priority
@@ -29,6 +35,7 @@ for effort, trained, priority in [
         resources:
             gpu=GPU,
         params:
-            recipe=recipe_of,
+            identity=identity_of,
+            code=code_of_training,
         shell:
             "registers train {wildcards.trained} --threads {threads} > {log} 2>&1"

@@ -1,0 +1,75 @@
+"""Drawing a figure, table or picture: open its inputs, call its module, write its files."""
+
+from importlib import import_module
+from pathlib import Path
+
+from registers import artifacts, tracking
+from registers.artifacts import Artifact, Picture
+from registers.files import write_text
+from registers.layout import drawing
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError, nearest
+from registers.settings.run import Settings
+
+
+def draw(settings: Settings, id: str, began: float | None = None) -> None:
+    """Draw "fig07" or "table2" from its measurements, or a picture, "discovery-dinov2-r0-s0".
+
+    began: when the job began, in seconds since the epoch. Raises ConfigError for an unknown id.
+    """
+    question, _, backbone = id.partition("-")
+    if artifact := artifacts.load().get(id):
+        _draw_artifact(settings, artifact, began)
+    elif backbone and question in artifacts.PICTURED:
+        _draw_picture(settings, Picture(question, str(BackboneId.parse(backbone))), began)
+    else:
+        ids = list(artifacts.load())
+        raise ConfigError(
+            f'draw "{id}": must be one of {", ".join(ids)}, or a picture such as '
+            f"discovery-dinov2-r0-s0{nearest(id, ids)}"
+        )
+
+
+def _draw_artifact(settings: Settings, artifact: Artifact, began: float | None) -> None:
+    from registers.inputs import read
+
+    module = import_module(artifact.python)
+    inputs = {
+        name: read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()
+    }
+    out = drawing(artifact.kind, artifact.id)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = module.table(**inputs)
+    rows.to_csv(out.with_suffix(".csv"), index=False)
+    write_text(out.with_suffix(".txt"), module.caption(**inputs) + "\n")
+    with _recorded(settings, artifact.id, {"artifact": artifact.title}, began) as record:
+        if artifact.kind == "figures":
+            from registers.figures.paint import style
+
+            style.save(module.draw(**inputs), out)
+            record.artifact(out.with_suffix(".png"))
+        else:
+            from registers.report import markdown
+
+            write_text(out.with_suffix(".md"), markdown(rows))
+        record.artifact(out.with_suffix(".csv"))
+
+
+def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> None:
+    from registers.figures.paint import predictions, style
+    from registers.inputs import read
+
+    file = picture.arrays(settings)
+    if not Path(file).is_file():
+        raise ConfigError(f"{picture.id}: {file} is missing; run snakemake for this picture first")
+    (arrays,) = read(settings, [file]).values()
+    out = drawing("pictures", picture.id)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _recorded(settings, picture.id, {"picture": picture.id}, began) as record:
+        style.save(predictions.draw(picture.question, arrays), out)
+        write_text(out.with_suffix(".txt"), predictions.caption(picture.question, arrays) + "\n")
+        record.artifact(out.with_suffix(".png"))
+
+
+def _recorded(settings: Settings, id: str, tags: dict[str, str], began: float | None):
+    return tracking.run(settings.results, "draw", id, tags, {}, began=began)

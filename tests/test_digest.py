@@ -1,0 +1,88 @@
+"""Code is an input: what changes a digest, what does not, and who depends on whom."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from registers import digest as digests
+from registers.questions import QUESTIONS
+
+PACKAGE = Path(digests.__file__).parent
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the package that may be edited; digests are taken of it."""
+    package = tmp_path / "registers"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(digests, "PACKAGE", package)
+    forget()
+    yield package
+    forget()
+
+
+def forget():
+    digests.imports.cache_clear()
+    digests._code.cache_clear()
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    forget()
+
+
+def of_questions():
+    return {name: digests.digest(question.module) for name, question in QUESTIONS.items()}
+
+
+def test_every_question_depends_on_its_module_and_on_what_that_imports():
+    for question in QUESTIONS.values():
+        assert question.module in digests.closure([question.module])
+    norms = digests.closure(["registers.probes.norms"])
+    assert {"registers.outliers", "registers.bank", "registers.measurements"} <= norms
+
+
+def test_a_line_of_outliers_changes_norms_and_what_tells_tokens_apart_and_nothing_else(copy):
+    before = of_questions()
+    edit(copy / "outliers.py", "MIN_RATIO = 2.0", "MIN_RATIO = 2.5")
+    after = of_questions()
+    changed = {name for name in QUESTIONS if before[name] != after[name]}
+    assert changed == {
+        "norms",
+        "by_position",
+        "token_class",
+        "neighbours",
+        "position",
+        "reconstruction",
+    }
+
+
+def test_docstrings_comments_and_layout_change_nothing(copy):
+    before = of_questions()
+    file = copy / "outliers.py"
+    text = file.read_text()
+    file.write_text('"""Another promise."""\n# a comment\n\n' + text[text.index('"""', 3) + 3 :])
+    edit(file, "def find_cutoff", "\n\n# what follows is the heart\ndef find_cutoff")
+    assert of_questions() == before
+
+
+def test_settings_are_no_code_of_a_question(copy):
+    """Their values are parameters of the rules; how YAML is read changes no number."""
+    before = of_questions()
+    file = copy / "settings" / "run.py"
+    file.write_text(file.read_text() + "\nUNUSED = 1\n")
+    forget()
+    assert of_questions() == before
+
+
+def test_a_late_import_counts(copy):
+    (copy / "late.py").write_text("def f():\n    from registers.outliers import find_cutoff\n")
+    assert "registers.outliers" in digests.closure(["registers.late"])
+
+
+def test_a_module_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match=r"registers\.nowhere"):
+        digests.digest("registers.nowhere")
