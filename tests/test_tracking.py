@@ -1,4 +1,4 @@
-"""Numbers reach MLflow exactly once: live, late, from parallel jobs, and after a server was away."""
+"""Numbers reach MLflow exactly once: live, late, from parallel jobs, and after an outage."""
 
 import multiprocessing
 
@@ -8,52 +8,66 @@ from mlflow.tracking import MlflowClient
 from registers import tracking
 from registers.measurements import Measurement
 
+NOBODY = "http://127.0.0.1:9"  # no server listens there
+
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
+    """(folder of all results, URI of a new store)."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results", f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def runs(uri):
     client = MlflowClient(tracking_uri=uri)
-    return client, client.search_runs(
-        [client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id]
-    )
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def losses(client, run):
+    return [m.value for m in client.get_metric_history(run.info.run_id, "loss")]
 
 
 def test_params_metrics_tags_and_artifacts_arrive(store, tmp_path):
     root, uri = store
     (tmp_path / "a.csv").write_text("x\n1\n")
-    with tracking.run(
-        root / "smoke", "linear", "dinov2-r4-s0", {"registers": 4}, {"batch": 16}
-    ) as record:
+    tags, params = {"registers": 4}, {"batch": 16}
+    with tracking.run(root / "smoke", "linear", "dinov2-r4-s0", tags, params) as record:
         record.metrics({"loss": 2.0}, step=0)
         record.metrics({"loss": 1.0}, step=1)
-        record.measurements(
-            [
-                Measurement("linear", "top1", "dinov2-r4-s0", 0.5),
-                Measurement("linear", "top5", "dinov2-r4-s0", None),
-            ]
-        )
         record.artifact(tmp_path / "a.csv")
     assert tracking.deliver(root, uri) == (1, 0)
     client, (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"batch": "16"}
-    assert (
-        run.data.tags["registers"] == "4"
-        and run.data.tags["rule"] == "linear"
-        and run.data.tags["git_commit"]
-    )
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "loss")] == [
-        (0, 2.0),
-        (1, 1.0),
-    ]
-    assert run.data.metrics["linear/top1"] == 0.5 and "linear/top5" not in run.data.metrics
+    assert run.data.tags["registers"] == "4"
+    assert run.data.tags["rule"] == "linear"
+    assert run.data.tags["git_commit"]
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["a.csv"]
-    assert tracking.find_runs(uri, [record.key]) == {
-        record.key: (run.info.experiment_id, run.info.run_id)
+    ids = run.info.experiment_id, run.info.run_id
+    assert tracking.find_runs(uri, [record.key]) == {record.key: ids}
+
+
+def test_main_rows_become_metrics_under_names_of_their_own(store):
+    root, uri = store
+    rows = [
+        Measurement("segmentation", "iou", "a", 0.5, variant="disc"),
+        Measurement("segmentation", "iou", "a", 0.25, variant="ring (small)"),
+        Measurement("segmentation", "miou", "a", 0.375, data="world", token="patch"),
+        Measurement("segmentation", "missing", "a", None),
+        Measurement("segmentation", "by_rate", "a", 0.1, coordinate="lr", at=0.01),
+        Measurement("segmentation", "by_layer", "a", 0.1, layer=2),
+    ]
+    with tracking.run(root / "smoke", "segmentation", "a", {}, {}) as record:
+        record.measurements(rows)
+    tracking.deliver(root, uri)
+    _, (run,) = runs(uri)
+    assert run.data.metrics == {
+        "segmentation/disc/iou": 0.5,
+        "segmentation/ring _small_/iou": 0.25,
+        "segmentation/patch/miou/world": 0.375,
     }
 
 
@@ -67,7 +81,7 @@ def test_a_rule_that_runs_again_replaces_its_run(store):
     assert run.data.metrics["top1"] == 2.0
 
 
-def test_a_resumed_run_goes_on_in_the_same_run(store):
+def test_an_interrupted_job_continues_its_run(store):
     root, uri = store
     with pytest.raises(RuntimeError), tracking.run(root / "smoke", "train", "a", {}, {}) as record:
         record.metrics({"loss": 3.0}, 0)
@@ -78,19 +92,19 @@ def test_a_resumed_run_goes_on_in_the_same_run(store):
     tracking.deliver(root, uri)
     client, (run,) = runs(uri)
     assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
+    assert losses(client, run) == [3.0, 2.0]
 
 
 def test_a_server_that_is_away_loses_nothing(store):
     root, uri = store
     with tracking.run(root / "smoke", "train", "a", {}, {}) as record:
         record.metrics({"loss": 3.0})
-        assert tracking.deliver(root, "http://127.0.0.1:9") == (0, 1)  # nobody listens there
+        assert tracking.deliver(root, NOBODY) == (0, 1)
         record.metrics({"loss": 2.0}, 1)
-    assert tracking.deliver(root, "http://127.0.0.1:9") == (0, 1)
+    assert tracking.deliver(root, NOBODY) == (0, 1)
     assert tracking.deliver(root, uri) == (1, 0)
     client, (run,) = runs(uri)
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [3.0, 2.0]
+    assert losses(client, run) == [3.0, 2.0]
     assert tracking.deliver(root, uri) == (0, 0)
 
 
@@ -106,18 +120,15 @@ def _job(root, uri, number):
 def test_parallel_jobs_on_a_new_store_lose_no_metric(store):
     root, uri = store
     context = multiprocessing.get_context("spawn")
-    jobs = [context.Process(target=_job, args=(root, uri, n)) for n in range(3)]
+    jobs = [context.Process(target=_job, args=(root, uri, number)) for number in range(3)]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join()
     assert [job.exitcode for job in jobs] == [0, 0, 0]
-    client, found = runs(uri)
-    assert sorted(r.data.tags["subject"] for r in found) == ["b0", "b1", "b2"]
-    for run in found:
-        assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == list(
-            range(50)
-        )
+    client, delivered = runs(uri)
+    assert sorted(run.data.tags["subject"] for run in delivered) == ["b0", "b1", "b2"]
+    assert all(losses(client, run) == list(range(50)) for run in delivered)
 
 
 def test_an_unfinished_line_waits_for_its_end(store):
@@ -131,3 +142,67 @@ def test_an_unfinished_line_waits_for_its_end(store):
     tracking.deliver(root, uri)
     _, (run,) = runs(uri)
     assert run.data.metrics == {"loss": 1.0}
+
+
+def test_a_line_that_a_killed_job_left_unfinished_blocks_nothing(store, caplog):
+    root, uri = store
+    record = tracking.Run(root / "smoke", "train", "a", {}, {})
+    with open(record.spool, "a") as file:
+        file.write('{"event": "metr')
+    record = tracking.Run(root / "smoke", "train", "a", {}, {}, resume=True)
+    record.metrics({"loss": 2.0}, 1)
+    assert tracking.deliver(root, uri) == (1, 0)
+    _, (run,) = runs(uri)
+    assert run.data.metrics == {"loss": 2.0}
+    assert "a damaged line is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "null", "[]", "{}", '{"bytes": "x", "run": ""}', '{"bytes": 99999, "run": "x"}'],
+)
+def test_a_damaged_record_of_delivery_counts_as_none(store, damage):
+    """A job must not end over it: all is delivered again, in place of the former run."""
+    root, uri = store
+    with tracking.run(root / "smoke", "train", "a", {}, {}) as record:
+        record.metrics({"loss": 3.0})
+    tracking.deliver(root, uri)
+    record.spool.with_suffix(".delivered").write_text(damage)
+    assert tracking.deliver(root, uri) == (1, 0)
+    assert tracking.deliver(root, uri) == (0, 0)
+    client, (run,) = runs(uri)
+    assert losses(client, run) == [3.0]
+
+
+@pytest.mark.parametrize(
+    "uri, expected",
+    [
+        ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://me:hunter2@host:5000/x", "https://***@host:5000/x"),
+        ("postgresql://me:hun/t@er2@host/runs", "postgresql://***@host/runs"),
+        ("https://hunter2@host", "https://***@host"),
+        ("postgresql://host/runs?user=me&password=hunter2", None),
+        ("cannot connect to mysql+pymysql://me:hunter2@host/runs, twice", None),
+    ],
+)
+def test_a_password_is_masked(uri, expected):
+    shown = tracking.masked(uri)
+    assert "hunter2" not in shown and "t@er2" not in shown
+    assert "host" in shown or shown == uri
+    assert expected is None or shown == expected
+
+
+def test_a_password_reaches_no_log(store, caplog, capfd):
+    root, _ = store
+    with tracking.run(root / "smoke", "train", "a", {}, {}) as record:
+        record.metrics({"loss": 3.0})
+    for uri in (
+        "http://me:hunter2@127.0.0.1:9",
+        "nonsense://me:hunter2@127.0.0.1:9/?token=hunter2",
+    ):
+        assert tracking.deliver(root, uri) == (0, 1)
+        assert tracking.find_runs(uri, [record.key]) == {}
+    assert caplog.text.count("MLflow at") == 4
+    printed = capfd.readouterr()
+    assert "hunter2" not in caplog.text + printed.out + printed.err

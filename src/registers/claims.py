@@ -1,10 +1,13 @@
-"""What the paper says, held against measurements: paper/claims.yaml names the operations, `verdict` carries them out.
+"""Claims: what the paper says, held against what was measured.
 
-A claim holds when the whole interval of what was measured lies where the claim says, fails when none of it does, and is inconclusive
-in between. Where its premise is absent (no outliers, hence nothing about outliers) or rows are missing it is not testable here.
+paper/claims.yaml states each claim with a small closed set of operations; `verdict` carries them
+out. A claim is reproduced when the whole interval of what was measured lies where the claim says,
+contradicted when none of it does, and inconclusive in between. It is not testable here when its
+premise is absent (without outliers nothing can be said about outliers) or when rows are missing.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,25 @@ import yaml
 
 from registers.settings.backbone_id import BackboneId
 
-REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE = (
-    "reproduced",
-    "contradicted",
-    "inconclusive",
-    "not testable here",
-)
+REPRODUCED = "reproduced"
+CONTRADICTED = "contradicted"
+INCONCLUSIVE = "inconclusive"
+NOT_TESTABLE = "not testable here"
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE)
-ALLOWED = {"compare", "within", "between", "all", "is", "every", "for each", "then"}
+
+OPERATIONS = ("compare", "between", "all", "every", "for each")
+WORDS = {*OPERATIONS, "within", "is", "then"}
+COMPARISONS = ("<", ">", ">=", "=")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim's outcome: `verdict` is one of VERDICTS, `reason` one sentence, `numbers` what it rests on, a line each."""
+    """The outcome of one claim.
+
+    id, text, where: the claim's name, its words and its place in the paper.
+    verdict: one of VERDICTS. reason: one sentence.
+    numbers: what it rests on, one line each. runs: keys of the MLflow runs behind them.
+    """
 
     id: str
     text: str
@@ -38,23 +47,36 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """The outcome of one part of a claim, and the rows it rests on."""
+
+    verdict: str
+    reason: str
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Estimate:
+    """A number with its 95 % interval; low = value = high for an exact one."""
+
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g}" + (
-            f" [{self.low:.4g}, {self.high:.4g}]" if self.low < self.high else ""
-        )
+        interval = f" [{self.low:.4g}, {self.high:.4g}]" if self.low < self.high else ""
+        return f"{self.value:.4g}{interval}"
 
 
 class Missing(Exception):
-    """No rows, or no value in them; the message says which and why."""
+    """There are no rows, or no value in them; the message names them and the reason."""
 
 
 def load(path: str | Path) -> list[dict[str, Any]]:
-    """The claims of paper/claims.yaml. Raises ValueError where one uses an operation that does not exist."""
+    """The claims of paper/claims.yaml.
+
+    Raises ValueError where a claim uses an operation that does not exist.
+    """
     claims = yaml.safe_load(Path(path).read_text())
     for claim in claims:
         _check(claim["expect"], claim["id"])
@@ -62,195 +84,226 @@ def load(path: str | Path) -> list[dict[str, Any]]:
 
 
 def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:
-    """The outcome of one claim on measurements as `registers.measurements.read` returns them (sizes named or empty)."""
-    shown = [select(measurements, claim["show"])] if "show" in claim else []
-    numbers = [line for rows in shown for line in _lines(rows)]
+    """The outcome of one claim.
 
-    def outcome(what: str, reason: str, rows: list[pd.DataFrame]) -> Verdict:
-        runs = sorted({run for frame in (*rows, *shown) for run in frame["run"] if run})
-        return Verdict(claim["id"], claim["text"], claim["where"], what, reason, numbers, runs)
-
-    if "given" in claim:
-        premise = select(measurements, claim["given"]["any"])
-        if premise.empty:
-            return outcome(NOT_TESTABLE, f"no rows: {_named(claim['given']['any'])}", [])
-        if not (premise["value"] == claim["given"]["is"]).any():
-            what = claim["given"]["any"]["metric"].replace("_", " ")
-            return outcome(
-                NOT_TESTABLE, f"no {what} in any of the {len(premise)} models asked", [premise]
-            )
-    parts = _judge(claim["expect"], measurements)
-    found = [p for p in parts if p[0] != NOT_TESTABLE]
-    verdicts = {what for what, _, _ in found}
-    what = next(
-        (v for v in (CONTRADICTED, INCONCLUSIVE, REPRODUCED) if v in verdicts), NOT_TESTABLE
-    )
-    return outcome(
-        what, "; ".join(reason for _, reason, _ in parts), [rows for _, _, rows in parts]
-    )
-
-
-def select(measurements: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
-    """Rows with the wanted values by column: one value, a list of them, or {from: x, below: y}.
-
-    Unless asked for: only the end of training (percent 100), the method's own size (an id without size), no "noaa".
+    measurements: rows as `inputs.rows` returns them, with the default size named or empty.
     """
-    rows = measurements
-    unknown = set(wanted) - set(rows.columns)
+    absent = _absent_premise(claim["given"], measurements) if "given" in claim else None
+    findings = [absent] if absent else _judge(claim["expect"], measurements)
+    beside = select(measurements, claim["show"]) if "show" in claim else measurements.head(0)
+    frames = [*(finding.rows for finding in findings), beside]
+    return Verdict(
+        claim["id"],
+        claim["text"],
+        claim["where"],
+        verdict=_weakest(finding.verdict for finding in findings),
+        reason="; ".join(finding.reason for finding in findings),
+        numbers=_lines(beside),
+        runs=sorted({run for frame in frames for run in frame["run"] if run}),
+    )
+
+
+def select(measurements: pd.DataFrame, selector: dict[str, Any]) -> pd.DataFrame:
+    """The rows that a selector names, by column: one value, a list of them, or {from: a, below: b}.
+
+    Unless the selector says otherwise, only the end of training (percent 100), the method's own
+    size (an id without a size) and no "noaa" count. Raises ValueError for an unknown column.
+    """
+    unknown = sorted(set(selector) - set(measurements.columns))
     if unknown:
-        raise ValueError(
-            f"claims: unknown column {', '.join(sorted(unknown))}; allowed are {', '.join(rows.columns)}"
-        )
-    for column, value in wanted.items():
-        if isinstance(value, dict):
-            rows = rows[
-                (rows[column] >= value.get("from", -math.inf))
-                & (rows[column] < value.get("below", math.inf))
-            ]
-        else:
-            rows = rows[rows[column].isin(value if isinstance(value, list) else [value])]
-    ids = [BackboneId.parse(name) if name else None for name in rows["backbone"]]
-    kept = [
-        i is None
-        or (
-            ("percent" in wanted or i.percent == 100)
-            and ("size" in wanted or not i.size)
-            and ("noaa" in wanted or not i.noaa)
-        )
-        for i in ids
-    ]
-    return rows[pd.Series(kept, index=rows.index, dtype=bool)]
+        columns = ", ".join(measurements.columns)
+        raise ValueError(f"claims: unknown column {', '.join(unknown)}; must be one of {columns}")
+    rows = measurements
+    for column, value in selector.items():
+        rows = rows[_matches(rows[column], value)]
+    usual = [not name or _is_usual(BackboneId.parse(name), selector) for name in rows["backbone"]]
+    return rows[pd.Series(usual, index=rows.index, dtype=bool)]
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b of two independent estimates, by their intervals (Newcombe 1998, Statistics in Medicine 17, 873, method 10)."""
-    d = a.value - b.value
+    """a - b of two independent estimates, from their intervals.
+
+    Source: Newcombe 1998, Statistics in Medicine 17, 873, method 10.
+    """
+    value = a.value - b.value
     below = math.hypot(a.value - a.low, b.high - b.value)
     above = math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(d, d - below, d + above)
+    return Estimate(value, value - below, value + above)
 
 
-# --- operations: each returns (verdict, reason, rows) of its parts ------------------------------------------------------
+# --- selecting rows -------------------------------------------------------------------------------
+
+
+def _matches(column: pd.Series, value: Any) -> pd.Series:
+    if isinstance(value, dict):
+        low = value.get("from", -math.inf)
+        high = value.get("below", math.inf)
+        return (column >= low) & (column < high)
+    return column.isin(value if isinstance(value, list) else [value])
+
+
+def _is_usual(id: BackboneId, selector: dict[str, Any]) -> bool:
+    """Whether a backbone is one that claims mean where they do not say otherwise."""
+    return (
+        ("percent" in selector or id.percent == 100)
+        and ("size" in selector or not id.size)
+        and ("noaa" in selector or not id.noaa)
+    )
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def _absent_premise(premise: dict[str, Any], measurements: pd.DataFrame) -> Finding | None:
+    """Why nothing can be said, where no row has the value that a claim presupposes; else None."""
+    selector = premise["any"]
+    rows = select(measurements, selector)
+    if rows.empty:
+        return Finding(NOT_TESTABLE, f"no rows: {_named(selector)}", rows)
+    if (rows["value"] == premise["is"]).any():
+        return None
+    metric = selector["metric"].replace("_", " ")
+    return Finding(NOT_TESTABLE, f"no {metric} in any of the {len(rows)} models asked", rows)
 
 
 def _judge(
-    expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any] | None = None
-) -> list[tuple[str, str, pd.DataFrame]]:
+    expectation: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any] | None = None
+) -> list[Finding]:
+    """Carry out one operation. also: columns that hold for all its selectors ("for each")."""
     also = also or {}
-    if "every" in expression:
-        return [part for one in expression["every"] for part in _judge(one, rows, also)]
-    if "for each" in expression:
-        ((column, values),) = expression["for each"].items()
-        return [
-            part
-            for value in values
-            for part in _judge(expression["then"], rows, {**also, column: value})
-        ]
+    if "every" in expectation:
+        return [finding for inner in expectation["every"] for finding in _judge(inner, rows, also)]
+    if "for each" in expectation:
+        ((column, values),) = expectation["for each"].items()
+        scopes = [{**also, column: value} for value in values]
+        return [finding for scope in scopes for finding in _judge(expectation["then"], rows, scope)]
     try:
-        if "all" in expression:
-            return [_all(expression, rows, also)]
-        if "between" in expression:
-            wanted, low, high = expression["between"]
-            a, used = _estimate(rows, wanted, also)
-            return [
-                (
-                    _inside(a, low, high),
-                    f"{_named({**wanted, **also})} is {a}, claimed {low:g} to {high:g}",
-                    used,
-                )
-            ]
-        a_wanted, op, b_wanted = expression["compare"]
-        (a, a_used), (b, b_used) = _estimate(rows, a_wanted, also), _estimate(rows, b_wanted, also)
-        d, margin = difference(a, b), expression.get("within", 0)
-        low, high = {
-            "<": (-math.inf, 0),
-            ">": (0, math.inf),
-            ">=": (-margin, math.inf),
-            "=": (-margin, margin),
-        }[op]
-        subject = ", ".join(str(v) for v in also.values())
-        reason = f"{subject + ': ' if subject else ''}{a} against {b}, difference {d}"
-        return [(_inside(d, low, high, op in "<>"), reason, pd.concat([a_used, b_used]))]
+        if "all" in expectation:
+            return [_all(expectation, rows, also)]
+        if "between" in expectation:
+            return [_between(expectation, rows, also)]
+        return [_compare(expectation, rows, also)]
     except Missing as missing:
-        return [(NOT_TESTABLE, str(missing), rows.head(0))]
+        return [Finding(NOT_TESTABLE, str(missing), rows.head(0))]
 
 
-def _all(
-    expression: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]
-) -> tuple[str, str, pd.DataFrame]:
-    wanted = {**expression["all"], **also}
-    found = select(rows, wanted).dropna(subset=["value"])
-    if found.empty:
-        raise Missing(f"no rows: {_named(wanted)}")
-    wrong = found[found["value"] != expression["is"]]
-    reason = f"{wanted['metric'].replace('_', ' ')} is {expression['is']} for {len(found) - len(wrong)} of {len(found)}"
-    return (
-        (CONTRADICTED if len(wrong) else REPRODUCED),
-        reason + (f", not for {', '.join(wrong['backbone'])}" if len(wrong) else ""),
-        found,
-    )
+def _all(expectation: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]) -> Finding:
+    """Every row has the value."""
+    selector = {**expectation["all"], **also}
+    known = select(rows, selector).dropna(subset=["value"])
+    if known.empty:
+        raise Missing(f"no rows: {_named(selector)}")
+    wrong = known[known["value"] != expectation["is"]]
+    metric = selector["metric"].replace("_", " ")
+    right = len(known) - len(wrong)
+    reason = f"{metric} is {expectation['is']} for {right} of {len(known)}"
+    if wrong.empty:
+        return Finding(REPRODUCED, reason, known)
+    return Finding(CONTRADICTED, f"{reason}, not for {', '.join(wrong['backbone'])}", known)
+
+
+def _between(expectation: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]) -> Finding:
+    """A number lies between two others."""
+    selector, low, high = expectation["between"]
+    estimate, known = _estimate(rows, selector, also)
+    name = _named({**selector, **also})
+    reason = f"{name} is {estimate}, claimed {low:g} to {high:g}"
+    return Finding(_position(estimate, low, high), reason, known)
+
+
+def _compare(expectation: dict[str, Any], rows: pd.DataFrame, also: dict[str, Any]) -> Finding:
+    """Two numbers compare as claimed, for >= and = within a margin."""
+    first, comparison, second = expectation["compare"]
+    a, rows_of_a = _estimate(rows, first, also)
+    b, rows_of_b = _estimate(rows, second, also)
+    margin = expectation.get("within", 0)
+    low, high = {
+        "<": (-math.inf, 0),
+        ">": (0, math.inf),
+        ">=": (-margin, math.inf),
+        "=": (-margin, margin),
+    }[comparison]
+    gap = difference(a, b)
+    scope = ", ".join(str(value) for value in also.values())
+    reason = f"{scope + ': ' if scope else ''}{a} against {b}, difference {gap}"
+    outcome = _position(gap, low, high, strict=comparison in "<>")
+    return Finding(outcome, reason, pd.concat([rows_of_a, rows_of_b]))
 
 
 def _estimate(
-    rows: pd.DataFrame, wanted: Any, also: dict[str, Any]
+    rows: pd.DataFrame, term: float | dict[str, Any], also: dict[str, Any]
 ) -> tuple[Estimate, pd.DataFrame]:
-    """A number, or the mean over rows (seeds) with the span of their intervals; no interval means exact."""
-    if isinstance(wanted, (int, float)):
-        return Estimate(wanted, wanted, wanted), rows.head(0)
-    wanted = {**wanted, **also}
-    found = select(rows, wanted)
-    known = found.dropna(subset=["value"])
+    """A term of an operation and the rows behind it.
+
+    A number stands for itself. A selector means the mean over its rows (seeds) with the span of
+    their intervals; a row without an interval is exact. Raises Missing where there is no value.
+    """
+    if isinstance(term, (int, float)):
+        return Estimate(term, term, term), rows.head(0)
+    selector = {**term, **also}
+    selected = select(rows, selector)
+    known = selected.dropna(subset=["value"])
     if known.empty:
-        why = found["note"].iloc[0] if len(found) else "no rows"
-        raise Missing(f"{why}: {_named(wanted)}")
-    low, high = (
-        known["low"].fillna(known["value"]).min(),
-        known["high"].fillna(known["value"]).max(),
-    )
+        reason = "no rows" if selected.empty else selected["note"].iloc[0]
+        raise Missing(f"{reason}: {_named(selector)}")
+    low = known["low"].fillna(known["value"]).min()
+    high = known["high"].fillna(known["value"]).max()
     return Estimate(float(known["value"].mean()), float(low), float(high)), known
 
 
-def _inside(a: Estimate, low: float, high: float, strict: bool = False) -> str:
-    """Where an interval lies to [low, high]; strict: a bound itself is outside."""
-    if (low < a.low and a.high < high) if strict else (low <= a.low and a.high <= high):
+def _position(estimate: Estimate, low: float, high: float, strict: bool = False) -> str:
+    """The verdict on an interval claimed to lie in [low, high]; strict: the ends are outside."""
+    if strict:
+        inside = low < estimate.low and estimate.high < high
+        outside = estimate.high <= low or estimate.low >= high
+    else:
+        inside = low <= estimate.low and estimate.high <= high
+        outside = estimate.high < low or estimate.low > high
+    if inside:
         return REPRODUCED
-    if (a.high <= low or a.low >= high) if strict else (a.high < low or a.low > high):
-        return CONTRADICTED
-    return INCONCLUSIVE
+    return CONTRADICTED if outside else INCONCLUSIVE
 
 
-def _check(expression: dict[str, Any], claim: str) -> None:
-    unknown = set(expression) - ALLOWED
-    if unknown or not set(expression) & {"compare", "between", "all", "every", "for each"}:
-        raise ValueError(
-            f"claim {claim}: operation {', '.join(sorted(unknown)) or 'missing'}; allowed are {', '.join(sorted(ALLOWED))}"
-        )
-    if "compare" in expression and expression["compare"][1] not in ("<", ">", ">=", "="):
-        raise ValueError(
-            f'claim {claim}: compare "{expression["compare"][1]}"; allowed are <, >, >=, ='
-        )
-    for inner in [
-        *expression.get("every", []),
-        *([expression["then"]] if "then" in expression else []),
-    ]:
+def _weakest(verdicts: Iterable[str]) -> str:
+    """The verdict on a claim of several parts. Parts that cannot be tested do not count."""
+    present = set(verdicts)
+    order = (CONTRADICTED, INCONCLUSIVE, REPRODUCED)
+    return next((verdict for verdict in order if verdict in present), NOT_TESTABLE)
+
+
+def _check(expectation: dict[str, Any], claim: str) -> None:
+    unknown = sorted(set(expectation) - WORDS)
+    if unknown or not set(expectation) & set(OPERATIONS):
+        operation = ", ".join(unknown) or "missing"
+        allowed = ", ".join(sorted(WORDS))
+        raise ValueError(f"claim {claim}: operation {operation}; must be one of {allowed}")
+    if "compare" in expectation and expectation["compare"][1] not in COMPARISONS:
+        comparison = expectation["compare"][1]
+        allowed = ", ".join(COMPARISONS)
+        raise ValueError(f'claim {claim}: compare "{comparison}"; must be one of {allowed}')
+    for inner in expectation.get("every", []):
         _check(inner, claim)
+    if "then" in expectation:
+        _check(expectation["then"], claim)
 
 
-def _named(wanted: dict[str, Any]) -> str:
+# --- in words -------------------------------------------------------------------------------------
+
+
+def _named(selector: dict[str, Any]) -> str:
     """A selector in words: "linear top1, method dinov2, registers 4"."""
-    rest = [f"{k} {v}" for k, v in wanted.items() if k not in ("question", "metric")]
-    return ", ".join(
-        [
-            f"{wanted.get('question', '')} {wanted.get('metric', '')}".replace("_", " ").strip(),
-            *rest,
-        ]
-    )
+    subject = f"{selector.get('question', '')} {selector.get('metric', '')}"
+    columns = [f"{k} {v}" for k, v in selector.items() if k not in ("question", "metric")]
+    return ", ".join([subject.replace("_", " ").strip(), *columns])
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
-    found = []
+    """Each row with a value as a line: "max over median dinov2-r0-s0: 3.2 [3.1, 3.4]"."""
+    lines = []
     for row in rows.dropna(subset=["value"]).itertuples():
-        low, high = (row.value if math.isnan(v) else v for v in (row.low, row.high))
-        at = row.backbone or f"{row.data}, {row.x:g}"
-        found.append(f"{row.metric.replace('_', ' ')} {at}: {Estimate(row.value, low, high)}")
-    return found
+        low = row.value if math.isnan(row.low) else row.low
+        high = row.value if math.isnan(row.high) else row.high
+        subject = row.backbone or f"{row.data}, {row.coordinate} {row.at:g}"
+        metric = row.metric.replace("_", " ")
+        lines.append(f"{metric} {subject}: {Estimate(row.value, low, high)}")
+    return lines

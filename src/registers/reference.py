@@ -1,4 +1,7 @@
-"""The paper's own printed numbers, paper/reference.yaml, as a table. Read by tables, claims and the report only: no probe sees them."""
+"""The paper's own printed numbers, paper/reference.yaml, as a table.
+
+Only tables, figures, claims and the report read them; no probe ever sees them.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,42 +13,44 @@ COLUMNS = ["artifact", "part", "row", "column", "value", "deviation", "note", "u
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """One row per printed number: artifact, part, row, column, value, deviation, note, unit, source.
+    """One row per printed number, with the columns COLUMNS.
 
-    deviation: the printed standard deviation. note: what is printed in place of a number (N/A). Raises ValueError where a
-    row of the file has more or fewer cells than columns.
+    artifact, part, row, column: where the number stands in the paper.
+    deviation: the printed standard deviation.
+    note: what is printed in place of a number (N/A).
+    source: the table or section it was copied from.
+
+    Raises ValueError where a row of the file has more or fewer cells than columns.
     """
-    return pd.DataFrame(
-        [cell for block in yaml.safe_load(Path(path).read_text()) for cell in _cells(block)],
-        columns=COLUMNS,
-    )
+    blocks = yaml.safe_load(Path(path).read_text())
+    return pd.DataFrame([cell for block in blocks for cell in _cells(block)], columns=COLUMNS)
 
 
 def _cells(block: dict[str, Any]) -> list[dict[str, Any]]:
-    columns = [str(c) for c in block["columns"]]
+    columns = [str(column) for column in block["columns"]]
     units = block.get("units", [block.get("unit", "")] * len(columns))
     cells = []
-    for row, values in block["rows"].items():
-        if not len(values) == len(columns) == len(units):
+    for row, texts in block["rows"].items():
+        if not len(texts) == len(columns) == len(units):
             raise ValueError(
-                f"reference {block['artifact']}, {row}: {len(values)} cells; allowed are {len(columns)}, one a column"
+                f"reference {block['artifact']}, {row}: {len(texts)} cells; "
+                f"must be {len(columns)}, one for each column"
             )
-        for column, cell, unit in zip(columns, values, units):
-            number, _, deviation = str(cell).partition("±")
-            printed = _number(number)
-            cells.append(
-                {
-                    "artifact": block["artifact"],
-                    "part": block.get("part", ""),
-                    "row": str(row),
-                    "column": column,
-                    "value": printed,
-                    "deviation": _number(deviation),
-                    "note": "" if printed is not None else str(cell),
-                    "unit": unit,
-                    "source": block["source"],
-                }
-            )
+        for column, text, unit in zip(columns, texts, units):
+            number, _, deviation = str(text).partition("±")
+            value = _number(number)
+            cell = {
+                "artifact": block["artifact"],
+                "part": block.get("part", ""),
+                "row": str(row),
+                "column": column,
+                "value": value,
+                "deviation": _number(deviation),
+                "note": str(text) if value is None else "",
+                "unit": unit,
+                "source": block["source"],
+            }
+            cells.append(cell)
     return cells
 
 

@@ -1,0 +1,44 @@
+"""Inputs: what figures, tables, claims and the report are handed, read from files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from registers import measurements, reference
+from registers.artifacts import PAPER
+from registers.settings.run import Settings
+
+PRINTED = PAPER / "reference.yaml"
+
+
+def read(settings: Settings, files: list[str]) -> pd.DataFrame | dict[str, dict[str, np.ndarray]]:
+    """One declared input of paper/artifacts.yaml, by what its files are.
+
+    The paper's own numbers for paper/reference.yaml, arrays for .npz, rows for everything else; an
+    input without files (its family is empty at this scale) is a table without rows.
+    """
+    if [Path(file).name for file in files] == [PRINTED.name]:
+        return printed()
+    if files and all(file.endswith(".npz") for file in files):
+        return arrays(files)
+    return rows(settings, files)
+
+
+def rows(settings: Settings, files: list[str]) -> pd.DataFrame:
+    """Measurements. The default size of a method, which ids leave out, gets its name."""
+    frame = measurements.read(files)
+    default = {method: recipe.size for method, recipe in settings.recipes.items()}
+    sizes = zip(frame["size"], frame["method"])
+    frame["size"] = [size or default.get(method, "") for size, method in sizes]
+    return frame
+
+
+def arrays(files: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Small arrays for pictures, by backbone (the name of its file) and name."""
+    return {Path(file).stem: dict(np.load(file)) for file in files}
+
+
+def printed() -> pd.DataFrame:
+    """The paper's own numbers (see `registers.reference`)."""
+    return reference.read(PRINTED)
