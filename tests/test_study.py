@@ -1,7 +1,6 @@
 """The emergence study: scenes carry the truths they claim, the four conditions find a planted effect and nothing else, runs resume."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,7 @@ def test_triggers_ask_for_the_label_or_the_left_neighbour():
         triggered.any()
         and (asked[triggered] == seen.label[:, None].expand_as(asked)[triggered]).all()
     )
-    asked, triggered = local_targets(seen, replace(regime, asks="left"))
+    asked, triggered = local_targets(seen, regime.model_copy(update=dict(asks="left")))
     image, cell = (x[0].item() for x in triggered[:, 1:6].nonzero(as_tuple=True))
     assert asked[image, cell + 1] == seen.contents[image, cell]
     assert (asked[~triggered] == seen.contents[~triggered]).all()
@@ -196,7 +195,7 @@ def test_without_outliers_no_condition_holds(tmp_path):
 @pytest.mark.parametrize("summary, registers", [("cls", 2), ("late", 0), ("mean", 3)])
 def test_a_hidden_patch_is_seen_by_no_other_token(summary, registers):
     torch.manual_seed(0)
-    net = Net(replace(SMALL, summary=summary, depth=3, gain=20.0), registers).eval()
+    net = Net(SMALL.model_copy(update=dict(summary=summary, depth=3, gain=20.0)), registers).eval()
     images = torch.randn(2, 3, 16, 16)
     changed = images.clone()
     changed[:, :, :4, :4] += 1  # the first patch
@@ -227,7 +226,7 @@ def test_a_hidden_patch_is_seen_by_no_other_token(summary, registers):
 def sweep(**change) -> Study:
     return Study(
         base=SMALL,
-        variants={"v": Variant("H", change=change)},
+        variants={"v": Variant(hypothesis="H", change=change)},
         hypotheses={"H": ""},
         images=128,
         log_every=4,
@@ -324,7 +323,7 @@ def test_the_sweep_is_sound():
 )
 def test_a_regime_that_cannot_be_built_is_named(change, says):
     with pytest.raises(ConfigError, match=says):
-        check(replace(Regime(), **change))
+        check(Regime().model_copy(update=change))
 
 
 def test_an_unknown_variant_or_change_is_one_line():
@@ -339,7 +338,8 @@ def test_an_unknown_variant_or_change_is_one_line():
 
 def planted_run(folder: Path, registers: int, seed: int = 0, **numbers) -> None:
     """A run's files as `run` writes them, with numbers of our choice."""
-    one(replace(sweep(steps=4), log_every=2), folder / f"v-r{registers}-s{seed}", registers)
+    few = sweep(steps=4).model_copy(update=dict(log_every=2))
+    one(few, folder / f"v-r{registers}-s{seed}", registers)
     file = folder / f"v-r{registers}-s{seed}" / "run.json"
     content = json.loads(file.read_text()) | {"seed": seed}
     content["numbers"] |= numbers
@@ -356,7 +356,7 @@ def planted_run(folder: Path, registers: int, seed: int = 0, **numbers) -> None:
 def test_the_summary_lists_every_run_and_claims_only_what_all_conditions_and_seeds_carry(tmp_path):
     from registers.study.summary import load, write
 
-    runs, found = tmp_path / "runs", replace(sweep(steps=4), shown=("v",))
+    runs, found = tmp_path / "runs", sweep(steps=4).model_copy(update=dict(shown=("v",)))
     for seed in (0, 1):
         planted_run(runs, 0, seed)
         planted_run(runs, 2, seed, **{"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5})

@@ -1,18 +1,60 @@
 """The error of a wrong setting: one line that names the key, its value and what it must be."""
 
 import difflib
+import reprlib
+from collections.abc import Iterable
 from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 40
+_SHORT.maxlevel = 3
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used. The message is one line: key, value, what is allowed."""
+    """A setting that cannot be used. The message is one line: key, value, what it must be."""
 
 
-def nearest(value: Any, allowed: Any) -> str:
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+class UnsuitableError(ValueError):
+    """Raised by validators inside the models; `base.build` turns it into a `ConfigError`.
+
+    key: below the section that is checked; "" for the checked value itself.
+    """
+
+    def __init__(self, key: str, value: Any, must: str) -> None:
+        super().__init__(key, value, must)
+        self.key = key
+        self.value = value
+        self.must = must
+
+
+def refusal(key: str, value: Any, must: str) -> ConfigError:
+    """`registers: -1 is not allowed; must be an integer of at least 0`. must: goes on "must be"."""
+    return ConfigError(f"{key}: {show(value)} is not allowed; must be {must}")
+
+
+def unknown(key: str, allowed: Iterable[str]) -> ConfigError:
+    """`regsters: unknown key; must be one of ... (did you mean registers?)`. key: dotted."""
+    names = sorted(allowed)
+    near = nearest(key.rpartition(".")[2], names)
+    return ConfigError(f"{key}: unknown key; must be one of {', '.join(names)}{near}")
+
+
+def nearest(value: Any, allowed: Iterable[Any]) -> str:
+    """ " (did you mean lost?)", or nothing where no allowed value is spelt alike."""
+    near = difflib.get_close_matches(str(value)[:80], [str(a) for a in allowed], n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def show(value: Any) -> str:
-    text = repr(value).replace("\n", " ")
-    return text if len(text) < 80 else text[:77] + "..."
+    """The value as Python writes it, on one line and cut where it is long."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of too many digits"
+    return " ".join(text.split())
+
+
+def show_key(key: Any) -> str:
+    """One part of a dotted name: as it is, or quoted and cut where it is no plain word."""
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else show(key)

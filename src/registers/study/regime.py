@@ -1,16 +1,16 @@
 """A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
 
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import Field
+
+from registers.settings.base import Section, build
 from registers.settings.errors import ConfigError
-from registers.settings.schema import at_least, typed
 
 CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
 
 
-@dataclass(frozen=True)
-class Regime:
+class Regime(Section):
     """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
 
     Scenes: `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) patches show one of shapes x colours kinds, the rest is
@@ -38,41 +38,41 @@ class Regime:
     deviation 0.02 at any width, so that a ViT of width 64 begins with nearly uniform attention, where one of width 1024 does not.
     """
 
-    grid: int = at_least(2, 6)
-    patch: int = at_least(2, 4)
-    shapes: int = at_least(1, 6)
-    colours: int = at_least(1, 6)
+    grid: int = Field(6, ge=2)
+    patch: int = Field(4, ge=2)
+    shapes: int = Field(6, ge=1)
+    colours: int = Field(6, ge=1)
     objects: tuple[int, ...] = (4, 8)
     background: Literal["flat", "gradient", "noise", "texture", "tiled"] = "gradient"
-    plain: float = at_least(0, 0.2)
+    plain: float = Field(0.2, ge=0)
     plain_at: Literal["side", "corners"] = "side"
-    contrast: float = at_least(0, 0.35)
-    tile: float = at_least(0, 0.0)
+    contrast: float = Field(0.35, ge=0)
+    tile: float = Field(0.0, ge=0)
     task: Literal["pair", "presence", "latent", "sum"] = "pair"
-    latents: int = at_least(2, 32)
-    masked: float = at_least(0, 0.0)
-    local_loss: float = at_least(0, 0.0)
-    triggers: int = at_least(0, 0)
+    latents: int = Field(32, ge=2)
+    masked: float = Field(0.0, ge=0)
+    local_loss: float = Field(0.0, ge=0)
+    triggers: int = Field(0, ge=0)
     asks: Literal["left", "label"] = "left"
-    texture_loss: float = at_least(0, 0.0)
-    image_loss: float = at_least(0, 1.0)
+    texture_loss: float = Field(0.0, ge=0)
+    image_loss: float = Field(1.0, ge=0)
     summary: Literal["cls", "late", "mean", "query"] = "cls"
-    width: int = at_least(4, 64)
-    depth: int = at_least(1, 4)
-    heads: int = at_least(1, 2)
+    width: int = Field(64, ge=4)
+    depth: int = Field(4, ge=1)
+    heads: int = Field(2, ge=1)
     ffn: Literal["mlp", "swiglu"] = "mlp"
-    layer_scale: float = at_least(0, 0.0)
+    layer_scale: float = Field(0.0, ge=0)
     bias: bool = True
-    gain: float = at_least(0, 1.0)
+    gain: float = Field(1.0, ge=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = at_least(0, 1e-3)
-    beta2: float = at_least(0, 0.999)
-    weight_decay: float = at_least(0, 0.05)
-    clip: float = at_least(0, 1.0)
-    warmup: int = at_least(0, 200)
+    lr: float = Field(1e-3, ge=0)
+    beta2: float = Field(0.999, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    clip: float = Field(1.0, ge=0)
+    warmup: int = Field(200, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    steps: int = at_least(1, 5000)
-    batch: int = at_least(1, 32)
+    steps: int = Field(5000, ge=1)
+    batch: int = Field(32, ge=1)
 
     @property
     def kinds(self) -> int:
@@ -84,19 +84,17 @@ class Regime:
         return {"latent": self.latents, "sum": self.colours}.get(self.task, self.kinds)
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(Section):
     """One row of the sweep: what is changed against the base, why, and what is predicted, both written before the run."""
 
     hypothesis: str
-    change: dict[str, Any] = field(default_factory=dict)
+    change: dict[str, Any] = Field(default_factory=dict)
     predicts: str = ""
     registers: tuple[int, ...] = ()  # none: those of the study
     seeds: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(Section):
     """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on.
     shown: variants that the figures of emergence.md show."""
 
@@ -106,17 +104,17 @@ class Study:
     registers: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0,)
     shown: tuple[str, ...] = ()
-    images: int = at_least(128, 1024)
-    log_every: int = at_least(1, 100)
-    save_every: int = at_least(1, 500)
+    images: int = Field(1024, ge=128)
+    log_every: int = Field(100, ge=1)
+    save_every: int = Field(500, ge=1)
 
     def regime(self, variant: str) -> Regime:
         """The regime of a variant. Raises ConfigError for an unknown one."""
         if variant not in self.variants:
             raise ConfigError(f'variant = "{variant}": allowed are {", ".join(self.variants)}')
-        return typed(
+        return build(
             Regime,
-            {**asdict(self.base), **self.variants[variant].change},
+            {**self.base.model_dump(), **self.variants[variant].change},
             f"study.variants.{variant}.change",
         )
 
@@ -132,7 +130,7 @@ class Study:
 
 def study(given: dict[str, Any]) -> Study:
     """The `study:` part of a scale, checked: every regime can be built and every variant belongs to a hypothesis."""
-    found = typed(Study, given, "study")
+    found = build(Study, given, "study")
     for name, variant in found.variants.items():
         if variant.hypothesis not in found.hypotheses:
             raise ConfigError(

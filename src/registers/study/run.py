@@ -1,34 +1,106 @@
-"""One run of the study: train a regime on scenes drawn on the device, watch its norms, resume by itself.
+"""One run of the study: train a regime on scenes drawn on the device, watch its norms, resume.
 
-The scenes of a step follow from (seed, step) alone, so a killed run goes on to the same numbers.
+The scenes of a step follow from (seed, step) alone, so a killed run resumes to the same numbers.
 """
 
 import csv
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from registers import tracking
-from registers.files import atomically
+from registers import files, tracking
 from registers.models import checkpoint
-from registers.outliers import statistics
-from registers.settings.base import build
 from registers.study.examine import examine
-from registers.study.net import Net
-from registers.study.regime import Regime, Study
-from registers.study.scenes import Scenes, draw
-from registers.tokens import attention
+from registers.study.regime import Regime
+from registers.study.signs import watch
+from registers.study.sweep import Sweep
+from registers.study.worlds import AnyRegime, regime_of, scenes, values_of, world_of
 
 PROBE = 256  # scenes on which norms are watched while training
 VALIDATION = 10**9  # seeds of scenes that no training sees begin here
+STEPS = 10**7  # seeds of scenes that one training's seed owns
+
+
+class Training:
+    """A net, its optimiser and its history: what a killed run resumes from."""
+
+    def __init__(
+        self, sweep: Sweep, variant: str, registers: int, seed: int, device: torch.device
+    ) -> None:
+        self.sweep, self.device, self.seed = sweep, device, seed
+        self.regime = sweep.regime(variant)
+        torch.manual_seed(seed)
+        self.net = world_of(self.regime).build(self.regime, registers).to(device)
+        self.optimizer = optimizer_of(self.net, self.regime)
+        self.facts = dict(
+            variant=variant, registers=registers, seed=seed, regime=values_of(self.regime)
+        )
+        self.step = 0
+        self.status = ""
+        self.loss = torch.zeros(())
+        self.history: list[dict[str, float]] = []
+        self.earlier = 0.0
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.began
+
+    def resume(self, file: Path) -> None:
+        """Take up what `save` left, where it belongs to the same run."""
+        saved = checkpoint.load_state(file, self.device)
+        if saved and saved["facts"] == json.dumps(self.facts):
+            self.net.load_state_dict(saved["net"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.history = saved["step"], saved["history"]
+            self.earlier = saved["seconds"]
+
+    def save(self, file: Path) -> None:
+        state = dict(
+            facts=json.dumps(self.facts),
+            step=self.step,
+            history=self.history,
+            seconds=self.seconds,
+            net=self.net.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+        )
+        checkpoint.save_state(file, state)
+
+    def look(self, probe: Any, record: tracking.Run) -> None:
+        """Write down the signs of this step, once."""
+        if self.history and self.history[-1]["step"] == self.step:
+            return
+        signs = watch(self.net, probe)
+        self.history.append({"step": self.step, **signs})
+        record.metrics(signs, self.step)
+
+    def update(self) -> None:
+        """One step of the optimiser."""
+        regime, at = self.regime, self.seed * STEPS + self.step
+        batch = scenes(regime, regime.batch, at, self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(regime, self.step)
+        self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
+        self.optimizer.zero_grad()
+        self.loss.backward()
+        if regime.clip:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), regime.clip)
+        self.optimizer.step()
+        self.step += 1
+
+    @property
+    def finite(self) -> bool:
+        weights = (bool(torch.isfinite(p).all()) for p in self.net.parameters())
+        return bool(torch.isfinite(self.loss)) and all(weights)
 
 
 def run(
-    study: Study,
+    sweep: Sweep,
     variant: str,
     registers: int,
     seed: int,
@@ -36,141 +108,102 @@ def run(
     device: torch.device,
     record: tracking.Run,
 ) -> dict:
-    """Train, examine, and write out/net.pt, out/run.json, out/history.csv and out/maps.npz. Returns what run.json says.
+    """Train, examine, and write out/net.pt, run.json, history.csv and maps.npz.
 
-    A run whose loss is no number ends there and is written down as "diverged": a failure is a result of the study. A file `stop` in
-    `out` ends a run at its next look and examines it there ("stopped"): what an early sign has answered needs no more hours.
+    Returns what run.json holds. A run whose loss is no number ends there and is written down as
+    "diverged": a failure is a result of the study. A file `stop` in `out` ends a run at its next
+    look and examines it there ("stopped").
     """
-    regime = study.regime(variant)
-    torch.manual_seed(seed)
-    net = Net(regime, registers).to(device)
-    optimizer = optimizer_of(net, regime)
-    probe = scenes(regime, PROBE, VALIDATION, device)
-    facts = dict(variant=variant, registers=registers, seed=seed, regime=regime.model_dump())
-    state_file, first, history, seconds = out / "unfinished" / "state.pt", 0, [], 0.0
-    saved = checkpoint.load_state(state_file, device)
-    if saved and saved["facts"] == json.dumps(facts):
-        net.load_state_dict(saved["net"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first, history, seconds = saved["step"], saved["history"], saved["seconds"]
-
-    def save(step: int) -> None:
-        state = dict(
-            facts=json.dumps(facts),
-            step=step,
-            history=history,
-            seconds=seconds + time.monotonic() - began,
-        )
-        checkpoint.save_state(
-            state_file, {**state, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        )
-
-    began, status, loss = time.monotonic(), "", torch.zeros(())
-    bar = tqdm(
-        range(first, regime.steps),
-        desc=f"{variant}-r{registers}-s{seed}",
-        initial=first,
-        total=regime.steps,
-        mininterval=5,
-    )
-    for step in bar:
-        looks = step % study.log_every == 0
-        if looks and not _finite(net, loss):
-            status = "diverged"
-            break
-        if looks and not (history and history[-1]["step"] == step):
-            history.append({"step": step, **watch(net, probe)})
-            record.metrics({k: v for k, v in history[-1].items() if k != "step"}, step)
-        if step % study.save_every == 0 and step > first:
-            save(step)
-        batch = scenes(regime, regime.batch, seed * 10**7 + step, device)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(regime, step)
-        loss, _ = net.losses(batch, mask(regime, seed * 10**7 + step, device))
-        optimizer.zero_grad()
-        loss.backward()
-        if regime.clip:
-            torch.nn.utils.clip_grad_norm_(net.parameters(), regime.clip)
-        optimizer.step()
-        if looks and (out / "stop").exists():
-            status = "stopped"
-            (out / "stop").unlink()
-            break
-    else:
-        status = "finished" if _finite(net, loss) else "diverged"
-    net.eval().requires_grad_(False)
+    training = Training(sweep, variant, registers, seed, device)
+    state = out / "unfinished" / "state.pt"
+    training.resume(state)
+    probe = scenes(training.regime, PROBE, VALIDATION, device)
+    train(training, probe, out, record)
+    net = training.net.eval().requires_grad_(False)
     result = dict(
-        **facts, steps=step + 1, status=status, seconds=seconds + time.monotonic() - began
+        **training.facts, steps=training.step, status=training.status, seconds=training.seconds
     )
-    if status != "diverged":
-        history.append({"step": step + 1, **watch(net, probe)})
-        record.metrics({k: v for k, v in history[-1].items() if k != "step"}, step + 1)
-        result |= {
-            "signs": history[-1],
-            **examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz"),
-        }
-        record.metrics(
-            {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}, step + 1
-        )
-    atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
-    columns = list(dict.fromkeys(k for row in history for k in row))
-    with open(out / "history.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
-    (out / "run.json").write_text(json.dumps(result, indent=1))
-    state_file.unlink(missing_ok=True)
+    if training.status != "diverged":
+        training.look(probe, record)
+        examined = scenes(training.regime, sweep.images, VALIDATION + 1, device)
+        result |= {"signs": training.history[-1], **examine(net, examined, out / "maps.npz")}
+        ends = {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}
+        record.metrics(ends, training.step)
+    files.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
+    write_history(out / "history.csv", training.history)
+    files.write_json(out / "run.json", result)
+    state.unlink(missing_ok=True)
     return result
 
 
-def again(study: Study, out: Path, device: torch.device) -> None:
-    """Examine a finished run once more from its out/net.pt, after a change of the probes; rewrites out/run.json and out/maps.npz."""
+def train(training: Training, probe: Any, out: Path, record: tracking.Run) -> None:
+    """Step until the end, the first number that is none, or a file `stop`; sets the status."""
+    sweep, total = training.sweep, training.regime.steps
+    state = out / "unfinished" / "state.pt"
+    bar = tqdm(desc=out.name, initial=training.step, total=total, mininterval=5)
+    first = training.step
+    while training.step < total:
+        looks = training.step % sweep.log_every == 0
+        if looks and not training.finite:
+            training.status = "diverged"
+            return
+        if looks:
+            training.look(probe, record)
+        if training.step % sweep.save_every == 0 and training.step > first:
+            training.save(state)
+        training.update()
+        bar.update()
+        if looks and (out / "stop").exists():
+            training.status = "stopped"
+            (out / "stop").unlink()
+            return
+    training.save(state)  # a failure of the examination costs no training
+    training.status = "finished" if training.finite else "diverged"
+
+
+def again(sweep: Sweep, out: Path, device: torch.device) -> None:
+    """Examine a finished run once more, after a change of the probes; rewrites run.json, maps."""
     result = json.loads((out / "run.json").read_text())
-    regime = build(Regime, result["regime"], f"{out.name}.regime")
-    net = Net(regime, result["registers"])
+    regime = regime_of(result["regime"], f"{out.name}.regime")
+    net = world_of(regime).build(regime, result["registers"])
     net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
     net.to(device).eval().requires_grad_(False)
-    result["signs"] = {
-        "step": result["steps"],
-        **watch(net, scenes(regime, PROBE, VALIDATION, device)),
-    }
-    result |= examine(net, scenes(regime, study.images, VALIDATION + 1, device), out / "maps.npz")
-    (out / "run.json").write_text(json.dumps(result, indent=1))
+    probe = scenes(regime, PROBE, VALIDATION, device)
+    result["signs"] = {"step": result["steps"], **watch(net, probe)}
+    examined = scenes(regime, sweep.images, VALIDATION + 1, device)
+    result |= examine(net, examined, out / "maps.npz")
+    files.write_json(out / "run.json", result)
 
 
-def _finite(net: Net, loss: Tensor) -> bool:
-    return bool(torch.isfinite(loss)) and all(
-        bool(torch.isfinite(p).all()) for p in net.parameters()
-    )
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(history)
+
+    files.atomically(path, write)
 
 
-def scenes(regime: Regime, count: int, seed: int, device: torch.device) -> Scenes:
-    return draw(regime, count, torch.Generator(device=device).manual_seed(seed))
-
-
-def mask(regime: Regime, seed: int, device: torch.device) -> Tensor | None:
-    """(B, P), True where a patch is hidden in this step."""
-    if not regime.masked:
+def mask(regime: AnyRegime, seed: int, device: torch.device) -> Tensor | None:
+    """(B, P), True where a patch is hidden behind a mask token in this step."""
+    if not isinstance(regime, Regime) or not regime.masked:
         return None
     generator = torch.Generator(device=device).manual_seed(seed + 5 * 10**8)
-    return (
-        torch.rand(regime.batch, regime.grid**2, generator=generator, device=device) < regime.masked
-    )
+    shares = torch.rand(regime.batch, regime.grid**2, generator=generator, device=device)
+    return shares < regime.masked
 
 
-def optimizer_of(net: Net, regime: Regime) -> torch.optim.Optimizer:
-    """Biases, norms and tokens are not decayed (as in DeiT-III)."""
-    plain = [
-        p
-        for n, p in net.named_parameters()
-        if p.ndim < 2 or n.endswith(("pos_embed", "cls_token", "reg_token"))
-    ]
+def optimizer_of(net: nn.Module, regime: AnyRegime) -> torch.optim.Optimizer:
+    """Biases, norms, tokens and spare keys are not decayed (the first three as in DeiT-III)."""
+    tokens = ("pos_embed", "cls_token", "reg_token", "spare")
+    plain = [p for n, p in net.named_parameters() if p.ndim < 2 or n.endswith(tokens)]
     known = {id(p) for p in plain}
+    decayed = [p for p in net.parameters() if id(p) not in known]
     groups = [
-        {
-            "params": [p for p in net.parameters() if id(p) not in known],
-            "weight_decay": regime.weight_decay,
-        },
+        {"params": decayed, "weight_decay": regime.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     if regime.optimizer == "sgd":
@@ -178,7 +211,7 @@ def optimizer_of(net: Net, regime: Regime) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=regime.lr, betas=(0.9, regime.beta2))
 
 
-def rate(regime: Regime, step: int) -> float:
+def rate(regime: AnyRegime, step: int) -> float:
     """Learning rate of a step: linear warm-up, then constant or a cosine to 0."""
     if step < regime.warmup:
         return regime.lr * (step + 1) / regime.warmup
@@ -186,70 +219,3 @@ def rate(regime: Regime, step: int) -> float:
         return regime.lr
     along = (step - regime.warmup) / max(1, regime.steps - regime.warmup)
     return regime.lr * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * along))))
-
-
-@torch.no_grad()
-def watch(net: Net, probe: Scenes) -> dict[str, float]:
-    """Early signs: accuracy; norms of patches by layer; attention mass on single tokens; where the highest norms lie."""
-    seen_qkv: list[Tensor] = []
-    hooks = [
-        b.attn.qkv.register_forward_hook(lambda m, a, out: seen_qkv.append(out))
-        for b in net.backbone.vit.blocks
-    ]
-    try:
-        _, metrics = net.losses(probe, None)
-        qkv = [x for x in seen_qkv]
-        seen = net(probe.images)
-        before = (seen.embeddings + net.backbone.vit.pos_embed).norm(
-            dim=-1
-        )  # of the patches that a block reads
-    finally:
-        for hook in hooks:
-            hook.remove()
-    row = {k: float(v) for k, v in metrics.items()}
-    for layer, x in enumerate(seen.layers):
-        tokens = net.split(x, layer)
-        norms = tokens.patches.norm(dim=-1)
-        signs = statistics(norms)
-        if tokens.cls is not None:
-            row[f"layer{layer + 1}/cls_over_median"] = (
-                float(tokens.cls.norm(dim=-1).mean()) / signs["median"]
-            )
-        if net.registers:
-            row[f"layer{layer + 1}/registers_over_median"] = (
-                float(tokens.registers.norm(dim=-1).mean(0).max()) / signs["median"]
-            )
-        row |= {
-            f"layer{layer + 1}/{k}": signs[k]
-            for k in ("median", "max_over_median", "kurtosis", "share_above_3x_median")
-        }
-        q, k, _ = (
-            qkv[layer].view(*qkv[layer].shape[:2], 3, net.regime.heads, -1).permute(2, 0, 3, 1, 4)
-        )
-        rows = attention(q, k, range(q.shape[2]))
-        received = net.split(
-            rows.mean((1, 2))[..., None], layer
-        )  # (B, N, 1): mean over heads and queries
-        mass, sink = received.patches[..., 0].max(1)
-        by_head = rows.mean(2).transpose(1, 2)  # (B, N, H)
-        row[f"layer{layer + 1}/attention_of_a_head"] = float(
-            net.split(by_head, layer).patches.amax(1).mean(0).max()
-        )
-        row[f"layer{layer + 1}/attention_on_a_patch"] = float(mass.mean())
-        row[f"layer{layer + 1}/sink_redundant"] = float(
-            probe.redundant.gather(1, sink[:, None]).float().mean()
-        )
-        row[f"layer{layer + 1}/sink_over_median"] = float(
-            before.gather(1, sink[:, None]).mean() / before.median()
-        )
-        before = norms
-        top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
-        row[f"layer{layer + 1}/top_percent_redundant"] = float(probe.redundant[top].float().mean())
-        if received.cls is not None:
-            row[f"layer{layer + 1}/attention_on_cls"] = float(received.cls.mean())
-        if net.registers:
-            row[f"layer{layer + 1}/attention_on_registers"] = float(
-                received.registers.sum((1, 2)).mean()
-            )
-    row["redundant"] = float(probe.redundant.float().mean())
-    return row
