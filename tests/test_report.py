@@ -1,107 +1,134 @@
-"""The regenerated paper: one page that holds every artifact, every verdict and the way back to each number, and needs nothing else."""
+"""The regenerated paper: one page that needs nothing else.
+
+It holds every artifact, every verdict and the way back to each number.
+"""
 
 import json
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import planted
 import pytest
 
-from registers import artifacts, claims, cli, measurements, report
-from registers.exact import interpolation
+from registers import artifacts, claims, cli, inputs, measurements, report, stale
 from registers.measurements import Measurement
 from registers.settings.backbone_id import BackboneId
 from registers.settings.load import load_settings
 
 SETTINGS = {"scale": "smoke", "registers": [0, 4]}
+STALE = "dinov2-r0-s0"
 
 
-def planted_rows(settings, source, backbone):
-    """Rows of a stage for one backbone (None: the stage has a single file)."""
-    stage = source.partition("/")[0]
-    if stage == "cost":
-        return planted.cost()
-    if stage == "interpolation":
-        return list(interpolation.interpolation_rows())
-    if stage == "norms":
-        return planted.norms(
-            str(backbone),
-            registers=backbone.registers,
-            layers=2,
-            run=f"{settings.run}/norms/{backbone}",
-        )
-    if stage == "positions":
-        return planted.positions(str(backbone), side=4)
-    if stage in ("segmentation", "depth"):
-        return planted.dense(str(backbone), 0.2, 1.5)[stage == "depth"]
-    if stage == "discovery":
-        return planted.discovery(str(backbone), 0.3, 0.4)
-    if stage == "token_class":
-        return planted.token_class(str(backbone), registers=backbone.registers)
-    if stage in ("local", "neighbours"):
-        return getattr(planted, stage)(str(backbone))
-    return [planted.accuracy(stage, str(backbone), 0.5 + backbone.registers / 100)]
+def planted_rows(settings, question, backbone):
+    """Rows of one question about one backbone (None: an exact question)."""
+    name = str(backbone)
+    match question:
+        case "cost":
+            return planted.cost()
+        case "interpolation":
+            return planted.interpolation()
+        case "norms":
+            run = f"{settings.run}/norms/{name}"
+            return planted.norms(name, registers=backbone.registers, layers=2, run=run)
+        case "by_position":
+            return planted.positions(name, side=4)
+        case "segmentation" | "depth":
+            return planted.dense(name, 0.2, 1.5)[question == "depth"]
+        case "discovery":
+            return planted.discovery(name, 0.3, 0.4)
+        case "token_class":
+            return planted.token_class(name, registers=backbone.registers)
+        case "position" | "reconstruction":
+            return [row for row in planted.local(name) if row.question == question]
+        case "neighbours":
+            return planted.neighbours(name)
+        case "linear" | "zeroshot":
+            return [planted.accuracy(question, name, 0.5 + backbone.registers / 100)]
+
+
+def planted_arrays(question, backbone):
+    segmentation, depth = planted.predictions(backbone)
+    return {
+        "maps": planted.maps(backbone, images=1, side=4),
+        "discovery": planted.lost(backbone, images=1, side=4),
+        "segmentation": segmentation,
+        "depth": depth,
+    }[question]
+
+
+def plant(settings, source):
+    """Write the files behind one input of an artifact."""
+    question = source.partition("/")[0].partition(".")[0]
+    for file in artifacts.files(settings, source):
+        backbone = BackboneId.parse(file.split("/")[-1][:-4]) if "/" in source else None
+        if file.endswith(".npz"):
+            save(file, planted_arrays(question, str(backbone)))
+        else:
+            measurements.write(file, planted_rows(settings, question, backbone))
+
+
+def save(file, arrays):
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A run with planted measurements, drawn and reported by the command line, in a folder of its own."""
+    """(folder, settings, artifacts, page) of a planted run, drawn and reported by the commands."""
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("REGISTERS_PARAMS", json.dumps(SETTINGS))
         patch.setenv("REGISTERS_TRACEBACK", "1")
+        patch.setattr(stale, "weights", lambda settings: [STALE])
         settings = load_settings(SETTINGS)
         built = artifacts.available(settings)
-        for artifact in built.values():
-            for source in artifact.inputs.values():
-                for file in artifacts.files(settings, source) if source != "reference" else []:
-                    backbone = (
-                        None
-                        if file.endswith(("cost.csv", "interpolation.csv"))
-                        else BackboneId.parse(file.split("/")[-1][:-4])
-                    )
-                    if source.startswith("maps/"):
-                        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                        np.savez(folder / file, **planted.maps(str(backbone), images=1, side=4))
-                    elif source.startswith("lost/"):
-                        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                        np.savez(folder / file, **planted.lost(str(backbone), images=1, side=4))
-                    else:
-                        measurements.write(file, planted_rows(settings, source, backbone))
-            assert cli.main(["draw", artifact.id]) == 0
+        sources = {source for artifact in built.values() for source in artifact.inputs.values()}
+        for source in sources - {artifacts.REFERENCE}:
+            plant(settings, source)
         for picture in artifacts.pictures(settings):
-            file = folder / picture.arrays(settings)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            seg, deep = planted.predictions(picture.backbone)
-            np.savez(
-                file,
-                **{"segmentation": seg, "depth": deep, "discovery": planted.lost(picture.backbone)}[
-                    picture.question
-                ],
-            )
-            assert cli.main(["picture", picture.question, picture.backbone]) == 0
+            save(picture.arrays(settings), planted_arrays(picture.question, picture.backbone))
+        for id in [*built, *(picture.id for picture in artifacts.pictures(settings))]:
+            assert cli.main(["draw", id]) == 0
         assert cli.main(["report"]) == 0
     return folder, settings, built, (folder / "reports/paper.html").read_text()
 
 
+def section_of(html, id):
+    return html.split(f'<section id="{id}"')[1].split("</section>")[0]
+
+
 def test_it_holds_exactly_what_is_built(page):
-    _, _, built, html = page
-    assert re.findall(r'<section id="((?:fig|table)\d+)"', html) == list(built)  # the paper's order
-    assert (
-        html.count('src="data:image/png;base64,')
-        == sum(a.kind == "figures" for a in built.values()) + 6
-    )
-    assert (
-        all(p.outputs[0] in html for p in artifacts.pictures(page[1]))
-        and "100.0 % of the pixels that count" in html
-    )
-    assert [
-        href for href in re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)
-    ] == [*built, "pictures"]
+    _, settings, built, html = page
+    pictures = artifacts.pictures(settings)
+    figures = [artifact for artifact in built.values() if artifact.kind == "figures"]
+    assert len(pictures) == 6
+    assert re.findall(r'<section id="((?:fig|table)\d+)"', html) == list(built)  # paper's order
+    assert html.count('src="data:image/png;base64,') == len(figures) + len(pictures)
+    assert all(picture.outputs[0] in html for picture in pictures)
+    assert "100.0 % of the pixels that count" in html
+    contents = re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)
+    assert contents == [*built, "pictures"]
+
+
+class Balance(HTMLParser):
+    """Fails where a tag is closed that is not the last one opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.open_tags = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "img", "link", "br"):
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
 
 
 def test_it_is_self_contained_and_well_formed(page):
@@ -109,17 +136,6 @@ def test_it_is_self_contained_and_well_formed(page):
     outside = re.findall(r'(?:src|href)="((?:https?:)?//[^"]*)"', html)
     assert not [link for link in outside if not link.startswith(f"{report.UI}/#/experiments/")]
     assert "<script" not in html and "@import" not in html and "url(" not in html
-
-    class Balance(HTMLParser):
-        open_tags: list[str] = []
-
-        def handle_starttag(self, tag, attributes):
-            if tag not in ("meta", "img", "link", "br"):
-                self.open_tags.append(tag)
-
-        def handle_endtag(self, tag):
-            assert self.open_tags.pop() == tag
-
     parser = Balance()
     parser.feed(html)
     assert parser.open_tags == []
@@ -129,28 +145,26 @@ def test_every_relative_link_leads_somewhere(page):
     folder, _, _, html = page
     links = [x for x in re.findall(r'href="([^"#]*)"', html) if x and not x.startswith("http")]
     assert links and all((folder / "reports" / link).exists() for link in links)
-    assert (
-        str(folder) not in html and str(artifacts.PAPER.parent) not in html
-    )  # no path of this machine
+
+
+def test_it_names_no_folder_of_this_machine(page):
+    folder, _, _, html = page
+    assert str(folder) not in html
+    assert str(artifacts.PAPER.parent) not in html
 
 
 def test_captions_are_ours_and_runs_are_linked(page):
     folder, settings, built, html = page
     for artifact in built.values():
-        assert (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip().split(
-            "("
-        )[0] in unescape(html)
-        section = html.split(f'<section id="{artifact.id}"')[1].split("</section>")[0]
+        section = section_of(html, artifact.id)
+        caption = (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip()
+        assert caption.split("(")[0] in unescape(section)
         assert artifact.source in section and report.RULE_FILE in section
-        assert re.search(
-            rf'href="{report.UI}/#/experiments/\d+/runs/\w+">{settings.run}/draw/{artifact.id}<',
-            section,
-        )  # delivered runs
-        if any(s.startswith("norms") for s in artifact.inputs.values()):
-            assert (
-                f"{settings.run}/train/dinov2-r0-s0" in section
-                and f"{settings.run}/norms/dinov2-r0-s0" in section
-            )
+        delivered = rf'href="{report.UI}/#/experiments/\d+/runs/\w+">'
+        assert re.search(rf"{delivered}{settings.run}/draw/{artifact.id}<", section)
+        if any(source.startswith("norms") for source in artifact.inputs.values()):
+            assert f"{settings.run}/train/dinov2-r0-s0" in section
+            assert f"{settings.run}/norms/dinov2-r0-s0" in section
 
 
 def test_verdicts_on_the_page_and_in_json_agree(page):
@@ -165,51 +179,69 @@ def test_verdicts_on_the_page_and_in_json_agree(page):
     for name, v in verdicts.items():
         row = html.split(f'<tr id="claim-{name}">')[1].split("</tr>")[0]
         assert f">{v['verdict']}</td>" in row
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
-    assert (
-        metrics["linear"]["top1"]["dinov2-r4-s0"] == 0.54
-        and metrics["claims"]["flops-of-four"] == claims.REPRODUCED
-    )
+
+
+def test_metrics_hold_the_main_numbers(page):
+    metrics = json.loads((page[0] / "reports/metrics.json").read_text())
     downstream = {
+        ("linear", "top1"): 0.54,
         ("segmentation", "miou"): 0.2,
         ("depth", "rmse"): 1.5,
         ("discovery", "corloc"): 0.3,
         ("discovery", "corloc_tuned"): 0.4,
     }
     assert {key: metrics[key[0]][key[1]]["dinov2-r4-s0"] for key in downstream} == downstream
-    assert (
-        metrics["outliers"]["second_mode"]["deit3-r0-s0"] == 0
-        and "share" not in metrics["outliers"]
-    )
+    assert metrics["norms"]["second_mode"]["deit3-r0-s0"] == 0
+    assert "share" not in metrics["norms"]
+    assert metrics["claims"]["flops-of-four"] == claims.REPRODUCED
 
 
 def test_the_papers_numbers_stand_beside_ours(page):
     html = page[3]
-    table = html.split('<section id="table2"')[1].split("</section>")[0]
-    row = next(r for r in re.findall(r"<tr>.*?</tr>", table) if ">DINOv2+reg<" in r)
+    rows = re.findall(r"<tr>.*?</tr>", section_of(html, "table2"))
+    row = next(row for row in rows if ">DINOv2+reg<" in row)
     assert ">54<" in row and ">84.8<" in row
-    assert "share above: 2.37 %" in html.split('<section id="fig03"')[1].split("</section>")[0]
+    assert "share above: 2.37 %" in section_of(html, "fig03")
+
+
+def test_the_page_says_which_code_its_numbers_come_from(page):
+    _, settings, _, html = page
+    rows = inputs.rows(settings, [])
+    assert report.warnings(rows["code"], []) == []
+    (commit,) = re.findall(r"<dt>Rows measured at</dt><dd>(\S+) \(\d+ rows\)</dd>", html)
+    assert commit == measurements.code_version()
+    warnings = re.findall(r'<p class="warning"[^>]*>(.*)</p>', html)
+    assert len(warnings) == 1 and warnings[0].endswith(f"at hand: {STALE}.")
+
+
+def test_rows_of_several_commits_are_a_warning():
+    codes = pd.Series(["abc", "abc", "def+", ""])
+    (warning,) = report.warnings(codes, [])
+    assert "measured at 2 commits" in warning
+    assert "abc (2 rows), def+ (1 row)" in warning
+    assert report.warnings(pd.Series(["abc", ""]), []) == []
+    assert len(report.warnings(codes, ["dinov2-r0-s0"])) == 2
 
 
 def test_markdown_of_a_table():
     rows = pd.DataFrame({"model": ["a|b", "c"], "ours": [1.23456, None], "note": ["", "not run"]})
-    assert (
-        report.markdown(rows)
-        == "| model | ours | note |\n| --- | --- | --- |\n| a\\|b | 1.235 | – |\n| c | – | not run |\n"
-    )
+    assert report.markdown(rows).splitlines() == [
+        "| model | ours | note |",
+        "| --- | --- | --- |",
+        "| a\\|b | 1.235 | – |",
+        "| c | – | not run |",
+    ]
 
 
 def test_metrics_leave_out_what_has_no_value(tmp_path):
-    measured = planted.frame(
-        tmp_path, [Measurement("outliers", "share", "dinov2-r0-s0", None, note="no second mode")]
-    )
-    assert report.metrics(measured, []) == {"claims": {}}
+    row = Measurement("norms", "share", "dinov2-r0-s0", None, note="no second mode")
+    assert report.metrics(planted.frame(tmp_path, [row]), []) == {"claims": {}}
 
 
-def test_metrics_keep_several_sets_apart(tmp_path):
-    found = [
+def test_metrics_keep_several_data_sets_apart(tmp_path):
+    rows = [
         planted.discovery("dinov2-r0-s0", value, 0.4, data=data)
         for data, value in (("voc2007", 0.3), ("coco20k", 0.2))
     ]
-    corloc = report.metrics(planted.frame(tmp_path, *found), [])["discovery"]["corloc"]
+    corloc = report.metrics(planted.frame(tmp_path, *rows), [])["discovery"]["corloc"]
     assert corloc == {"dinov2-r0-s0 on voc2007": 0.3, "dinov2-r0-s0 on coco20k": 0.2}

@@ -1,10 +1,12 @@
-"""The regenerated paper: reports/paper.html, one self-contained page, with claims.json and metrics.json beside it."""
+"""The regenerated paper: one self-contained page, reports/paper.html.
+
+claims.json and metrics.json stand beside it.
+"""
 
 import base64
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from importlib import resources
@@ -13,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from registers import artifacts, claims, reference, tracking
-from registers.artifacts import Artifact
+from registers import artifacts, claims, inputs, stale, tracking
+from registers.artifacts import Artifact, Picture
+from registers.files import write_json, write_text
+from registers.layout import REPORTS, drawing
 from registers.measurements import code_version
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
 
-REPORTS = Path("reports")
 RULE_FILE = "workflow/rules/artifacts.smk"
 UI = "http://127.0.0.1:5000"  # where `registers ui` shows MLflow
 METRICS = {
@@ -28,187 +31,211 @@ METRICS = {
     "segmentation": ("miou",),
     "depth": ("rmse",),
     "discovery": ("corloc", "corloc_tuned"),
-    "outliers": ("second_mode", "share", "max_over_median"),
+    "norms": ("second_mode", "share", "max_over_median"),
 }
 
 
-def build(settings: Settings, read: Callable[[Settings, list[str]], pd.DataFrame]) -> None:
-    """Write the report, claims.json and metrics.json from what lies in reports/ and results/.
+def build(settings: Settings) -> None:
+    """Write the page, claims.json and metrics.json from what lies in reports/ and results/.
 
-    read(settings, files) gives the measurements in files, sizes named (see `cli`). Raises FileNotFoundError where an artifact that these
-    settings can make has not been drawn.
+    Raises FileNotFoundError where an artifact that these settings can make has not been drawn.
     """
-    built = artifacts.available(settings)
-    measured = read(settings, artifacts.evidence(settings))
+    built = artifacts.available(settings).values()
+    measured = inputs.rows(settings, artifacts.evidence(settings))
+    printed = inputs.printed()
     verdicts = [
         claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")
     ]
-    printed = reference.read(artifacts.PAPER / "reference.yaml")
-    runs = {a.id: _runs(settings, a, read) for a in built.values()}
-    known = tracking.find_runs(
-        settings.mlflow_uri,
-        sorted(
-            {key for keys in runs.values() for key in keys} | {r for v in verdicts for r in v.runs}
-        ),
-    )
-    _write(REPORTS / "claims.json", [asdict(v) for v in verdicts])
-    _write(REPORTS / "metrics.json", metrics(measured, verdicts))
+    runs = {artifact.id: _runs(settings, artifact) for artifact in built}
+    keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
+    delivered = tracking.find_runs(settings.mlflow_uri, sorted(keys))
     page = _template().render(
         about=_about(settings, measured),
+        warnings=warnings(measured["code"], stale.weights(settings)),
         verdicts=verdicts,
-        tally={v: sum(one.verdict == v for one in verdicts) for v in claims.VERDICTS},
-        artifacts=[_section(settings, a, printed, runs[a.id]) for a in built.values()],
-        pictures=[_further(p) for p in artifacts.pictures(settings)],
-        link=lambda key: _link(known.get(key)),
+        tally={name: sum(v.verdict == name for v in verdicts) for name in claims.VERDICTS},
+        artifacts=[_section(artifact, printed, runs[artifact.id]) for artifact in built],
+        pictures=[_further(picture) for picture in artifacts.pictures(settings)],
+        link=lambda key: _link(delivered.get(key)),
     )
-    _write(REPORTS / "paper.html", page)
+    write_json(REPORTS / "claims.json", [asdict(v) for v in verdicts])
+    write_json(REPORTS / "metrics.json", metrics(measured, verdicts))
+    write_text(REPORTS / "paper.html", page)
 
 
 def metrics(measured: pd.DataFrame, verdicts: list[claims.Verdict]) -> dict:
-    """What `dvc metrics` compares: verdicts by claim, and the main numbers by question, metric and backbone."""
-    found: dict = {"claims": {v.id: v.verdict for v in verdicts}}
+    """What `dvc metrics` compares.
+
+    Verdicts by claim, and the main numbers by question, metric and backbone.
+    """
+    numbers: dict = {"claims": {v.id: v.verdict for v in verdicts}}
+    known = measured.dropna(subset=["value"])
     for question, names in METRICS.items():
         for name in names:
-            rows = measured[
-                (measured["question"] == question) & (measured["metric"] == name)
-            ].dropna(subset=["value"])
-            if len(rows):
-                several = rows["data"].nunique() > 1  # sets, as in Table 3
-                values = {
-                    f"{r.backbone} on {r.data}" if several else r.backbone: round(float(r.value), 6)
-                    for r in rows.itertuples()
-                }
-                found.setdefault(question, {})[name] = values
-    return found
+            rows = known[(known["question"] == question) & (known["metric"] == name)]
+            if rows.empty:
+                continue
+            several = rows["data"].nunique() > 1  # data sets, as in Table 3
+            numbers.setdefault(question, {})[name] = {
+                f"{row.backbone} on {row.data}" if several else row.backbone: round(
+                    float(row.value), 6
+                )
+                for row in rows.itertuples()
+            }
+    return numbers
+
+
+def warnings(codes: pd.Series, stale_weights: list[str]) -> list[str]:
+    """What a reader must know of numbers that do not all come from the code at hand.
+
+    codes: the commit of every row shown. stale_weights: backbones trained by other code.
+    """
+    commits = _commits(codes)
+    texts = []
+    if len(commits) > 1:
+        texts.append(
+            f"The rows on this page were measured at {len(commits)} commits, so numbers side by "
+            f"side may come from different code: {', '.join(commits)}."
+        )
+    if stale_weights:
+        texts.append(
+            "The weights of these backbones were trained by other code than the code at hand: "
+            f"{', '.join(stale_weights)}."
+        )
+    return texts
 
 
 def markdown(rows: pd.DataFrame) -> str:
     """A table as GitHub Markdown; an empty cell is a dash."""
-    lines = [
-        list(rows.columns),
-        ["---"] * len(rows.columns),
-        *([_cell(v) for v in row] for row in rows.itertuples(index=False)),
-    ]
-    return (
-        "\n".join(
-            "| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines
-        )
-        + "\n"
-    )
+    body = [[_cell(value) for value in row] for row in rows.itertuples(index=False)]
+    lines = [list(rows.columns), ["---"] * len(rows.columns), *body]
+    return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in lines)
 
 
-# --- inside -------------------------------------------------------------------------------------------------------------
-
-
-def _section(
-    settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys: list[str]
-) -> dict:
-    """All that the page shows of one artifact."""
-    stem = REPORTS / artifact.kind / artifact.id
-    rows = pd.read_csv(stem.with_suffix(".csv"), keep_default_na=False, na_values=[""])
-    theirs = printed[printed["artifact"] == artifact.id]
-    root = artifacts.PAPER.parent
-    return {
-        **asdict(artifact),
-        "number": f"{'Table' if artifact.kind == 'tables' else 'Figure'} {int(''.join(filter(str.isdigit, artifact.id)))}",
-        "place": f"section {artifact.section}"
-        if artifact.section[0].isdigit()
-        else f"appendix {artifact.section}",
-        "ours": stem.with_suffix(".txt").read_text().strip(),
-        "picture": _picture(stem.with_suffix(".png")) if artifact.kind == "figures" else None,
-        "table": _grid(rows) if artifact.kind == "tables" else None,
-        "printed": []
-        if artifact.kind == "tables"
-        else [_printed(row) for row in theirs.itertuples()],
-        "csv": stem.with_suffix(".csv").relative_to(REPORTS).as_posix(),
-        "pdf": stem.with_suffix(".pdf").relative_to(REPORTS).as_posix()
-        if artifact.kind == "figures"
-        else None,
-        "source": artifact.source,
-        "source_link": _relative(root / artifact.source),
-        "rule": f"{RULE_FILE} ({artifact.kind.removesuffix('s')})",
-        "rule_link": _relative(root / RULE_FILE),
-        "command": f"snakemake --cores all {stem.with_suffix('.png' if artifact.kind == 'figures' else '.md').as_posix()}",
-        "runs": keys,
-    }
-
-
-def _further(picture: artifacts.Picture) -> dict:
-    """What the page shows of a picture beyond the paper's."""
-    png, pdf, words = map(Path, picture.outputs)
-    return {
-        "id": picture.id,
-        "picture": _picture(png),
-        "ours": words.read_text().strip(),
-        "pdf": pdf.relative_to(REPORTS).as_posix(),
-        "command": f"snakemake --cores all {png.as_posix()}",
-    }
-
-
-def _runs(settings: Settings, artifact: Artifact, read: Callable) -> list[str]:
-    """Keys of the MLflow runs behind an artifact: the trainings, the measurements, the drawing."""
-    files = [f for fs in artifacts.inputs(settings, artifact).values() for f in fs]
-    frame = read(settings, [f for f in files if f.endswith(".csv")])
-    measured = sorted({run for run in frame["run"] if run})
-    seen = [
-        *frame["backbone"],
-        *(Path(f).stem for f in files if f.endswith(".npz")),
-    ]  # maps carry no rows, their name says the backbone
-    backbones = sorted({str(BackboneId.parse(b).trained) for b in seen if b})
-    return (
-        [f"{settings.run}/train/{b}" for b in backbones]
-        + measured
-        + [f"{settings.run}/draw/{artifact.id}"]
-    )
+# --- the head of the page -------------------------------------------------------------------------
 
 
 def _about(settings: Settings, measured: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was run, for the head of the page: (name, value)."""
+    """What was run: (name, value)."""
     trained = sorted({str(BackboneId.parse(b).trained) for b in measured["backbone"] if b})
-    seen = measured[
-        (measured["backbone"] != "") & (measured["question"] != "token_class")
-    ]  # whose data are label sets
+    registers = ", ".join(map(str, settings.registers))
+    # rows without a backbone have no data set; those of token_class name label sets
+    looked_at = measured[(measured["backbone"] != "") & (measured["question"] != "token_class")]
+    data_sets = sorted({name for name in looked_at["data"] if name})
     return [
         ("Scale", settings.scale),
-        ("Data", ", ".join(sorted({d for d in seen["data"] if d})) or settings.data.eval),
+        ("Data", ", ".join(data_sets) or settings.data.eval),
         (
             "Backbones trained",
-            f"{len(trained)} ({', '.join(settings.methods)}; registers {', '.join(map(str, settings.registers))})",
+            f"{len(trained)} ({', '.join(settings.methods)}; registers {registers})",
         ),
         ("Seeds", ", ".join(map(str, settings.seeds))),
         ("Images", f"{settings.image_size} × {settings.image_size} pixels"),
         ("Device", _device(settings)),
-        ("Code", code_version()),
+        ("Rows measured at", ", ".join(_commits(measured["code"])) or "unknown"),
+        ("Page made at", code_version()),
         ("Made", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
     ]
 
 
+def _commits(codes: pd.Series) -> list[str]:
+    """Each commit with its number of rows, most first: "f599752e11 (120 rows)"."""
+    counts = codes[codes != ""].value_counts()
+    return [f"{commit} ({n} row{'s' if n > 1 else ''})" for commit, n in counts.items()]
+
+
 def _device(settings: Settings) -> str:
-    """The device that the trainings recorded of themselves; the setting where there is no record."""
-    spools = sorted((settings.results / "tracking" / "train").glob("*.jsonl"))
-    starts = [json.loads(text.splitlines()[0]) for text in (s.read_text() for s in spools) if text]
-    found = sorted(
-        {start["tags"]["device"] for start in starts if "device" in start.get("tags", {})}
-    )
-    return ", ".join(found) or settings.device
+    """The device that the trainings recorded of themselves; without a record, the setting."""
+    devices = set()
+    for spool in (settings.layout.tracking / "train").glob("*.jsonl"):
+        first_line = spool.read_text().partition("\n")[0]
+        if first_line:
+            devices.add(json.loads(first_line).get("tags", {}).get("device"))
+    return ", ".join(sorted(devices - {None})) or settings.device
 
 
-def _picture(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+# --- figures, tables and pictures -----------------------------------------------------------------
+
+
+def _section(artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
+    """All that the page shows of one artifact. keys: of the runs behind it."""
+    stem = drawing(artifact.kind, artifact.id)
+    number = int("".join(filter(str.isdigit, artifact.id)))
+    in_text = artifact.section[0].isdigit()
+    root = artifacts.PAPER.parent
+    section = {
+        **asdict(artifact),
+        "place": f"{'section' if in_text else 'appendix'} {artifact.section}",
+        "ours": stem.with_suffix(".txt").read_text().strip(),
+        "csv": _on_page(stem.with_suffix(".csv")),
+        "source": artifact.source,
+        "source_link": _relative(root / artifact.source),
+        "rule": f"{RULE_FILE} ({artifact.kind.removesuffix('s')})",
+        "rule_link": _relative(root / RULE_FILE),
+        "runs": keys,
+    }
+    if artifact.kind == "tables":
+        rows = pd.read_csv(stem.with_suffix(".csv"), keep_default_na=False, na_values=[""])
+        return section | {
+            "number": f"Table {number}",
+            "table": _grid(rows),
+            "command": _command(stem.with_suffix(".md")),
+        }
+    theirs = printed[printed["artifact"] == artifact.id]
+    return section | {
+        "number": f"Figure {number}",
+        "picture": _embedded(stem.with_suffix(".png")),
+        "printed": [_printed(row) for row in theirs.itertuples()],
+        "pdf": _on_page(stem.with_suffix(".pdf")),
+        "command": _command(stem.with_suffix(".png")),
+    }
+
+
+def _further(picture: Picture) -> dict:
+    """What the page shows of a picture beyond the paper's."""
+    png, pdf, caption = map(Path, picture.outputs)
+    return {
+        "id": picture.id,
+        "picture": _embedded(png),
+        "ours": caption.read_text().strip(),
+        "pdf": _on_page(pdf),
+        "command": _command(png),
+    }
+
+
+def _runs(settings: Settings, artifact: Artifact) -> list[str]:
+    """Keys of the MLflow runs behind an artifact: trainings, measurements, the drawing."""
+    files = [file for several in artifacts.inputs(settings, artifact).values() for file in several]
+    rows = inputs.rows(settings, [file for file in files if file.endswith(".csv")])
+    # arrays carry no rows: the name of the file is the backbone
+    names = [*rows["backbone"], *(Path(file).stem for file in files if file.endswith(".npz"))]
+    trained = {str(BackboneId.parse(name).trained) for name in names if name}
+    trainings = [f"{settings.run}/train/{id}" for id in sorted(trained)]
+    measurements = sorted({run for run in rows["run"] if run})
+    return [*trainings, *measurements, f"{settings.run}/draw/{artifact.id}"]
+
+
+# --- how things look on the page ------------------------------------------------------------------
 
 
 def _grid(rows: pd.DataFrame) -> dict:
-    """A table for the page; columns that are empty or the same word throughout stay, so that it equals the csv."""
-    numeric = [pd.api.types.is_numeric_dtype(rows[c]) for c in rows.columns]
+    """A table for the page: its cells, and whether they are numbers.
+
+    Columns that are empty or hold one word throughout stay, so that it equals the CSV file.
+    """
+    numeric = [pd.api.types.is_numeric_dtype(rows[column]) for column in rows.columns]
+    texts = [[_cell(value) for value in row] for row in rows.itertuples(index=False)]
     return {
         "head": list(zip(rows.columns, numeric)),
-        "body": [[(_cell(v), n) for v, n in zip(r, numeric)] for r in rows.itertuples(index=False)],
+        "body": [list(zip(row, numeric)) for row in texts],
     }
 
 
 def _printed(row) -> str:
+    """A number of the paper: "DINOv2, share above: 2.37 % (Fig. 3)"."""
     value = row.note if row.value is None or math.isnan(row.value) else f"{row.value:g}"
-    return f"{row.row}, {row.column}: {value}{' ' + row.unit if row.unit else ''} ({row.source})"
+    unit = f" {row.unit}" if row.unit else ""
+    return f"{row.row}, {row.column}: {value}{unit} ({row.source})"
 
 
 def _cell(value) -> str:
@@ -217,27 +244,38 @@ def _cell(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _escaped(cell) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def _embedded(image: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
+
+
+def _command(output: Path) -> str:
+    return f"snakemake --cores all {output.as_posix()}"
+
+
 def _link(run: tuple[str, str] | None) -> str | None:
+    """Address of a run in MLflow's UI. run: (experiment id, run id)."""
     return f"{UI}/#/experiments/{run[0]}/runs/{run[1]}" if run else None
 
 
+def _on_page(path: Path) -> str:
+    """A file below reports/ as the page links to it."""
+    return path.relative_to(REPORTS).as_posix()
+
+
 def _relative(path: Path) -> str | None:
-    """Path as seen from the page, where both lie in one checkout; None elsewhere (no page names a folder of this machine)."""
-    seen = os.path.relpath(path, REPORTS)
-    return Path(seen).as_posix() if path.is_relative_to(Path.cwd()) else None
+    """A file of the checkout as the page links to it.
+
+    None where page and file lie in different places: no page names a folder of this machine.
+    """
+    if not path.is_relative_to(Path.cwd()):
+        return None
+    return Path(os.path.relpath(path, REPORTS)).as_posix()
 
 
 def _template():
     text = resources.files("registers").joinpath("report.html.j2").read_text()
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
-
-
-def _write(path: Path, content: str | list | dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(
-        content
-        if isinstance(content, str)
-        else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    )
-    os.replace(partial, path)
