@@ -1,0 +1,13 @@
+"""Fixtures that several test files share."""
+
+import pytest
+from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A copy of the checkout in which the whole pipeline ran at scale smoke."""
+    folder = tmp_path_factory.mktemp("smoke")
+    copy_parts(ROOT, folder, CHECKOUT)
+    snakemake(folder)
+    return folder
