@@ -167,7 +167,7 @@ def test_labels_out_of_range_and_slim_lines_are_left_out():
     stream = labelled(Odd(8), 6, classes=4)
     assert [sample.name for sample in stream] == [f"fake {i}" for i in range(2, 6)]
     assert (
-        stream.left_out[0] == "fake 0: label 4 is out of range; allowed are 0 to 3"
+        stream.left_out[0] == "fake 0: label 4 is out of range; must be 0 to 3"
         and "fake 1: 1 x 500 pixels" in stream.left_out[1]
     )
     drawn = stream.draws([1, 2, 0, 5, *[1] * 7])
