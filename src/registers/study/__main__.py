@@ -1,46 +1,38 @@
-"""`python -m registers.study`: the runs of the emergence study and their summary, one verb per rule of workflow/rules/study.smk."""
+"""`python -m registers.study`: the emergence study, one verb per rule of workflow/study/Snakefile."""
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 from registers import tracking
 from registers.settings.errors import ConfigError
-from registers.settings.load import read_yaml
-from registers.study.regime import Study, study
+from registers.study.sweep import SWEEP, Sweep, read_sweep
 
 ROOT = Path("results/emergence")
-SCALE = Path(__file__).resolve().parents[3] / "workflow" / "scales" / "emergence.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m registers.study", description=__doc__)
-    parser.add_argument(
-        "--scale", default=SCALE, help="the sweep (default: workflow/scales/emergence.yaml)"
-    )
-    parser.add_argument("--mlflow-uri", default="sqlite:///mlflow.db")
+    parser.add_argument("--sweep", type=Path, default=SWEEP, help=f"default: {SWEEP.name}")
     verbs = parser.add_subparsers(required=True, metavar="verb")
-    one = verbs.add_parser("run", help="train and examine one run, e.g. base-r0-s0")
-    one.add_argument("name")
+    one = verbs.add_parser("run", help="train and examine runs, e.g. base-r0-s0")
+    one.add_argument("names", nargs="+")
     one.add_argument("--threads", type=int, default=1)
     one.set_defaults(verb=run)
-    listed = verbs.add_parser("list", help="names of all runs of the sweep")
-    listed.set_defaults(
-        verb=lambda found, options: print("\n".join(f"{v}-r{r}-s{s}" for v, r, s in found.runs()))
-    )
-    anew = verbs.add_parser(
-        "examine", help="examine finished runs once more, after a change of the probes"
-    )
+    listing = verbs.add_parser("list", help="names of all runs of the sweep")
+    listing.set_defaults(verb=lambda sweep, options: print("\n".join(sweep.names())))
+    anew = verbs.add_parser("examine", help="examine finished runs again, with changed probes")
     anew.add_argument("names", nargs="+")
     anew.set_defaults(verb=examine)
-    told = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
-    told.add_argument("--out", type=Path, default=Path("reports"))
-    told.set_defaults(verb=summary)
+    page = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
+    page.add_argument("--out", type=Path, default=Path("reports"))
+    page.set_defaults(verb=summary)
     options = parser.parse_args(arguments)
     try:
-        options.verb(study(read_yaml(Path(options.scale))["study"]), options)
+        options.verb(read_sweep(options.sweep), options)
     except (ConfigError, ValueError, OSError) as error:
         print(f"registers.study: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -49,57 +41,56 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(name: str) -> tuple[str, int, int]:
     """(variant, registers, seed) of a run's name. Raises ConfigError."""
-    found = re.fullmatch(r"(.+)-r(\d+)-s(\d+)", name)
-    if not found:
-        raise ConfigError(f'run = "{name}": allowed are names like base-r0-s0')
-    return found[1], int(found[2]), int(found[3])
+    parts = re.fullmatch(r"(.+)-r(\d+)-s(\d+)", name)
+    if not parts:
+        raise ConfigError(f"run: {name} is not allowed; must be a name such as base-r0-s0")
+    return parts[1], int(parts[2]), int(parts[3])
 
 
-def run(found: Study, options: argparse.Namespace) -> None:
-    """Train and examine one run; its numbers go to MLflow."""
+def run(sweep: Sweep, options: argparse.Namespace) -> None:
+    """Train and examine runs, one after the other; their numbers go to MLflow.
+
+    The store is MLFLOW_TRACKING_URI of the environment: a run does not depend on it.
+    """
     import torch
 
     from registers.models.device import choose_device
     from registers.study.run import run as train
+    from registers.study.worlds import values_of
 
-    variant, registers, seed = parse(options.name)
     torch.set_num_threads(options.threads)
-    regime, out = found.regime(variant), ROOT / "runs" / options.name
-    tags = dict(
-        variant=variant,
-        registers=registers,
-        seed=seed,
-        hypothesis=found.variants[variant].hypothesis,
-    )
-    resume = (out / "unfinished" / "state.pt").is_file()
-    params = {"registers": registers, "seed": seed, **regime.__dict__}
-    with tracking.run(ROOT, "study", options.name, tags, params, resume=resume) as record:
-        result = train(
-            found, variant, registers, seed, out, torch.device(choose_device("auto")), record
-        )
-        record.artifact(out / "run.json")
-        record.artifact(out / "history.csv")
-    tracking.deliver(ROOT.parent, options.mlflow_uri, wait=30)
-    print(
-        json.dumps({k: result.get(k) for k in ("status", "seconds", "conditions")}),
-        result.get("notes", {}).get("second_mode", ""),
-    )
+    device = torch.device(choose_device("auto"))
+    store = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    for name in options.names:
+        variant, registers, seed = parse(name)
+        out = ROOT / "runs" / name
+        params = {"registers": registers, "seed": seed, **values_of(sweep.regime(variant))}
+        tags = dict(variant=variant, registers=registers, seed=seed)
+        tags["hypothesis"] = sweep.variants[variant].hypothesis
+        resume = (out / "unfinished" / "state.pt").is_file()
+        with tracking.run(ROOT, "study", name, tags, params, resume=resume) as record:
+            result = train(sweep, variant, registers, seed, out, device, record)
+            record.artifact(out / "run.json")
+            record.artifact(out / "history.csv")
+        tracking.deliver(ROOT.parent, store, wait=30)
+        told = {key: result.get(key) for key in ("status", "seconds", "conditions")}
+        print(name, json.dumps(told), result.get("notes", {}).get("second_mode", ""), flush=True)
 
 
-def examine(found: Study, options: argparse.Namespace) -> None:
+def examine(sweep: Sweep, options: argparse.Namespace) -> None:
     import torch
 
     from registers.study.run import again
 
     torch.set_num_threads(1)
     for name in options.names:
-        again(found, ROOT / "runs" / name, torch.device("cpu"))
+        again(sweep, ROOT / "runs" / name, torch.device("cpu"))
 
 
-def summary(found: Study, options: argparse.Namespace) -> None:
+def summary(sweep: Sweep, options: argparse.Namespace) -> None:
     from registers.study.summary import write
 
-    frame = write(found, ROOT / "runs", options.out)
+    frame = write(sweep, ROOT / "runs", options.out)
     print(f"{len(frame)} runs in {options.out / 'emergence' / 'results.csv'}")
 
 

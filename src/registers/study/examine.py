@@ -1,232 +1,290 @@
-"""The four conditions of the effect, asked of a finished model of the study with the same probes as the paper's backbones.
+"""The four conditions of the effect, asked of a finished net with the paper's own probes.
 
-1. second_mode: patch norms after the last block have a second, higher mode (`outliers.find_cutoff`).
-2. redundant: it sits in redundant patches. Neighbours' similarity at the input is above normal patches', and the share of redundant
-   background among outliers is above its share among all patches (95 % intervals over images do not touch).
-3. global_not_local: one outlier tells the scene's label better than one normal patch does, and its place or its own pixels worse
-   (pixels: the error of a linear reconstruction over the error of guessing the mean patch, for the same patches). Patches that know
-   the label by what they show (objects, and triggers that are asked for it) do not count; None where no outlier is left.
-4. registers_take_over: asked of two runs, see `study.summary`.
+1. second_mode: patch norms after the last block have a second, higher mode
+   (`outliers.find_cutoff`).
+2. redundant: it sits in redundant patches. Neighbours' similarity at the input is above normal
+   patches', and the share of redundant patches among outliers is above their share among all
+   patches (95 % intervals over images do not touch).
+3. global_not_local: one outlier tells the scene's label better than one normal patch does, and its
+   place or its own pixels worse (pixels: the error of a linear reconstruction over the error of
+   guessing the mean patch, for the same patches). Patches that know the label by what they show
+   do not count; None where no outlier is left.
+4. registers_take_over: asked of two runs, see `study.results`.
 
-Besides, whatever the norms: does a redundant patch tell more of the label than another patch that shows no object?
+Besides, whatever the norms: does a redundant patch tell more of the label than another patch that
+does not show it ("stored"), and what is lost when redundant patches are hidden (`hidden`)?
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from registers.outliers import find_cutoff, high_norm_tail
-from registers.probes.kinds import (
-    NORMAL,
-    OUTLIER,
-    TAIL,
-    TAIL_SHARE,
-    Kind,
-    patch_kinds,
-    standardised,
-)
+from registers import files
+from registers.bank import standardised
+from registers.intervals import bootstrap_mean
+from registers.models.sequence import Tokens
+from registers.outliers import Cutoff, find_cutoff, high_norm_tail
+from registers.probes.kinds import TAIL_SHARE, Kind, patch_kinds
 from registers.probes.neighbours import similarity
 from registers.probes.position import locate
-from registers.probes.reconstruction import patchify, reconstruct
-from registers.probes.solvers import bootstrap
+from registers.probes.reconstruction import reconstruct
 from registers.probes.token_class import classify
-from registers.study.net import Net, local_targets
-from registers.study.scenes import Scenes
+from registers.study.worlds import part
+from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
 STRENGTHS = 10.0 ** np.linspace(-4, 4, 9)  # C of the probes: enough for tokens of unit variance
 LOCAL = 1024  # scenes for the probes of place and pixels, which have many tokens a scene
 SHOWN = 8  # scenes whose norm maps are kept for the figures
-REDUNDANT, OTHER = (
-    "redundant",
-    "other",
-)  # background with nothing of its own; patches with a content but no object
+ONCE = 256  # scenes in one forward pass
+FEWEST = 64  # redundant patches in all scenes, below which their norms say nothing about modes
+CLASSIFIED = 100  # scenes with a patch of a kind, below which its probe is left out
+REDUNDANT = "redundant"  # shows nothing of its own
+OTHER = "other"  # has a content, but does not show the label
 SHORT = {NORMAL: "normal", OUTLIER: "outlier", TAIL: "tail", REDUNDANT: REDUNDANT, OTHER: OTHER}
+BACKBONE = "study-r0-s0"  # the probes' rows want a name
+
+
+@dataclass
+class Findings:
+    """numbers: name -> value or None. intervals: name -> [low, high]. notes: name -> text."""
+
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, name: str, value: float, low: float, high: float) -> None:
+        self.numbers[name] = value
+        self.intervals[name] = [low, high]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net's view of scenes that training never saw, as arrays.
+
+    norms: of each layer, (B, P). last: tokens after the last block, standardised for probes.
+    embeddings (B, P, D). redundant and knows, (B, P): which patches show nothing of their own, and
+    which know the label by what they show. labels: name -> (B,). pixels (B, P, K).
+    """
+
+    norms: list[np.ndarray]
+    last: Tokens
+    embeddings: np.ndarray
+    redundant: np.ndarray
+    knows: np.ndarray
+    labels: dict[str, np.ndarray]
+    pixels: np.ndarray
+    grid: tuple[int, int]
 
 
 @torch.no_grad()
-def examine(net: Net, scenes: Scenes, maps: Path) -> dict:
-    """{"numbers": name -> value or None, "intervals": name -> [low, high], "notes": name -> text, "conditions": name -> bool}.
+def examine(net: nn.Module, scenes: Any, maps: Path) -> dict:
+    """{"numbers", "intervals", "notes", "conditions": name -> bool or None}; writes `maps`.
 
-    All on `scenes` that training never saw; probes train on one half and are scored on the other.
+    Probes train on one half of the scenes and are scored on the other.
     """
-    parts = [net(part) for part in scenes.images.split(256)]
-    layers = [torch.cat(x) for x in zip(*(part.layers for part in parts))]
-    depth, grid = len(layers), (net.regime.grid,) * 2
-    norms = [
-        net.split(x, layer).patches.norm(dim=-1).cpu().numpy() for layer, x in enumerate(layers)
-    ]
-    tokens = layers[-1].cpu().numpy()
-    last = net.split(tokens, depth - 1)
-    embeddings = torch.cat([part.embeddings for part in parts]).cpu().numpy()
-    redundant, name = scenes.redundant.cpu().numpy(), "study-r0-s0"
+    subject = view(net, scenes)
+    cutoff = find_cutoff(subject.norms[-1])
+    tail = high_norm_tail(subject.norms[-1], TAIL_SHARE)
+    kinds = patch_kinds(subject.norms[-1], cutoff, tail)
+    findings = Findings()
+    ask_norms(findings, subject, cutoff)
+    ask_redundancy(findings, subject, kinds)
+    ask_label(findings, subject, kinds, cutoff)
+    ask_local(findings, subject, kinds)
+    few = part(scenes, 0, LOCAL)
+    knows = torch.from_numpy(subject.knows[:LOCAL]).to(few.redundant.device)
+    findings.numbers |= hidden(net, few, knows)
+    files.write_arrays(maps, pictures(net, scenes, subject, cutoff))
+    numbers, intervals = findings.numbers, findings.intervals
+    return dict(
+        numbers=numbers,
+        intervals=intervals,
+        notes=findings.notes,
+        conditions=conditions(numbers, intervals),
+    )
 
-    cutoff = find_cutoff(norms[-1])
-    kinds = patch_kinds(norms[-1], cutoff, high_norm_tail(norms[-1], TAIL_SHARE))
-    numbers: dict[str, float | None] = {
+
+def view(net: nn.Module, scenes: Any) -> Subject:
+    """Pass the scenes through the net, some at a time."""
+    parts = [net(images) for images in scenes.images.split(ONCE)]
+    layers = [torch.cat(x) for x in zip(*(seen.layers for seen in parts))]
+    norms = [net.split(x, layer).patches.norm(dim=-1) for layer, x in enumerate(layers)]
+    last = net.split(layers[-1], len(layers) - 1)
+    return Subject(
+        norms=[_array(x) for x in norms],
+        last=Tokens(*(x if x is None else standardised(_array(x)) for x in last)),
+        embeddings=_array(torch.cat([seen.embeddings for seen in parts])),
+        redundant=_array(scenes.redundant),
+        knows=_array(net.knows(scenes)),
+        labels={name: _array(values) for name, values in net.labels(scenes).items()},
+        pixels=_array(net.pixels(part(scenes, 0, LOCAL))),
+        grid=(net.regime.grid, net.regime.grid),
+    )
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.cpu().numpy()
+
+
+def ask_norms(findings: Findings, subject: Subject, cutoff: Cutoff) -> None:
+    """Is there a second mode, in which layers, and where does it sit?"""
+    numbers, notes = findings.numbers, findings.notes
+    numbers |= {
         "second_mode": float(cutoff.second_mode),
         "cutoff": cutoff.value,
         "share": cutoff.share,
     }
-    intervals, notes = {}, {"second_mode": cutoff.reason}
-    for layer, values in enumerate(norms):
-        found = find_cutoff(values)
-        numbers |= {
-            f"layer{layer + 1}/second_mode": float(found.second_mode),
-            f"layer{layer + 1}/share": found.share,
-        }
-        numbers[f"layer{layer + 1}/max_over_median"] = float(values.max() / np.median(values))
-        notes[f"layer{layer + 1}"] = found.reason
-        if found.second_mode:
-            numbers[f"layer{layer + 1}/redundant_outlier"] = float(
-                redundant[values > found.value].mean()
-            )
-    if redundant.sum() >= 64:
-        alone = find_cutoff(norms[-1][redundant])
-        numbers["second_mode_of_redundant"], notes["second_mode_of_redundant"] = (
-            float(alone.second_mode),
-            alone.reason,
-        )
+    notes["second_mode"] = cutoff.reason
+    redundant = subject.redundant
+    for number, norms in enumerate(subject.norms, start=1):
+        verdict = find_cutoff(norms)
+        name = f"layer{number}"
+        numbers[f"{name}/second_mode"] = float(verdict.second_mode)
+        numbers[f"{name}/share"] = verdict.share
+        numbers[f"{name}/max_over_median"] = float(norms.max() / np.median(norms))
+        if redundant.any() and not redundant.all():
+            ratio = np.median(norms[redundant]) / np.median(norms[~redundant])
+            numbers[f"{name}/redundant_over_others"] = float(ratio)
+        notes[name] = verdict.reason
+        if verdict.second_mode:
+            inside = redundant[norms > verdict.value]
+            numbers[f"{name}/redundant_outlier"] = float(inside.mean())
+    if redundant.sum() >= FEWEST:
+        alone = find_cutoff(subject.norms[-1][redundant])
+        numbers["second_mode_of_redundant"] = float(alone.second_mode)
+        notes["second_mode_of_redundant"] = alone.reason
 
-    def keep(key: str, value, low, high) -> None:
-        numbers[key], intervals[key] = value, [low, high]
 
-    alike = similarity(embeddings, grid)
+def ask_redundancy(findings: Findings, subject: Subject, kinds: list[Kind]) -> None:
+    """Are outliers like their neighbours, and redundant more often than other patches?"""
+    alike = similarity(subject.embeddings, subject.grid)
+    redundant = subject.redundant
     for kind in kinds:
         if kind.mask is None or not kind.mask.any():
             continue
-        short, count = SHORT[kind.name], kind.mask.sum(1)
-        keep(f"neighbours/{short}", *bootstrap((alike * kind.mask).sum(1), count))
-        keep(f"redundant/{short}", *bootstrap((redundant & kind.mask).sum(1).astype(float), count))
-    keep("redundant/all", *bootstrap(redundant.mean(1)))
+        name, count = SHORT[kind.name], kind.mask.sum(1)
+        share = (redundant & kind.mask).sum(1).astype(float)
+        findings.keep(f"neighbours/{name}", *bootstrap_mean((alike * kind.mask).sum(1), count))
+        findings.keep(f"redundant/{name}", *bootstrap_mean(share, count))
+    findings.keep("redundant/all", *bootstrap_mean(redundant.mean(1)))
 
-    labels = {"label": scenes.label.cpu().numpy()}
-    if net.regime.task == "presence":
-        labels = {
-            f"kind{k}": scenes.present[:, k].long().cpu().numpy()
-            for k in range(0, net.regime.kinds, 6)
-        }
-    knows = ((scenes.kinds >= 0) | local_targets(scenes, net.regime)[1]).cpu().numpy()
+
+def ask_label(findings: Findings, subject: Subject, kinds: list[Kind], cutoff: Cutoff) -> None:
+    """Which single tokens tell the label?"""
+    knows, redundant = subject.knows, subject.redundant
     asked = [Kind(k.name, k.mask if k.mask is None else k.mask & ~knows, k.note) for k in kinds]
     asked += [Kind(REDUNDANT, redundant & ~knows), Kind(OTHER, ~redundant & ~knows)]
-    asked = [k for k in asked if k.mask is not None and k.mask.any(1).sum() >= 100]
-    numbers["objects/outlier"] = (
-        float(knows[norms[-1] > cutoff.value].mean()) if cutoff.value else None
-    )
-    split_cls = last.cls is not None
-    sequence = (
-        tokens if split_cls else np.concatenate([np.zeros_like(tokens[:, :1]), tokens], 1)
-    )  # `classify` expects a [CLS]
+    asked = [k for k in asked if k.mask is not None and k.mask.any(1).sum() >= CLASSIFIED]
+    findings.numbers["objects/outlier"] = None
+    if cutoff.value:
+        outliers = subject.norms[-1] > cutoff.value
+        findings.numbers["objects/outlier"] = float(knows[outliers].mean())
     rows = classify(
-        standardised(sequence),
-        net.registers,
+        subject.last,
         asked,
-        labels,
-        backbone=name,
+        subject.labels,
+        backbone=BACKBONE,
         draws=2,
         strengths=STRENGTHS,
     )
     for row in rows:
-        if (
-            row.metric == "top1_mean"
-            and row.value is not None
-            and (split_cls or row.token != "cls")
-        ):
-            keep(f"class/{SHORT.get(row.token, row.token)}", row.value, row.low, row.high)
-            numbers["class/chance"] = row.chance
+        if row.metric == "top1_mean" and row.value is not None:
+            name = SHORT.get(row.token, row.token)
+            findings.keep(f"class/{name}", row.value, row.low, row.high)
+            findings.numbers["class/chance"] = row.chance
+
+
+def ask_local(findings: Findings, subject: Subject, kinds: list[Kind]) -> None:
+    """Do tokens tell their place and their own pixels? On fewer scenes, as tokens are many."""
+    redundant = subject.redundant[:LOCAL]
+    knows = subject.knows[:LOCAL]
     few = [Kind(k.name, k.mask if k.mask is None else k.mask[:LOCAL], k.note) for k in kinds]
-    few += [Kind(REDUNDANT, redundant[:LOCAL]), Kind(OTHER, ~redundant[:LOCAL] & ~knows[:LOCAL])]
-    patches, pixels = (
-        standardised(last.patches[:LOCAL]),
-        patchify(scenes.images[:LOCAL], net.regime.patch).cpu().numpy(),
-    )
-    rows = locate(patches, grid, few, backbone=name, strengths=STRENGTHS[2:7:2])
-    rows += reconstruct(patches, pixels, few, backbone=name)
+    few += [Kind(REDUNDANT, redundant), Kind(OTHER, ~redundant & ~knows)]
+    patches = subject.last.patches[:LOCAL]
+    rows = locate(patches, subject.grid, few, backbone=BACKBONE, strengths=STRENGTHS[2:7:2])
+    rows += reconstruct(patches, subject.pixels, few, backbone=BACKBONE)
     for row in rows:
-        if row.value is not None:
-            unit = (
-                row.chance if row.question == "reconstruction" else 1.0
-            )  # a plain patch is easy to guess: errors over those of guessing
-            keep(
-                f"{row.question}/{row.metric}/{SHORT[row.token]}",
-                row.value / unit,
-                row.low / unit,
-                row.high / unit,
-            )
-
-    numbers |= hidden(
-        net,
-        Scenes(*(x[:LOCAL] for x in scenes)),
-        torch.from_numpy(knows[:LOCAL]).to(scenes.redundant.device),
-    )
-    shown = dict(images=scenes.images[:SHOWN].cpu().numpy(), redundant=redundant[:SHOWN])
-    maps.parent.mkdir(parents=True, exist_ok=True)
-    where = norms[-1] > cutoff.value if cutoff.value else np.zeros_like(norms[-1], dtype=bool)
-    np.savez_compressed(
-        maps,
-        norms=np.stack([n[:SHOWN] for n in norms]),
-        all_norms=norms[-1].astype(np.float32),
-        where=where.mean(0),
-        **shown,
-    )
-    return dict(
-        numbers=numbers, intervals=intervals, notes=notes, conditions=conditions(numbers, intervals)
-    )
+        if row.value is None:
+            continue
+        # a plain patch is easy to guess: errors are divided by those of guessing
+        unit = row.chance if row.question == "reconstruction" else 1.0
+        name = f"{row.question}/{row.metric}/{SHORT[row.token]}"
+        findings.keep(name, row.value / unit, row.low / unit, row.high / unit)
 
 
-def hidden(net: Net, scenes: Scenes, knows_BP: torch.Tensor) -> dict[str, float]:
-    """Is what redundant patches hold read by anyone? The label's accuracy (that of triggers, where only they are asked for it) with all
-    patches in sight, with redundant ones hidden from the second block on, and with as many others that show no object.
+def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
+    """Does anyone use redundant patches? Accuracies with all patches in sight, with redundant ones
+    hidden from the second block on, and with as many others that do not show the label.
 
-    {} where no label is asked for.
+    "hidden/...": of the label (where only triggers are asked for it: theirs); "hidden_local/...":
+    of the local answers. {} where no label is asked for.
     """
-    asked = (
-        "accuracy"
-        if net.regime.image_loss
-        else "triggered"
-        if net.regime.triggers and net.regime.asks == "label"
-        else ""
-    )
-    if not asked:
+    if not net.asked:
         return {}
     other = ~scenes.redundant & ~knows_BP
-    order = (
-        torch.rand(other.shape, generator=torch.Generator().manual_seed(0))
-        .to(other.device)
-        .masked_fill(~other, 2.0)
-        .argsort(1)
-        .argsort(1)
-    )
+    draws = torch.rand(other.shape, generator=torch.Generator().manual_seed(0)).to(other.device)
+    order = draws.masked_fill(~other, 2.0).argsort(1).argsort(1)
     as_many = other & (order < scenes.redundant.sum(1, keepdim=True))
-    sights = {"all": None, "redundant": scenes.redundant} | (
-        {"other": as_many} if other.any() else {}
+    sights = {"all": None, "redundant": scenes.redundant}
+    if other.any():
+        sights["other"] = as_many
+    accuracies = {}
+    for name, hidden_BP in sights.items():
+        metrics = net.losses(scenes, None, hidden_BP)[1]
+        accuracies[f"hidden/{name}"] = float(metrics[net.asked])
+        if "local" in metrics:
+            accuracies[f"hidden_local/{name}"] = float(metrics["local"])
+    return accuracies
+
+
+def pictures(
+    net: nn.Module, scenes: Any, subject: Subject, cutoff: Cutoff
+) -> dict[str, np.ndarray]:
+    """What the figures show of a run: some scenes, their norms after each block, the weights of
+    the head that gives one patch or register most; all norms after the last block; and how often
+    each place holds an outlier."""
+    last = subject.norms[-1]
+    where = last > cutoff.value if cutoff.value else np.zeros_like(last, dtype=bool)
+    few = part(scenes, 0, SHOWN)
+    arrays = {name: _array(values) for name, values in few._asdict().items()}
+    seen = net.observe(few.images) if hasattr(net, "observe") else None
+    if seen is not None:
+        weights = [w.mean(2) for w in seen.attention if w is not None]  # (B, H, N) received
+        heads = torch.stack([w.amax(2).mean(0) for w in weights])
+        layer, head = divmod(int(heads.argmax()), heads.shape[1])
+        arrays["attention"] = _array(weights[layer][:, head])
+    return arrays | dict(
+        norms=np.stack([norms[:SHOWN] for norms in subject.norms]),
+        all_norms=last.astype(np.float32),
+        where=where.mean(0),
     )
-    return {
-        f"hidden/{name}": float(net.losses(scenes, None, mask)[1][asked])
-        for name, mask in sights.items()
-    }
 
 
 def conditions(numbers: dict, intervals: dict) -> dict[str, bool | None]:
-    """Conditions 1 to 3 of one run, and "stored": a redundant patch tells the label better than other patches without an object.
+    """Conditions 1 to 3 of one run, and "stored": a redundant patch tells the label better than
+    other patches that do not show it.
 
-    False also where a number is missing, which is so when there is no second mode; None where condition 3 cannot be asked.
+    False also where a number is missing, which is so when there is no second mode; None where
+    condition 3 cannot be asked.
     """
 
     def above(a: str, b: str) -> bool:
         """a is surely above b: 95 % intervals do not touch."""
         return a in intervals and b in intervals and intervals[a][0] > intervals[b][1]
 
-    less_local = above("position/top1/normal", "position/top1/outlier") or above(
-        "reconstruction/l2/outlier", "reconstruction/l2/normal"
-    )
+    place = above("position/top1/normal", "position/top1/outlier")
+    pixels = above("reconstruction/l2/outlier", "reconstruction/l2/normal")
     second = bool(numbers["second_mode"])
+    askable = not second or "class/outlier" in intervals
+    told = above("class/outlier", "class/normal") and (place or pixels)
     return {
         "second_mode": second,
         "redundant": above("neighbours/outlier", "neighbours/normal")
         and above("redundant/outlier", "redundant/all"),
-        "global_not_local": None
-        if second and "class/outlier" not in intervals
-        else above("class/outlier", "class/normal") and less_local,
+        "global_not_local": told if askable else None,
         "stored": above(f"class/{REDUNDANT}", f"class/{OTHER}"),
     }

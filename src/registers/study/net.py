@@ -1,24 +1,33 @@
 """The ViT of a regime with its heads. A plain timm ViT with registers; regimes differ in where [CLS] is and how the label is read."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from registers.models.backbone import Architecture, build
+from registers.models.backbone import Architecture, build, recorded_qkv
 from registers.models.sequence import Tokens, split_tokens
+from registers.probes.reconstruction import patchify
 from registers.study.regime import Regime
 from registers.study.scenes import CODEBOOK, Scenes
 
 
 class Seen(NamedTuple):
-    """What one forward pass passes through. embeddings (B, P, D): patches before position. layers: L residual streams (B, N, D), each
-    after its block; last: the final tokens, after the norm, taken apart."""
+    """What one forward pass passes through.
+
+    embeddings (B, P, D): patches before position. start (B, P, D): patches as the first block
+    reads them. layers: L residual streams (B, N, D), each after its block. last: the final tokens,
+    after the norm, taken apart. attention: of each block the weights (B, H, N, N), or None where
+    it has none; empty where nobody asked for them.
+    """
 
     embeddings: Tensor
+    start: Tensor
     layers: list[Tensor]
     last: Tokens
+    attention: Sequence[Tensor | None] = ()
 
 
 class Net(nn.Module):
@@ -78,7 +87,8 @@ class Net(nn.Module):
             if mask_BP is None
             else torch.where(mask_BP[..., None], self.mask_token, patches)
         )
-        parts = [x + vit.pos_embed]
+        start = x + vit.pos_embed
+        parts = [start]
         if self.registers:
             parts.insert(0, vit.reg_token.expand(len(x), -1, -1))
         x, layers = torch.cat(parts, 1), []
@@ -92,7 +102,42 @@ class Net(nn.Module):
                 else self._looks(hidden_BP, x.shape[1]),
             )
             layers.append(x)
-        return Seen(patches, layers, self.split(vit.norm(x), len(layers) - 1))
+        return Seen(patches, start, layers, self.split(vit.norm(x), len(layers) - 1))
+
+    def observe(self, images_B3HW: Tensor) -> Seen:
+        """As forward, with each block's attention weights."""
+        blocks = dict(enumerate(self.backbone.vit.blocks))
+        with recorded_qkv(blocks) as projections:
+            seen = self(images_B3HW)
+        attention = []
+        for number in blocks:
+            q, k, _ = projections[number]
+            attention.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1))
+        return seen._replace(attention=attention)
+
+    # --- what the examination asks of a net
+
+    @property
+    def asked(self) -> str:
+        """The metric that says how well the label is told; "" where no label is asked for."""
+        if self.regime.image_loss:
+            return "accuracy"
+        return "triggered" if self.regime.triggers and self.regime.asks == "label" else ""
+
+    def labels(self, scenes: Scenes) -> dict[str, Tensor]:
+        """Name -> (B,): the label, or for presence a yes or no for some of the kinds."""
+        if self.regime.task != "presence":
+            return {"label": scenes.label}
+        kinds = range(0, self.regime.kinds, 6)
+        return {f"kind{kind}": scenes.present[:, kind].long() for kind in kinds}
+
+    def knows(self, scenes: Scenes) -> Tensor:
+        """(B, P): patches that know the label by what they show."""
+        return (scenes.kinds >= 0) | local_targets(scenes, self.regime)[1]
+
+    def pixels(self, scenes: Scenes) -> Tensor:
+        """(B, P, K): what a patch shows, for the probe that reconstructs it."""
+        return patchify(scenes.images, self.regime.patch)
 
     @staticmethod
     def _looks(hidden_BP: Tensor, tokens: int) -> Tensor:

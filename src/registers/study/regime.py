@@ -1,10 +1,10 @@
 """A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from registers.settings.base import Section, build
+from registers.settings.base import Section
 from registers.settings.errors import ConfigError
 
 CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
@@ -38,6 +38,7 @@ class Regime(Section):
     deviation 0.02 at any width, so that a ViT of width 64 begins with nearly uniform attention, where one of width 1024 does not.
     """
 
+    world: Literal["scenes"] = "scenes"
     grid: int = Field(6, ge=2)
     patch: int = Field(4, ge=2)
     shapes: int = Field(6, ge=1)
@@ -82,64 +83,6 @@ class Regime(Section):
     def classes(self) -> int:
         """Outputs of the label's head."""
         return {"latent": self.latents, "sum": self.colours}.get(self.task, self.kinds)
-
-
-class Variant(Section):
-    """One row of the sweep: what is changed against the base, why, and what is predicted, both written before the run."""
-
-    hypothesis: str
-    change: dict[str, Any] = Field(default_factory=dict)
-    predicts: str = ""
-    registers: tuple[int, ...] = ()  # none: those of the study
-    seeds: tuple[int, ...] = ()
-
-
-class Study(Section):
-    """base: the regime that variants change. hypotheses: name -> statement. images: scenes that a finished model is examined on.
-    shown: variants that the figures of emergence.md show."""
-
-    base: Regime
-    variants: dict[str, Variant]
-    hypotheses: dict[str, str]
-    registers: tuple[int, ...] = (0,)
-    seeds: tuple[int, ...] = (0,)
-    shown: tuple[str, ...] = ()
-    images: int = Field(1024, ge=128)
-    log_every: int = Field(100, ge=1)
-    save_every: int = Field(500, ge=1)
-
-    def regime(self, variant: str) -> Regime:
-        """The regime of a variant. Raises ConfigError for an unknown one."""
-        if variant not in self.variants:
-            raise ConfigError(f'variant = "{variant}": allowed are {", ".join(self.variants)}')
-        return build(
-            Regime,
-            {**self.base.model_dump(), **self.variants[variant].change},
-            f"study.variants.{variant}.change",
-        )
-
-    def runs(self) -> list[tuple[str, int, int]]:
-        """(variant, registers, seed) of every run of the sweep."""
-        return [
-            (name, r, seed)
-            for name, variant in self.variants.items()
-            for r in variant.registers or self.registers
-            for seed in variant.seeds or self.seeds
-        ]
-
-
-def study(given: dict[str, Any]) -> Study:
-    """The `study:` part of a scale, checked: every regime can be built and every variant belongs to a hypothesis."""
-    found = build(Study, given, "study")
-    for name, variant in found.variants.items():
-        if variant.hypothesis not in found.hypotheses:
-            raise ConfigError(
-                f"study.variants.{name}.hypothesis = {variant.hypothesis}: allowed are {', '.join(found.hypotheses)}"
-            )
-        check(found.regime(name), f"study.variants.{name}")
-    for name in found.shown:
-        found.regime(name)
-    return found
 
 
 def check(regime: Regime, key: str = "study.base") -> None:

@@ -120,7 +120,9 @@ def load(runs: Path, study: Study) -> pd.DataFrame:
         row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
         row["intervals"] = run.get("intervals", {})
         row["why"] = run.get("notes", {}).get("second_mode", "the loss was no number")
-        row |= {f"regime.{k}": str(v) for k, v in {**Regime().model_dump(), **run["regime"]}.items()}
+        row |= {
+            f"regime.{k}": str(v) for k, v in {**Regime().model_dump(), **run["regime"]}.items()
+        }
         rows.append(row)
     frame = pd.DataFrame(rows)
     every = frame.to_dict("records")

@@ -1,0 +1,94 @@
+"""Early signs of the effect, cheap enough to be logged while a net trains."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from registers.models.sequence import Tokens
+from registers.outliers import statistics
+
+
+@torch.no_grad()
+def watch(net: nn.Module, probe: Any) -> dict[str, float]:
+    """Accuracies, and by layer: norms of patches, attention on single tokens, where the highest
+    norms lie. Names of a layer's signs begin with "layer1/", "layer2/"..."""
+    _, metrics = net.losses(probe, None)
+    seen = net.observe(probe.images)
+    row = {name: float(value) for name, value in metrics.items()}
+    before = seen.start.norm(dim=-1)
+    for layer, x in enumerate(seen.layers):
+        tokens = net.split(x, layer)
+        signs = norm_signs(net, tokens, probe.redundant)
+        weights = seen.attention[layer]
+        if weights is not None:
+            signs |= attention_signs(net, weights, layer, probe.redundant, before)
+        before = tokens.patches.norm(dim=-1)
+        row |= {f"layer{layer + 1}/{name}": value for name, value in signs.items()}
+    if getattr(net, "query", None) is not None and hasattr(net, "pool"):
+        pool = net.pool(seen.last)
+        row["pool_on_registers"] = float(pool[:, : net.registers].sum(1).mean())
+        row["pool_on_redundant"] = float((pool[:, net.registers :] * probe.redundant).sum(1).mean())
+    row["redundant"] = float(probe.redundant.float().mean())
+    return row
+
+
+def norm_signs(net: nn.Module, tokens: Tokens, redundant: Tensor) -> dict[str, float]:
+    """Of one layer. "top_percent_redundant": share of the highest 1 % of norms that lies in
+    redundant patches; "redundant_over_others": median norm of those over that of the others."""
+    norms = tokens.patches.norm(dim=-1)
+    every = statistics(norms)
+    names = ("median", "max_over_median", "kurtosis", "share_above_3x_median")
+    signs = {name: every[name] for name in names}
+    top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
+    signs["top_percent_redundant"] = float(redundant[top].float().mean())
+    if redundant.any() and not redundant.all():
+        signs["redundant_over_others"] = float(norms[redundant].median()) / float(
+            norms[~redundant].median()
+        )
+    if tokens.cls is not None:
+        size = float(tokens.cls.norm(dim=-1).mean())
+        signs["cls_over_median"] = size / every["median"]
+    if net.registers:
+        size = float(tokens.registers.norm(dim=-1).mean(0).max())
+        signs["registers_over_median"] = size / every["median"]
+    return signs
+
+
+def attention_signs(
+    net: nn.Module, weights: Tensor, layer: int, redundant: Tensor, before: Tensor
+) -> dict[str, float]:
+    """Of one layer's attention.
+
+    weights: (B, H, N, N), softmax weights or others. before: (B, P), norms at the block's input.
+
+    "attention_on_a_patch": what the most attended patch of a scene takes, mean over heads and
+    queries; "sink_redundant": how often it is redundant; "sink_over_median": its norm.
+    "attention_of_a_head": as the first, of the one head that gives a patch most.
+    "head_on_redundant", "head_on_registers": what one head, the one that gives most, gives to all
+    redundant patches or registers together, mean over the queries of all other patches.
+    """
+    received = net.split(weights.mean((1, 2))[..., None], layer)
+    mass, sink = received.patches[..., 0].max(1)
+    by_head = net.split(weights.mean(2).transpose(1, 2), layer)
+    signs = {
+        "attention_of_a_head": float(by_head.patches.amax(1).mean(0).max()),
+        "attention_on_a_patch": float(mass.mean()),
+        "sink_redundant": float(redundant.gather(1, sink[:, None]).float().mean()),
+        "sink_over_median": float(before.gather(1, sink[:, None]).mean() / before.median()),
+    }
+    # (B, H, P, N): the queries are patches
+    queries = weights[:, :, weights.shape[2] - redundant.shape[1] :]
+    keys = net.split(queries.permute(0, 3, 1, 2), layer)  # (B, tokens, H, P) each
+    others = (~redundant)[:, None].float()
+
+    def head(mass_BHP: Tensor) -> float:
+        return float(((mass_BHP * others).sum((0, 2)) / others.sum()).max())
+
+    signs["head_on_redundant"] = head((keys.patches * redundant[..., None, None]).sum(1))
+    if received.cls is not None:
+        signs["attention_on_cls"] = float(received.cls.mean())
+    if net.registers:
+        signs["attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
+        signs["head_on_registers"] = head(keys.registers.sum(1))
+    return signs

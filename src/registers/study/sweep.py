@@ -1,0 +1,99 @@
+"""The sweep: the hypotheses of the study, and the variants that test them (sweep.yaml)."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from registers.settings.base import Section, build
+from registers.settings.errors import ConfigError, nearest
+from registers.settings.load import read_yaml
+from registers.study.worlds import AnyRegime, regime_of
+
+SWEEP = Path(__file__).resolve().parents[3] / "workflow" / "study" / "sweep.yaml"
+
+
+class Variant(Section):
+    """One row of the sweep: what it changes, why, and what is predicted, written before the run.
+
+    extends: another variant or a base; change: settings that differ from it. registers, seeds:
+    those of the study where none are named.
+    """
+
+    extends: str
+    hypothesis: str
+    predicts: str
+    change: dict[str, Any] = Field(default_factory=dict)
+    registers: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+class Sweep(Section):
+    """bases: name -> settings that variants start from. hypotheses: name -> statement. images:
+    scenes that a finished net is examined on. shown: variants of the search's figures. headline:
+    the variant that the page opens with. ingredients: variants that the ablation figure compares
+    with it, under the names it prints."""
+
+    bases: dict[str, dict[str, Any]]
+    hypotheses: dict[str, str]
+    variants: dict[str, Variant]
+    registers: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)
+    shown: tuple[str, ...] = ()
+    headline: str = ""
+    ingredients: dict[str, str] = Field(default_factory=dict)
+    images: int = Field(1024, ge=128)
+    log_every: int = Field(100, ge=1)
+    save_every: int = Field(500, ge=1)
+
+    def settings(self, variant: str) -> dict[str, Any]:
+        """All settings that a variant names, those of what it extends included."""
+        chain: list[str] = []
+        name = variant
+        while name not in self.bases:
+            if name in chain:
+                raise ConfigError(f"variants.{variant}.extends: {name} is not allowed; is a circle")
+            if name not in self.variants:
+                names = (*self.bases, *self.variants)
+                key = f"variants.{chain[-1]}.extends" if chain else "variant"
+                raise ConfigError(
+                    f"{key}: {name} is not allowed; must be a name of the sweep"
+                    f"{nearest(name, names)}"
+                )
+            chain.append(name)
+            name = self.variants[name].extends
+        settings = dict(self.bases[name])
+        for link in reversed(chain):
+            settings |= self.variants[link].change
+        return settings
+
+    def regime(self, variant: str) -> AnyRegime:
+        """The checked regime of a variant. Raises ConfigError."""
+        return regime_of(self.settings(variant), f"variants.{variant}")
+
+    def runs(self) -> list[tuple[str, int, int]]:
+        """(variant, registers, seed) of every run of the sweep."""
+        rows = []
+        for name, variant in self.variants.items():
+            for registers in variant.registers or self.registers:
+                rows += [(name, registers, seed) for seed in variant.seeds or self.seeds]
+        return rows
+
+    def names(self, variant: str = "") -> list[str]:
+        """Names of the runs, of one variant or of all."""
+        return [f"{v}-r{r}-s{s}" for v, r, s in self.runs() if variant in ("", v)]
+
+
+def read_sweep(path: Path = SWEEP) -> Sweep:
+    """The sweep, checked: every regime can be built and every variant has its hypothesis."""
+    sweep = build(Sweep, read_yaml(path), "")
+    for name, variant in sweep.variants.items():
+        if variant.hypothesis not in sweep.hypotheses:
+            raise ConfigError(
+                f"variants.{name}.hypothesis: {variant.hypothesis} is not allowed; must be one of "
+                f"{', '.join(sweep.hypotheses)}"
+            )
+        sweep.regime(name)
+    for name in (*sweep.shown, *sweep.ingredients, *filter(None, [sweep.headline])):
+        sweep.regime(name)
+    return sweep

@@ -1,0 +1,192 @@
+"""The ViT of the token world: small enough that one can say which part of it a sink replaces."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registers.models.sequence import Tokens, split_tokens
+from registers.study.net import Seen
+from registers.study.tokens_world import NOTHING, TokenRegime, TokenScenes
+
+
+class TokenAttention(nn.Module):
+    """Multi-head attention whose weights can be looked at, without biases."""
+
+    def __init__(self, regime: TokenRegime) -> None:
+        super().__init__()
+        self.heads, self.kind = regime.heads, regime.attention
+        self.qkv = nn.Linear(regime.width, 3 * regime.width, bias=False)
+        self.proj = nn.Linear(regime.width, regime.width, bias=False)
+        size = regime.width // regime.heads
+        self.spare = nn.Parameter(torch.zeros(regime.heads, 1, size)) if regime.spare_key else None
+
+    def forward(self, x_BND: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The update (B, N, D) and the weights (B, H, N, N) on tokens; a spare key's are cut off.
+
+        allowed: (B, 1, 1, N), True where a token may be looked at.
+        """
+        batch, tokens, width = x_BND.shape
+        qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -math.inf)
+        if self.kind == "softmax":
+            if self.spare is not None:
+                spare = q @ self.spare.transpose(-1, -2) / math.sqrt(q.shape[-1])
+                logits = torch.cat([logits, spare], -1)
+            weights = logits.softmax(-1)[..., :tokens]
+        elif self.kind == "sigmoid":
+            # shifted by log N, so that a head starts as gently as softmax (Ramapuram et al., 2024)
+            weights = torch.sigmoid(logits - math.log(tokens))
+        else:
+            weights = F.relu(logits) / tokens  # as in Wortsman et al., 2023
+        update = (weights @ v).transpose(1, 2).reshape(batch, tokens, width)
+        return self.proj(update), weights
+
+
+class TokenBlock(nn.Module):
+    """A pre-norm block; the first ones may lack attention, the last ones an MLP."""
+
+    def __init__(self, regime: TokenRegime, number: int) -> None:
+        super().__init__()
+        attends = number >= regime.attends_from
+        self.norm1 = nn.LayerNorm(regime.width) if attends else None
+        self.attn = TokenAttention(regime) if attends else None
+        self.mlp = None
+        if number < regime.mlps:
+            self.mlp = nn.Sequential(
+                nn.LayerNorm(regime.width),
+                nn.Linear(regime.width, regime.hidden, bias=False),
+                nn.GELU() if regime.activation == "gelu" else nn.ReLU(),
+                nn.Linear(regime.hidden, regime.width, bias=False),
+            )
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The residual stream after the block, and its attention's weights, where it has any."""
+        weights = None
+        if self.attn is not None:
+            update, weights = self.attn(self.norm1(x), allowed)
+            x = x + update
+        if self.mlp is not None:
+            x = x + self.mlp(x)
+        return x, weights
+
+
+class TokenNet(nn.Module):
+    """ViT and heads; tokens in timm's order: [CLS], where there is one, registers, patches."""
+
+    def __init__(self, regime: TokenRegime, registers: int) -> None:
+        super().__init__()
+        self.regime, self.registers = regime, registers
+        width = regime.width
+        self.embed = nn.Linear(regime.channels, width)
+        self.pos_embed = nn.Parameter(torch.randn(regime.grid**2, width) / width**0.5)
+        self.reg_token = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None
+        self.enters = {"cls": 0, "late": regime.depth - 1}.get(regime.summary)
+        self.cls_token = (
+            nn.Parameter(0.02 * torch.randn(width)) if self.enters is not None else None
+        )
+        self.query = nn.Parameter(0.02 * torch.randn(width)) if self.enters is None else None
+        self.norm_pre = nn.LayerNorm(width) if regime.embed_norm else nn.Identity()
+        self.blocks = nn.ModuleList(TokenBlock(regime, number) for number in range(regime.depth))
+        self.norm = nn.LayerNorm(width)
+        self.own = nn.Linear(width, regime.symbols)
+        self.right = nn.Linear(width, regime.symbols)
+        self.label = nn.Linear(width, regime.codes)
+        self._start()
+
+    def _start(self) -> None:
+        """Linear maps keep the variance; what is written to the residual stream is scaled down."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for part in (block.attn and block.attn.proj, block.mlp and block.mlp[-1]):
+                if part is not None:
+                    part.weight.data *= (2 * self.regime.depth) ** -0.5
+
+    def split(self, x_BND: Tensor, layer: int) -> Tokens:
+        """Tokens after block `layer` (0 .. L - 1)."""
+        cls = self.enters is not None and layer >= self.enters
+        return split_tokens(x_BND, self.registers, cls=cls)
+
+    def forward(self, images_BPC: Tensor, hidden_BP: Tensor | None = None) -> Seen:
+        """hidden: patches that no token may look at from the second block on (an ablation)."""
+        patches = self.embed(images_BPC)
+        start = patches + self.pos_embed
+        x = start
+        if self.registers:
+            x = torch.cat([self.reg_token.expand(len(x), -1, -1), x], 1)
+        x = self.norm_pre(x)
+        layers, attention = [], []
+        for number, block in enumerate(self.blocks):
+            if number == self.enters:
+                x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)
+            allowed = None
+            if hidden_BP is not None and number:
+                in_front = x.shape[1] - hidden_BP.shape[1]
+                allowed = F.pad(~hidden_BP, (in_front, 0), value=True)[:, None, None]
+            x, weights = block(x, allowed)
+            layers.append(x)
+            attention.append(weights)
+        last = self.split(self.norm(x), len(layers) - 1)
+        return Seen(patches, start, layers, last, attention)
+
+    observe = forward  # the weights are at hand anyway
+
+    def summary(self, last: Tokens) -> Tensor:
+        """(B, D), what the label is read from."""
+        if self.query is None:
+            return last.cls
+        tokens = torch.cat([last.registers, last.patches], 1)
+        weights = self.pool(last)
+        return (weights[..., None] * tokens).sum(1)
+
+    def pool(self, last: Tokens) -> Tensor:
+        """(B, R + P): the weights of the pooling query, registers first."""
+        return (torch.cat([last.registers, last.patches], 1) @ self.query).softmax(1)
+
+    def losses(
+        self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to minimise, and accuracies: of the label, of "local" answers (both heads) and
+        of the "triggered" ones among them. No patch is ever masked in this world."""
+        regime = self.regime
+        last = self(scenes.images, hidden_BP).last
+        logits = self.label(self.summary(last))
+        metrics = {"accuracy": (logits.argmax(1) == scenes.label).float().mean()}
+        loss = regime.label * F.cross_entropy(logits, scenes.label)
+        right = []
+        for head, asked, weight in (
+            (self.right, scenes.right, regime.right),
+            (self.own, scenes.own, regime.own),
+        ):
+            answers = head(last.patches)
+            loss = loss + weight * F.cross_entropy(
+                answers.transpose(1, 2), asked, ignore_index=NOTHING
+            )
+            right.append(answers.argmax(-1) == asked)
+        asks = torch.stack([scenes.right, scenes.own]) != NOTHING
+        metrics["local"] = torch.stack(right)[asks].float().mean()
+        metrics["triggered"] = right[1][asks[1] & scenes.triggered].float().mean()
+        return loss, metrics
+
+    # --- what the examination asks of a net
+
+    asked = "accuracy"
+
+    def labels(self, scenes: TokenScenes) -> dict[str, Tensor]:
+        return {"label": scenes.label}
+
+    def knows(self, scenes: TokenScenes) -> Tensor:
+        """(B, P): patches that know the label by what they show."""
+        return scenes.marked
+
+    def pixels(self, scenes: TokenScenes) -> Tensor:
+        """(B, P, C): what a patch shows, for the probe that reconstructs it."""
+        return scenes.images
