@@ -1,10 +1,12 @@
-"""What the linear heads of segmentation and depth share: feature maps of a frozen backbone, batches to train on, prediction, intervals.
+"""What the linear heads of segmentation and depth share: frozen feature maps and training batches.
 
 Letters: B images, D channels, h x w patches, H x W pixels, C classes.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +19,26 @@ from tqdm import tqdm
 from registers.data.sample import Sample
 from registers.data.usable import UsableSamples
 from registers.evals.dense_transforms import resized_truth
-from registers.evals.feature_cache import Held
+from registers.evals.feature_cache import FeatureCache
 from registers.models.backbone import Backbone
-from registers.probes.solvers import DRAWS
 from registers.settings.questions import DenseSettings
 
 LOADERS = 4  # threads that read and augment while the head trains
-SHOWN = 512  # pixels: the longer side of a picture that is kept for looking at, at most
+PICTURE_SIDE = 512  # pixels: the longer side of a picture that is kept for looking at, at most
+
+# An image and its truth (H, W) to train on; the generator is None without augmentation.
+Example = Callable[[Sample, np.random.Generator | None], tuple[Tensor, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Maps:
-    """Frozen features of images: patches (B, D, h, w) and cls (B, D). pad: rows above and columns left that were added."""
+class FeatureMaps:
+    """Frozen features of images.
+
+    patches: (B, D, h, w).
+    cls: (B, D).
+    pad: rows above and columns left that were added to the images.
+    patch: pixels of a patch's side.
+    """
 
     patches: Tensor
     cls: Tensor
@@ -36,168 +46,150 @@ class Maps:
     patch: int
 
     def to_pixels(self, values_BChw: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(B, C, H, W): bilinear to the padded image, then the padding cut off; shape: the image's H and W.
+        """(B, C, H, W): bilinear to the padded image, then the padding cut off.
 
-        Departure: dinov2 stretches the padded map over the unpadded image (CenterPadding: 518 to 512 pixels), 1 % out of place.
+        shape: the image's H and W. Departure: dinov2 stretches the padded map over the unpadded
+        image (CenterPadding: 518 to 512 pixels), 1 % out of place.
         """
         h, w = self.patches.shape[2:]
-        whole = F.interpolate(
-            values_BChw, (h * self.patch, w * self.patch), mode="bilinear", align_corners=False
-        )
+        padded = (h * self.patch, w * self.patch)
+        pixels = F.interpolate(values_BChw, padded, mode="bilinear", align_corners=False)
         top, left = self.pad
-        return whole[:, :, top : top + shape[0], left : left + shape[1]]
+        return pixels[:, :, top : top + shape[0], left : left + shape[1]]
 
 
 @torch.no_grad()
-def feature_maps(backbone: Backbone, images_B3HW: Tensor, normed: bool) -> Maps:
-    """Last-layer tokens, after the final norm or before it. Images are padded with zeros on all sides to whole patches (CenterPadding)."""
+def feature_maps(backbone: Backbone, images_B3HW: Tensor, normed: bool) -> FeatureMaps:
+    """Last-layer tokens, after the final norm or before it.
+
+    Images are padded with zeros on all sides to whole patches (dinov2's CenterPadding).
+    """
     patch = backbone.architecture.patch
     rows, columns = (-side % patch for side in images_B3HW.shape[2:])
-    x = F.pad(images_B3HW, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    top, left = rows // 2, columns // 2
+    x = F.pad(images_B3HW, (left, columns - left, top, rows - top))
     tokens = backbone(x) if normed else backbone.split(backbone.residual(x))
-    grid = x.shape[2] // patch, x.shape[3] // patch
-    return Maps(
-        tokens.patches.transpose(1, 2).unflatten(2, grid),
-        tokens.cls,
-        (rows // 2, columns // 2),
-        patch,
-    )
+    grid = (x.shape[2] // patch, x.shape[3] // patch)
+    patches = tokens.patches.transpose(1, 2).unflatten(2, grid)
+    return FeatureMaps(patches, tokens.cls, (top, left), patch)
 
 
-Example = Callable[[Sample, np.random.Generator | None], tuple[Tensor, np.ndarray]]
+# --- batches to train on
 
 
 def training_batches(
     backbone: Backbone,
-    stream: UsableSamples,
+    samples: UsableSamples,
     example: Example,
     settings: DenseSettings,
     *,
     normed: bool,
-    device: torch.device | str,
     seed: int,
     progress: str,
-) -> Iterator[tuple[Maps, Tensor]]:
-    """settings.iterations batches of frozen features and truths (B, H, W); a new order each epoch, the same for each seed.
+) -> Iterator[tuple[FeatureMaps, Tensor]]:
+    """settings.iterations batches of frozen features and truths (B, H, W).
 
-    With augment, each image is read and augmented anew (in threads, ahead of the training step). Without, features of all training images
-    are computed once and held in half precision, in a file. Either way memory does not depend on how many there are.
+    A new order each epoch, the same for each seed. With augment, each image is read and augmented
+    anew (in threads, ahead of the training step). Without, features of all training images are
+    computed once and cached in half precision on disk. Either way memory does not depend on how
+    many there are. progress: the bar's title, "" for none.
     """
-    if not settings.augment:
-        yield from _held(backbone, stream, example, settings, normed, device, seed, progress)
-        return
-    order = _order(stream.limit, settings.iterations * settings.batch, seed)
-
-    def load(place: int) -> tuple[Tensor, np.ndarray] | None:
-        sample = stream.get(order(place))
-        return None if sample is None else example(sample, np.random.default_rng((seed, place)))
-
-    with ThreadPoolExecutor(LOADERS) as pool:
-        ahead = [pool.submit(load, place) for place in range(2 * settings.batch)]
-        asked = len(ahead)
-        for _ in tqdm(
-            range(settings.iterations), desc=progress, disable=not progress, mininterval=1
-        ):
-            batch, failures = [], 0
-            while len(batch) < settings.batch:
-                loaded = ahead.pop(0).result()
-                ahead.append(pool.submit(load, asked))
-                asked += 1
-                failures = failures + 1 if loaded is None else 0
-                if failures > stream.limit:
-                    raise stream.nothing()
-                batch += [] if loaded is None else [loaded]
-            images, truths = zip(*batch)
-            yield (
-                feature_maps(backbone, torch.stack(images).to(device), normed),
-                torch.from_numpy(np.stack(truths)).to(device),
-            )
-        for waiting in ahead:
-            waiting.cancel()
+    batches = _augmented_batches if settings.augment else _cached_batches
+    steps = batches(backbone, samples, example, settings, normed, seed)
+    yield from tqdm(
+        steps, desc=progress, total=settings.iterations, disable=not progress, mininterval=1
+    )
 
 
-def _held(
-    backbone, stream, example, settings, normed, device, seed, progress
-) -> Iterator[tuple[Maps, Tensor]]:
-    held, waiting, pad = Held(), [], (0, 0)
+def _augmented_batches(
+    backbone: Backbone,
+    samples: UsableSamples,
+    example: Example,
+    settings: DenseSettings,
+    normed: bool,
+    seed: int,
+) -> Iterator[tuple[FeatureMaps, Tensor]]:
+    order = _order(samples.limit, seed)
 
-    def flush() -> tuple[int, int]:
-        maps = feature_maps(
-            backbone, torch.stack([image for image, _ in waiting]).to(device), normed
-        )
-        patches = maps.patches.movedim(1, -1).half()  # channels last, as they lie in memory
-        held.append(
-            patches, maps.cls.half(), torch.from_numpy(np.stack([truth for _, truth in waiting]))
-        )
-        waiting.clear()
-        return maps.pad
+    def load(draw: int) -> tuple[Tensor, np.ndarray] | None:
+        sample = samples.get(order(draw))
+        return None if sample is None else example(sample, np.random.default_rng((seed, draw)))
 
-    for sample in stream:
-        waiting.append(example(sample, None))
-        if len(waiting) == settings.batch:
-            pad = flush()
-    if waiting:
-        pad = flush()
-    order = _order(len(held), settings.iterations * settings.batch, seed)
-    for step in tqdm(
-        range(settings.iterations), desc=progress, disable=not progress, mininterval=1
+    with (
+        ThreadPoolExecutor(LOADERS) as pool,
+        closing(_ahead(pool, load, 2 * settings.batch, samples)) as examples,
     ):
-        chosen = [order(step * settings.batch + place) for place in range(settings.batch)]
-        patches, cls, truths = (x.to(device) for x in held[chosen])
-        yield (
-            Maps(patches.movedim(-1, 1).float(), cls.float(), pad, backbone.architecture.patch),
-            truths,
-        )
+        for _ in range(settings.iterations):
+            images, truths = zip(*itertools.islice(examples, settings.batch))
+            maps = feature_maps(backbone, torch.stack(images).to(backbone.device), normed)
+            yield maps, torch.from_numpy(np.stack(truths)).to(backbone.device)
 
 
-def _order(images: int, draws: int, seed: int) -> Callable[[int], int]:
-    """Which image is drawn at each place: every epoch a permutation of its own."""
+def _ahead(
+    pool: ThreadPoolExecutor,
+    load: Callable[[int], tuple[Tensor, np.ndarray] | None],
+    ahead: int,
+    samples: UsableSamples,
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Examples in the order of the draws, loaded `ahead` of being asked for; endless.
+
+    Raises ValueError when as many in a row as there are samples cannot be used.
+    """
+    waiting = [pool.submit(load, draw) for draw in range(ahead)]
+    failures = 0
+    try:
+        for draw in itertools.count(ahead):
+            loaded = waiting.pop(0).result()
+            waiting.append(pool.submit(load, draw))
+            failures = failures + 1 if loaded is None else 0
+            if failures > samples.limit:
+                raise samples.nothing()
+            if loaded is not None:
+                yield loaded
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _cached_batches(
+    backbone: Backbone,
+    samples: UsableSamples,
+    example: Example,
+    settings: DenseSettings,
+    normed: bool,
+    seed: int,
+) -> Iterator[tuple[FeatureMaps, Tensor]]:
+    cache = FeatureCache()
+    examples = (example(sample, None) for sample in samples)
+    while group := list(itertools.islice(examples, settings.batch)):
+        images, truths = zip(*group)
+        maps = feature_maps(backbone, torch.stack(images).to(backbone.device), normed)
+        patches = maps.patches.movedim(1, -1).half()  # channels last, as they lie in memory
+        cache.append(patches, maps.cls.half(), torch.from_numpy(np.stack(truths)))
+    order = _order(len(cache), seed)
+    for step in range(settings.iterations):
+        rows = [order(step * settings.batch + place) for place in range(settings.batch)]
+        patches, cls, truths = (column.to(backbone.device) for column in cache[rows])
+        patches = patches.movedim(-1, 1).float()
+        yield FeatureMaps(patches, cls.float(), maps.pad, maps.patch), truths
+
+
+def _order(images: int, seed: int) -> Callable[[int], int]:
+    """Which image each draw is: every epoch a permutation of its own."""
     epochs: dict[int, np.ndarray] = {}
 
-    def at(place: int) -> int:
-        epoch = place // images
+    def image_of(draw: int) -> int:
+        epoch = draw // images
         if epoch not in epochs:
             for old in [e for e in epochs if e < epoch - 2]:
                 epochs.pop(old, None)
             epochs[epoch] = np.random.default_rng((seed, epoch, 7)).permutation(images)
-        return int(epochs[epoch][place % images])
+        return int(epochs[epoch][draw % images])
 
-    return at
-
-
-def warmed(step: int, warmup: int, ratio: float) -> float:
-    """mmcv's linear warm-up: the factor on the schedule's rate rises from `ratio` to 1 over `warmup` iterations."""
-    return 1.0 if step >= warmup else 1 - (1 - step / warmup) * (1 - ratio)
+    return image_of
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def one_by_one(
-    stream: UsableSamples, device: torch.device | str, make: Callable[[Sample], Tensor]
-) -> Iterator[tuple[Sample, Tensor]]:
-    """Validation: each sample with its image (1, 3, H, W)."""
-    for sample in stream:
-        yield sample, make(sample)[None].to(device)
-
-
-def resampled(
-    statistic: Callable[[np.ndarray], np.ndarray], images: int, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of a statistic over images: statistic(weights (draws, n)) -> (draws,); images are drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    values = []
-    for start in range(0, DRAWS, 250):  # parts: 250 x 20,000 weights are 40 MB
-        values.append(
-            statistic(
-                rng.multinomial(images, np.full(images, 1 / images), size=min(250, DRAWS - start))
-            )
-        )
-    values = np.concatenate(values)
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
+# --- heads and optimizers
 
 
 def normal_head(inputs: int, outputs: int) -> nn.Conv2d:
@@ -208,25 +200,39 @@ def normal_head(inputs: int, outputs: int) -> nn.Conv2d:
     return conv
 
 
-def picture_arrays(
-    kept: Sequence[tuple[Sample, np.ndarray, np.ndarray]], backbone: str, **more
-) -> dict[str, np.ndarray]:
-    """Small arrays for looking at predictions: i_rgb (H, W, 3) uint8, i_truth and i_predicted (H, W) of each image i; names, backbone.
+def warmup_factor(step: int, warmup: int, ratio: float) -> float:
+    """mmcv's linear warm-up: the factor on the rate rises from `ratio` to 1 over `warmup` steps."""
+    return 1.0 if step >= warmup else 1 - (1 - step / warmup) * (1 - ratio)
 
-    kept: samples with their truth and prediction, at the image's own size. Pictures whose longer side exceeds SHOWN are shrunk to it,
-    truths and predictions by nearest neighbour, so that every value shown is one that was counted.
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+# --- pictures
+
+
+def picture_arrays(
+    pictures: Sequence[tuple[Sample, np.ndarray, np.ndarray]], backbone: str, **more
+) -> dict[str, np.ndarray]:
+    """Small arrays for looking at predictions.
+
+    i_rgb (H, W, 3) uint8, i_truth and i_predicted (H, W) of each image i; names, backbone, and
+    what is in `more`. Pictures whose longer side exceeds PICTURE_SIDE are shrunk to it, truths and
+    predictions by nearest neighbour, so that every value shown is one that was counted.
+
+    pictures: samples with their truth and prediction, at the image's own size.
     """
     arrays = {
-        "names": np.array([sample.name for sample, *_ in kept]),
+        "names": np.array([sample.name for sample, *_ in pictures]),
         "backbone": np.array(backbone),
     }
-    for i, (sample, truth, predicted) in enumerate(kept):
-        ratio = min(1.0, SHOWN / max(sample.image.size))
+    for i, (sample, truth, predicted) in enumerate(pictures):
+        ratio = min(1.0, PICTURE_SIDE / max(sample.image.size))
         size = tuple(max(1, round(side * ratio)) for side in sample.image.size)
         image = sample.image if ratio == 1 else sample.image.resize(size, Image.Resampling.BILINEAR)
         arrays[f"{i}_rgb"] = np.asarray(image)
-        arrays |= {
-            f"{i}_{name}": resized_truth(values, size)
-            for name, values in (("truth", truth), ("predicted", predicted))
-        }
+        arrays[f"{i}_truth"] = resized_truth(truth, size)
+        arrays[f"{i}_predicted"] = resized_truth(predicted, size)
     return arrays | {name: np.array(value) for name, value in more.items()}

@@ -1,136 +1,131 @@
-"""Zero-shot classification with a trained CLIP (Table 2 b; open_clip's zero_shot.py and zero_shot_metadata.py)."""
+"""Zero-shot classification with a trained CLIP (paper, Table 2b).
+
+Source: open_clip's zero_shot_classifier.py, zero_shot_metadata.py and its training's zero_shot.py.
+"""
 
 import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from registers.data.prompts import Template, templates
+from registers.data import prompts
+from registers.data.prompts import Template
 from registers.data.sample import Dataset
-from registers.data.transforms import evaluation
 from registers.data.usable import labelled
-from registers.measurements import Measurement
+from registers.intervals import wilson
+from registers.measurements import Measured, Measurement
+from registers.models import checkpoint
 from registers.models.backbone import Backbone
 from registers.models.text import TextTower, unpack
+from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.run import Settings
 
-CONFIDENCE_Z = 1.959964  # 95 %
+BATCH = 64  # images that pass the backbone together
 
 
-def classifier(
-    text: TextTower, classes: Sequence[str], prompts: Sequence[Template] | None = None
-) -> Tensor:
-    """Weights (E, C): for each class the mean over prompts (OpenAI's 80 unless given) of unit text embeddings, made a unit vector again."""
-    prompts = templates() if prompts is None else prompts
+def measure(backbone: Backbone, data: list[EvaluationSet], settings: Settings) -> Measured:
+    """`classify` the evaluation set with the text tower that lies beside the checkpoint.
+
+    Raises ValueError where the checkpoint has no text tower.
+    """
+    (images,) = data
+    projection, text = unpack(checkpoint.load_extras(backbone.path), backbone.card)
+    classes = images.val.classes
+    folders = getattr(images.val, "folders", classes)
+    rows = classify(
+        backbone,
+        projection.to(backbone.device),
+        text.to(backbone.device),
+        images.val,
+        count=settings.linear.val_images,
+        size=settings.image_size,
+        classes=prompts.class_names(settings.zeroshot.classes, classes, folders),
+        templates=prompts.templates(settings.zeroshot.templates),
+        data=images.name,
+    )
+    return Measured(rows)
+
+
+@torch.no_grad()
+def classify(
+    backbone: Backbone,
+    projection: Tensor,
+    text: TextTower,
+    dataset: Dataset,
+    *,
+    count: int,
+    size: int,
+    classes: Sequence[str],
+    templates: Sequence[Template],
+    data: str = "",
+) -> list[Measurement]:
+    """Top-1 and top-5 accuracy in 0..1 on the first `count` images, with Wilson's interval.
+
+    Top-5 is left out where there are at most five classes. Images are resized to `size` (shorter
+    side, bicubic) and centre-cropped. The notes say how many prompts there were, how many class
+    names have words that the text tower never saw, and which files could not be used.
+
+    projection: (D, E), from the image tower's [CLS] to the shared space.
+    classes: names in the order of the labels.
+    templates: prompts, each a function of a class name.
+
+    Raises ValueError where no image can be used.
+    """
+    weights_EC = classifier(text, classes, templates)
+    ranks = [k for k in (1, 5) if k == 1 or k < len(classes)]
+    right = dict.fromkeys(ranks, 0)
+    usable = labelled(dataset, count, len(classes))
+    samples = iter(usable)
+    while batch := list(itertools.islice(samples, BATCH)):
+        images = torch.stack([backbone.look(sample.image, size) for sample in batch])
+        labels = torch.tensor([sample.label for sample in batch]).to(projection.device)
+        embeddings = backbone.summary(images.to(projection.device)) @ projection
+        batch_hits = hits(embeddings, labels, weights_EC, max(ranks))
+        for k in ranks:
+            right[k] += int(batch_hits[:, k - 1].sum())
+
+    note = f"{len(templates)} prompts{_unseen_words(text, classes)}{usable.note()}"
+    rows = []
+    for k in ranks:
+        low, high = wilson(right[k], usable.used)
+        row = Measurement(
+            question="zeroshot",
+            metric=f"top{k}",
+            backbone=backbone.name,
+            value=right[k] / usable.used,
+            data=data,
+            token="cls",
+            low=low,
+            high=high,
+            n=usable.used,
+            chance=k / len(classes),
+            note=note,
+        )
+        rows.append(row)
+    return rows
+
+
+def classifier(text: TextTower, classes: Sequence[str], templates: Sequence[Template]) -> Tensor:
+    """Weights (E, C): per class the mean of its prompts' unit embeddings, made a unit vector."""
     columns = []
     for name in classes:
-        embeddings = F.normalize(text.encode([prompt(name) for prompt in prompts]), dim=-1)
+        embeddings = F.normalize(text.encode([template(name) for template in templates]), dim=-1)
         columns.append(F.normalize(embeddings.mean(dim=0), dim=0))
     return torch.stack(columns, dim=1)
 
 
 def hits(image_BE: Tensor, labels_B: Tensor, weights_EC: Tensor, most: int) -> Tensor:
-    """Whether the label is among the 1, 2, ..., `most` classes of highest logit 100 cos: (B, most) bool."""
+    """(B, most) bool: whether the label is among the 1, 2... `most` classes of highest 100 cos."""
     logits_BC = 100 * F.normalize(image_BE, dim=-1) @ weights_EC
     order = logits_BC.topk(most, dim=1).indices
     return (order == labels_B[:, None]).cumsum(dim=1).bool()
 
 
-@torch.no_grad()
-def zero_shot(
-    backbone: Backbone,
-    projection: Tensor,
-    text: TextTower,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    classes: Sequence[str],
-    prompts: Sequence[Template] | None = None,
-    data: str = "",
-) -> list[Measurement]:
-    """Top-1 and top-5 accuracy in [0, 1] with Wilson's 95 % interval; top-5 only where there are more than five classes.
-
-    projection: (D, E). batches: normalised images (B, 3, H, W) and labels (B,). prompts: OpenAI's 80 unless given. The rows' note says
-    how many prompts there are, and how many class names have words that the text tower never saw. Raises ValueError where there is
-    no image.
-    """
-    prompts = templates() if prompts is None else prompts
-    weights, unseen = classifier(text, classes, prompts), text.unseen(classes)
-    note = f"{len(prompts)} prompts"
-    if unseen:
-        note += f"; {len(unseen)} of {len(classes)} class names with words that no caption had, the first: {unseen[0]}"
-    tops = [k for k in (1, 5) if k == 1 or k < len(classes)]
-    right, n = dict.fromkeys(tops, 0), 0
-    for images, labels in batches:
-        labels = labels.to(projection.device)
-        found = hits(
-            backbone.summary(images.to(projection.device)) @ projection, labels, weights, max(tops)
-        )
-        for k in tops:
-            right[k] += int(found[:, k - 1].sum())
-        n += len(labels)
-    if not n:
-        raise ValueError(f"zero-shot on {data or 'no data'}: 0 images; at least one is needed")
-    rows = []
-    for k in tops:
-        low, high = wilson(right[k], n)
-        rows.append(
-            Measurement(
-                question="zeroshot",
-                metric=f"top{k}",
-                backbone=backbone.name,
-                value=right[k] / n,
-                data=data,
-                token="cls",
-                low=low,
-                high=high,
-                n=n,
-                chance=k / len(classes),
-                note=note,
-            )
-        )
-    return rows
-
-
-def evaluate(
-    backbone: Backbone,
-    extras: dict[str, Tensor],
-    facts: dict,
-    dataset: Dataset,
-    count: int,
-    size: int,
-    device: torch.device | str = "cpu",
-    data: str = "",
-    classes: Sequence[str] | None = None,
-    prompts: Sequence[Template] | None = None,
-) -> list[Measurement]:
-    """`zero_shot` of a checkpoint on the first `count` images of a labelled data set.
-
-    extras, facts: what the checkpoint holds beside the backbone, and its json. classes: names in the order of the labels, the data
-    set's own unless given. Images are resized to `size` (shorter side, bicubic), centre-cropped, and normalised as in training. Files
-    that cannot be used are left out and counted in the notes. Raises ValueError where the checkpoint has no text tower.
-    """
-    projection, text = unpack(extras, facts)
-    pixels = evaluation(size, normalization=facts["normalization"])
-    classes = classes or dataset.classes
-    stream = labelled(dataset, count, len(classes))
-
-    def batches(batch: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
-        samples = iter(stream)
-        while group := [(pixels(s.image), s.label) for s in itertools.islice(samples, batch)]:
-            images, labels = zip(*group)
-            yield torch.stack(images), torch.tensor(labels)
-
-    rows = zero_shot(
-        backbone, projection.to(device), text.to(device), batches(), classes, prompts, data
-    )
-    return [replace(row, note=row.note + stream.note()) for row in rows]
-
-
-def wilson(right: int, n: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:
-    """Wilson's score interval of a share of n independent trials (Wilson 1927, equation of Brown, Cai, DasGupta 2001)."""
-    p, shrink = right / n, 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / shrink
-    half = z / shrink * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def _unseen_words(text: TextTower, classes: Sequence[str]) -> str:
+    unseen = text.unseen(classes)
+    if not unseen:
+        return ""
+    names = f"{len(unseen)} of {len(classes)} class names"
+    return f"; {names} with words that no caption had, the first: {unseen[0]}"

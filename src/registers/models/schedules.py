@@ -1,4 +1,4 @@
-"""Schedules over steps that several recipes share."""
+"""Schedules over steps that recipes and evaluations share."""
 
 import math
 
@@ -6,9 +6,10 @@ import math
 def cosine(
     step: int, steps: int, base: float, final: float, warmup: int = 0, start: float = 0.0
 ) -> float:
-    """Linear from start to base over `warmup` steps (both ends included), then a half cosine from base towards final.
+    """Linear from start to base over `warmup` steps, then a half cosine towards final.
 
-    The same numbers as CosineScheduler (dinov2/utils/utils.py) and cosine_scheduler (dino/utils.py); `final` from `steps` on.
+    Both ends of the warm-up are included; `final` from `steps` on. The same numbers as
+    CosineScheduler (dinov2/utils/utils.py) and cosine_scheduler (dino/utils.py).
     """
     if step >= steps:
         return final
