@@ -1,6 +1,5 @@
 """Readers: image folders, WebDataset shards, and the catalogue of roles."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -340,7 +339,7 @@ def settings(tmp_path, monkeypatch):
     root = Path(__file__).parents[1]
     made = load_settings(root / "params.yaml", scale="smoke")
     monkeypatch.chdir(tmp_path)
-    return dataclasses.replace(made, world=WorldSettings(pixels=16, train=5, val=3, test=2))
+    return made.model_copy(update={"world": WorldSettings(pixels=16, train=5, val=3, test=2)})
 
 
 def manifest_of(settings, role):
@@ -371,7 +370,7 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
     data = DataSettings(
         labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world"
     )
-    settings = dataclasses.replace(settings, data_root=str(tmp_path), data=data)
+    settings = settings.model_copy(update={"data_root": str(tmp_path), "data": data})
     labels = manifest_of(settings, "labels")
     assert labels["train"]["unreadable"] == ["train/cat/001.png"]
     assert labels["val"]["split"] == "test" and labels["train"]["classes"] == ["cat", "dog"]
@@ -388,11 +387,11 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
 def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=3)
     shutil.rmtree(tmp_path / "photos" / "test")
-    settings = dataclasses.replace(
-        settings, data_root=str(tmp_path), data=DataSettings(labels="folder:photos")
+    settings = settings.model_copy(
+        update={"data_root": str(tmp_path), "data": DataSettings(labels="folder:photos")}
     )
     assert set(manifest_of(settings, "labels")) == {"train"}
-    settings = dataclasses.replace(settings, data=DataSettings(eval="folder:photos"))
+    settings = settings.model_copy(update={"data": DataSettings(eval="folder:photos")})
     with pytest.raises(ConfigError, match=r'data.use.eval = "folder:photos": it has no val split'):
         catalogue.prepare(settings, "eval", progress=False)
 

@@ -1,7 +1,5 @@
 """Segmentation and depth: planted truths, metrics against torchmetrics and by hand, the published head and losses in closed form."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -165,7 +163,11 @@ def test_a_planted_depth_is_measured(backbone):
 def test_one_bad_file_is_counted_and_ends_nothing(backbone, augment):
     short = dict(iterations=3, augment=augment, batch=4)
     rows, _ = segment(
-        backbone, Bands(8, bad=2), Bands(8, bad=1, wrong=3), replace(SEG, **short), **common()
+        backbone,
+        Bands(8, bad=2),
+        Bands(8, bad=1, wrong=3),
+        SEG.model_copy(update=short),
+        **common(),
     )
     assert (
         rows[0].n == 6
@@ -174,7 +176,7 @@ def test_one_bad_file_is_counted_and_ends_nothing(backbone, augment):
     )
     assert "2 of 8 images left out, the first: bands 1" in rows[0].note
     deep, _ = estimate_depth(
-        backbone, Bands(8, bad=2), Bands(8, bad=1), replace(DEEP, **short), **common()
+        backbone, Bands(8, bad=2), Bands(8, bad=1), DEEP.model_copy(update=short), **common()
     )
     assert deep[0].n == 7 and np.isfinite(deep[0].value)
     assert ("augmented crops" in rows[0].note) == augment
@@ -194,7 +196,7 @@ def test_training_is_the_same_again_and_leaves_the_generators_alone(backbone):
             backbone,
             Bands(8),
             Bands(8),
-            replace(SEG, iterations=5, augment=True, batch=4),
+            SEG.model_copy(update={"iterations": 5, "augment": True, "batch": 4}),
             **common(),
         )[0][0].value
         for _ in range(2)
@@ -408,10 +410,15 @@ def test_eigens_crop_leaves_other_sizes_out():
                 depth[0] = 3  # known outside the crop alone
             return Sample(Image.new("RGB", size), f"two {index}", depth=depth)
 
-    from dataclasses import replace
-
-    settings = replace(
-        DEEP, iterations=1, batch=1, train_images=2, val_images=3, crop="eigen", size=16
+    settings = DEEP.model_copy(
+        update={
+            "iterations": 1,
+            "batch": 1,
+            "train_images": 2,
+            "val_images": 3,
+            "crop": "eigen",
+            "size": 16,
+        }
     )
     rows, _ = estimate_depth(fake_backbone(size=16), Two(3), Two(3), settings, **common())
     assert (
@@ -577,7 +584,9 @@ def test_masks_in_files_with_sparse_ids_are_segmented_as_planted(backbone, tmp_p
     train, val = (
         open_set("semantic", tmp_path, "segmentation", split) for split in ("train", "val")
     )
-    rows, arrays = segment(backbone, train, val, replace(SEG, stride=8, iterations=100), **common())
+    rows, arrays = segment(
+        backbone, train, val, SEG.model_copy(update={"stride": 8, "iterations": 100}), **common()
+    )
     found = {(row.metric, row.token): row.value for row in rows}
     assert found == {
         ("miou", ""): 1,

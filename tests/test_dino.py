@@ -1,6 +1,5 @@
 """DINO: the loss equals lightly's with a moving centre, clipping is per parameter, the teacher follows."""
 
-import dataclasses
 import random
 
 import numpy as np
@@ -38,8 +37,12 @@ SIZES = dict(
 
 def recipe(registers: int = 1, **changes) -> Dino:
     loaded = load_settings({"scale": "smoke"})
-    settings = dataclasses.replace(
-        loaded, image_size=32, sizes=TINY, recipes={"dino": DinoRecipe(**{**SIZES, **changes})}
+    settings = loaded.model_copy(
+        update={
+            "image_size": 32,
+            "sizes": TINY,
+            "recipes": {"dino": DinoRecipe(**{**SIZES, **changes})},
+        }
     )
     torch.manual_seed(0)
     return Dino(settings, BackboneId("dino", registers, 0), dataset=None).train()

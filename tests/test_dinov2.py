@@ -1,6 +1,5 @@
 """DINOv2: masks and registers keep out of each other's way, the loss is the official sum, schedules and groups are official."""
 
-import dataclasses
 import random
 import socket
 import subprocess
@@ -45,8 +44,12 @@ SIZES = dict(
 def recipe(registers: int = 2, **changes) -> Dinov2:
     """A tiny DINOv2 on 32 pixels, in training mode."""
     loaded = load_settings({"scale": "smoke"})
-    settings = dataclasses.replace(
-        loaded, image_size=32, sizes=TINY, recipes={"dinov2": Dinov2Recipe(**{**SIZES, **changes})}
+    settings = loaded.model_copy(
+        update={
+            "image_size": 32,
+            "sizes": TINY,
+            "recipes": {"dinov2": Dinov2Recipe(**{**SIZES, **changes})},
+        }
     )
     torch.manual_seed(0)
     return Dinov2(settings, BackboneId("dinov2", registers, 0), dataset=None).train()

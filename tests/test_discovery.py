@@ -1,7 +1,5 @@
 """Boxes, CorLoc, the baselines, and the whole of discovery against a slow path of its own: one image at a time, plain LOST."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -193,14 +191,19 @@ def test_tuning_tries_the_grid_and_takes_the_best(backbone, result):
 
 
 def test_the_grid_is_what_the_settings_say(backbone):
-    small = replace(
-        SETTINGS, facets=("v", "q"), normalisations=("l2",), layers=(-2,), biases=(0.1,)
+    small = SETTINGS.model_copy(
+        update={
+            "facets": ("v", "q"),
+            "normalisations": ("l2",),
+            "layers": (-2,),
+            "biases": (0.1,),
+        }
     )
     assert choices(small) == [Choice("v", -2, "l2", 0.1), Choice("q", -2, "l2", 0.1)]
     rows, _ = discover(
         backbone,
         Scenes(),
-        replace(small, pictures=0),
+        small.model_copy(update={"pictures": 0}),
         mean=MEAN,
         std=STD,
         tune_on=Scenes(),

@@ -1,7 +1,5 @@
 """MAE: what is removed cannot leak, positions and targets are official, the decoder's order does not matter."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -34,8 +32,12 @@ SIZES = dict(
 
 def recipe(registers: int = 2, **changes) -> Mae:
     loaded = load_settings({"scale": "smoke"})
-    settings = dataclasses.replace(
-        loaded, image_size=32, sizes=TINY, recipes={"mae": MaeRecipe(**{**SIZES, **changes})}
+    settings = loaded.model_copy(
+        update={
+            "image_size": 32,
+            "sizes": TINY,
+            "recipes": {"mae": MaeRecipe(**{**SIZES, **changes})},
+        }
     )
     torch.manual_seed(0)
     return Mae(settings, BackboneId("mae", registers, 0), dataset=None).train()

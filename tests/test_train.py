@@ -1,7 +1,6 @@
 """The loop: killed and resumed = uninterrupted, two processes = one, divergence stops, batches do not depend on the machine."""
 
 import csv
-import dataclasses
 import os
 import subprocess
 import sys
@@ -69,17 +68,18 @@ class Toy(Method):
 def settings(tmp_path, **changes):
     given = {"scale": "smoke", "mlflow_uri": f"sqlite:///{tmp_path}/mlflow.db", "device": "cpu"}
     loaded = load_settings(given)
-    recipe = dataclasses.replace(
-        loaded.recipes["deit3"], size="tiny", steps=8, batch=8, warmup=0, lr=1e-3
+    recipe = loaded.recipes["deit3"].model_copy(
+        update={"size": "tiny", "steps": 8, "batch": 8, "warmup": 0, "lr": 1e-3}
     )
-    return dataclasses.replace(
-        loaded,
-        image_size=16,
-        recipes={"deit3": recipe},
-        checkpoint_every=3,
-        log_every=1,
-        fractions=(0.0, 0.5),
-        **changes,
+    return loaded.model_copy(
+        update={
+            "image_size": 16,
+            "recipes": {"deit3": recipe},
+            "checkpoint_every": 3,
+            "log_every": 1,
+            "fractions": (0.0, 0.5),
+            **changes,
+        }
     )
 
 

@@ -3,6 +3,9 @@
 import contextlib
 import types
 import typing
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,24 +22,32 @@ from registers.settings.errors import (
 LARGEST = 10**9  # no setting counts further, and every library takes such an integer
 LONGEST = 4096  # characters of a text, as long as a path may be on Linux
 
-Integer = Annotated[int, Field(le=LARGEST)]
 
-
-def _plain(text: str) -> str:
-    if not text.isprintable():
-        raise UnsuitableError("", text, "a string of printable characters on one line")
+def _writable(text: str) -> str:
+    """Refuses what no file can be called: control characters and halves of characters."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise UnsuitableError("", text, "a string on one line, without control characters")
     return text
 
 
-Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_plain)]
+def _expandable(path: str) -> str:
+    """Refuses a path below the home folder of an unknown user."""
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:
+        raise UnsuitableError("", path, "a path below a known user's home") from error
+    return path
 
 
-def _distinct(values: tuple) -> tuple:
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise UnsuitableError("", list(values), "a list of different values")
     return values
 
 
+Integer = Annotated[int, Field(le=LARGEST)]
+Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_writable)]
+PathText = Annotated[Text, AfterValidator(_expandable)]
 Distinct = AfterValidator(_distinct)
 
 
@@ -85,6 +96,8 @@ def tolerant(value: Any, hint: Any) -> Any:
             return tuple(tolerant(one, arguments[0]) for one in value)
     if origin is dict and isinstance(value, dict):
         return {name: tolerant(one, arguments[1]) for name, one in value.items()}
+    if origin in (typing.Union, types.UnionType):
+        return tolerant(value, arguments[0])
     if hint in (int, float) and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return hint(value)
@@ -94,13 +107,12 @@ def tolerant(value: Any, hint: Any) -> Any:
 # --- what a value must be, in words
 
 
-def must_be(hint: Any, limits: tuple[Any, ...] | list[Any] = ()) -> str:
-    """ "an integer of at least 0": the type of a field and its limits, for messages and the manual."""
+def must_be(hint: Any, limits: Sequence[Any] = ()) -> str:
+    """ "an integer of at least 0": type and limits of a field, for messages and the manual."""
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin is Annotated:
-        inner = [limit for one in hint.__metadata__ for limit in getattr(one, "metadata", [one])]
-        return must_be(arguments[0], [*inner, *limits])
+        return must_be(*_bare(hint, limits))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin is tuple:
@@ -122,7 +134,7 @@ def must_be(hint: Any, limits: tuple[Any, ...] | list[Any] = ()) -> str:
     return words.get(hint, "a value") + _range(limits)
 
 
-def _range(limits: tuple[Any, ...] | list[Any]) -> str:
+def _range(limits: Sequence[Any]) -> str:
     low = _limit(limits, "ge")
     above = _limit(limits, "gt")
     high = _limit(limits, "le")
@@ -141,7 +153,7 @@ def _range(limits: tuple[Any, ...] | list[Any]) -> str:
     return f" of at most {last}{multiple}" if last else multiple
 
 
-def _limit(limits: tuple[Any, ...] | list[Any], name: str) -> Any:
+def _limit(limits: Sequence[Any], name: str) -> Any:
     """The tightest limit stands last: fields add theirs to those of their type."""
     values = [getattr(limit, name) for limit in limits if getattr(limit, name, None) is not None]
     return values[-1] if values else None
@@ -181,13 +193,21 @@ def _declared(model: type[Section], place: tuple[Any, ...]) -> tuple[Any, list[A
     for part in place:
         if isinstance(hint, type) and issubclass(hint, Section):
             field = hint.model_fields[part]
-            hint, limits = field.annotation, field.metadata
+            hint = field.annotation
+            limits = field.metadata
         else:
-            hint, limits = typing.get_args(hint)[-1 if isinstance(part, str) else 0], []
+            entry = -1 if isinstance(part, str) else 0
+            hint = typing.get_args(hint)[entry]
+            limits = []
         if typing.get_origin(hint) is Annotated:
-            inner = [limit for one in hint.__metadata__ for limit in getattr(one, "metadata", [one])]
-            hint, limits = typing.get_args(hint)[0], [*inner, *limits]
+            hint, limits = _bare(hint, limits)
     return hint, limits
+
+
+def _bare(hint: Any, limits: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """`Annotated[int, Field(ge=0)]` as int and its limits."""
+    inner = [limit for one in hint.__metadata__ for limit in getattr(one, "metadata", [one])]
+    return typing.get_args(hint)[0], [*inner, *limits]
 
 
 def _dotted(key: str, place: tuple[Any, ...]) -> str:

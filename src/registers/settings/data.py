@@ -1,53 +1,99 @@
-"""Which data set plays which role, and how large the embedded world is."""
+"""Which data set plays which role, and how large the built-in world is."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
 
-from registers.settings.schema import at_least
+from pydantic import Field, field_validator
 
-IMAGE_ROLES = (
-    "labels",
-    "text",
-    "images",
-    "eval",
-)  # roles of data sets of pictures; the other roles are those of ANNOTATED_ROLES
-ANNOTATED_ROLES = {  # kinds of data sets with masks, depth or boxes by role, read by data/truth_sets.py
+from registers.settings.base import Distinct, Integer, Text, Section
+from registers.settings.errors import UnsuitableError
+
+# data sets of images, with or without labels and captions
+IMAGE_ROLES = ("labels", "text", "images", "eval")
+IMAGE_KINDS = ("world", "folder", "shards")
+
+# data sets with masks, depth or boxes: the kinds that readers/splits.py reads, by role
+ANNOTATED_ROLES = {
     "segmentation": ("world", "ade20k", "voc2012", "coco", "semantic"),
     "depth": ("world", "nyud"),
     "discovery": ("world", "voc2007", "voc2012", "coco20k", "coco"),
 }
-DOWNLOADABLE = (
-    "cifar10",
-)  # image folders that data/download.py can fetch: "folder:cifar10" needs nothing else
+
+# image folders that readers/download.py can fetch: "folder:cifar10" needs nothing else
+DOWNLOADABLE = ("cifar10",)
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """Which data set plays which role: "world", "folder:PATH" (PATH/{train,val}/CLASS/*.jpg) or "shards:PATTERN" (WebDataset).
+class DataSettings(Section):
+    """The data set of each role.
 
-    labels trains DeiT-III, text OpenCLIP, images DINOv2, DINO and MAE; eval serves linear and zero-shot classification and
-    the token bank. segmentation, depth and discovery (one or several sets) need sets with masks, depth and boxes in their own layouts,
-    see ANNOTATED_ROLES, "ade20k:PATH"; they keep their own default. A relative PATH is taken from params.yaml's `data.root`.
+    "world" is the built-in one, "folder:PATH" holds {train,val}/CLASS/*.jpg, "shards:PATTERN" is
+    WebDataset. Data sets with masks, depth or boxes are read in their own layouts, such as
+    "ade20k:PATH". A relative PATH is taken from `data.root`.
     """
 
-    labels: str = "world"
-    text: str = "world"
-    images: str = "world"
-    eval: str = "world"
-    segmentation: str = "world"
-    depth: str = "world"
-    discovery: tuple[str, ...] = ("world",)
+    labels: Text = Field("world", description="Images with labels: trains DeiT-III.")
+    text: Text = Field("world", description="Images with captions: trains OpenCLIP.")
+    images: Text = Field("world", description="Images alone: trains DINOv2, DINO and MAE.")
+    eval: Text = Field(
+        "world",
+        description="Labelled images for linear and zero-shot classification and the token bank.",
+    )
+    segmentation: Text = Field("world", description="Images with masks.")
+    depth: Text = Field("world", description="Images with depth.")
+    discovery: Annotated[tuple[Text, ...], Distinct] = Field(
+        ("world",), min_length=1, description="Images with boxes: one data set or several."
+    )
+
+    @field_validator(*IMAGE_ROLES)
+    @classmethod
+    def _is_an_image_set(cls, spec: str) -> str:
+        return _checked(spec, IMAGE_KINDS)
+
+    @field_validator(*ANNOTATED_ROLES)
+    @classmethod
+    def _is_an_annotated_set(cls, specs: Any, info: Any) -> Any:
+        for spec in (specs,) if isinstance(specs, str) else specs:
+            _checked(spec, ANNOTATED_ROLES[info.field_name])
+        return specs
 
     def specs(self, role: str) -> tuple[str, ...]:
         """The data sets of a role: one, or for discovery one or more."""
-        given = getattr(self, role)
-        return (given,) if isinstance(given, str) else given
+        spec = getattr(self, role)
+        return (spec,) if isinstance(spec, str) else spec
 
 
-@dataclass(frozen=True)
-class WorldSettings:
-    """The embedded world: images per split and the pixels they are drawn at (recipes crop and resize to image_size)."""
+class WorldSettings(Section):
+    """The built-in world of drawn scenes: images per split, and the size they are drawn at."""
 
-    pixels: int = at_least(8, 64)
-    train: int = at_least(1, 4096)
-    val: int = at_least(1, 1024)
-    test: int = at_least(1, 1024)
+    pixels: Integer = Field(
+        64, ge=8, description="Side of a drawn image; recipes crop and resize it to `image_size`."
+    )
+    train: Integer = Field(4096, ge=1, description="Training images.")
+    val: Integer = Field(1024, ge=1, description="Validation images.")
+    test: Integer = Field(1024, ge=1, description="Test images.")
+
+
+def place_of(spec: str) -> str:
+    """PATH of "folder:PATH"; nothing for "world"."""
+    return spec.partition(":")[2]
+
+
+def _checked(spec: str, kinds: Iterable[str]) -> str:
+    """The spec of a data set, if its kind is among `kinds` and its path names something."""
+    kind, colon, place = spec.partition(":")
+    forms = ", ".join(_form(kind) for kind in kinds)
+    if kind not in kinds or (kind == "world") == bool(colon) or (colon and not place):
+        raise UnsuitableError("", spec, f"one of {forms}")
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError as error:
+        raise UnsuitableError("", spec, "a path below a known user's home") from error
+    if path == Path(path.anchor) and path.is_absolute():
+        raise UnsuitableError("", spec, "a folder below the root of the file system")
+    return spec
+
+
+def _form(kind: str) -> str:
+    pattern = "PATTERN" if kind == "shards" else "PATH"
+    return kind if kind == "world" else f"{kind}:{pattern}"

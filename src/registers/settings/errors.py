@@ -40,6 +40,12 @@ def unknown(key: str, allowed: Iterable[str]) -> ConfigError:
     return ConfigError(f"{key}: unknown key; must be one of {', '.join(names)}{near}")
 
 
+def one_of(value: Any, allowed: Iterable[Any]) -> str:
+    """ "one of k, q, v (did you mean k?)": what must be, where a value is chosen from a list."""
+    choices = [str(choice) for choice in allowed]
+    return f"one of {', '.join(choices)}{nearest(value, choices)}"
+
+
 def nearest(value: Any, allowed: Iterable[Any]) -> str:
     """ " (did you mean lost?)", or nothing where no allowed value is spelt alike."""
     near = difflib.get_close_matches(str(value)[:80], [str(a) for a in allowed], n=1)

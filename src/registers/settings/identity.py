@@ -1,7 +1,6 @@
 """What the weights of one training depend on: asked by Snakemake and by a resuming run alike."""
 
 import hashlib
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def training_identity(settings: Settings, id: BackboneId) -> dict[str, Any]:
         "seed": id.seed,
         "noaa": id.noaa,
         "recipe": plain(recipe),
-        "size": {"name": size_name, **plain(settings.sizes[size_name])},
+        "size": plain(settings.sizes[size_name]),
         "image_size": settings.image_size,
         "precision": settings.precision,
         "fractions": list(settings.fractions),
@@ -53,4 +52,4 @@ def digest_of_words(words: str) -> str:
 
 def plain(section: Any) -> dict[str, Any]:
     """The values of a section by name."""
-    return asdict(section) if is_dataclass(section) else section.model_dump()
+    return section.model_dump(mode="json")

@@ -1,122 +1,167 @@
 """Settings of the token bank and of the questions: one section each."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from registers.settings.schema import at_least
+from pydantic import Field, model_validator
 
-
-@dataclass(frozen=True)
-class BankSettings:
-    """The token bank: norms of all `images`; outputs, q, k, v and patch embeddings of the first `sample` of them."""
-
-    images: int = at_least(1, 512)
-    sample: int = at_least(1, 256)
-    batch: int = at_least(1, 64)
+from registers.settings.base import Distinct, Integer, PathText, Section, Text
+from registers.settings.errors import UnsuitableError
 
 
-@dataclass(frozen=True)
-class MapSettings:
-    """The pictures: how many images are shown, and their size in pixels (above image_size: "calculated in high resolution", Fig. 1)."""
+class BankSettings(Section):
+    """The token bank: what a backbone makes of the first evaluation images."""
 
-    images: int = at_least(1, 8)
-    size: int = at_least(1, 448)
+    images: Integer = Field(512, ge=1, description="Images whose token norms are kept.")
+    sample: Integer = Field(
+        256,
+        ge=1,
+        description="Of these, the first so many whose outputs, q, k, v and patch embeddings are "
+        "kept too.",
+    )
+    batch: Integer = Field(64, ge=1, description="Images that pass the backbone together.")
 
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """Linear models on single tokens (section 2.1): random choices of the token, and label sets by name (none named: all)."""
-
-    draws: int = at_least(
-        2, 5
-    )  # the paper states the spread over the choice (Table 6), not how many
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LinearSettings:
-    """Linear classification on frozen features: the whole grid of heads is trained at once (protocol of DINOv2)."""
-
-    train_images: int = at_least(1, 2048)
-    val_images: int = at_least(1, 1024)
-    iterations: int = at_least(1, 12500)
-    batch: int = at_least(1, 1024)
+    @model_validator(mode="after")
+    def _sample_is_part_of_images(self):
+        if self.sample > self.images:
+            raise UnsuitableError("sample", self.sample, f"at most bank.images {self.images}")
+        return self
 
 
-@dataclass(frozen=True)
-class ZeroshotSettings:
-    """Words of zero-shot classification (data/words.py). classes: own, or a file of names; templates: openai, CLIP's 80, or a file."""
+class MapSettings(Section):
+    """Attention and norm maps."""
 
-    classes: str = "own"
-    templates: str = "openai"
-
-
-@dataclass(frozen=True)
-class DiscoverySettings:
-    """Object discovery with LOST: images looked at, and the grid over which facet, layer, normalisation and bias are tuned."""
-
-    images: int = at_least(1, 100000)
-    tune_images: int = at_least(1, 500)
-    batch: int = at_least(1, 8)  # images of one grid that pass the backbone together
-    k: int = at_least(1, 100)
-    facets: tuple[str, ...] = ("k", "q", "v")
-    normalisations: tuple[str, ...] = ("none", "l2", "centre+l2")
-    layers: tuple[int, ...] = (-1, -2, -3, -4)  # counted from the end; the published one is -1
-    biases: tuple[float, ...] = (
-        -0.6,
-        -0.4,
-        -0.3,
-        -0.2,
-        -0.1,
-        -0.05,
-        0.0,
-        0.05,
-        0.1,
-    )  # in units of the mean squared norm of the features
-    pictures: int = at_least(0, 4)  # images whose steps are kept for Figs. 13 and 14
-    size: int = at_least(
-        0, 0
-    )  # short side in pixels; 0: as it is, as published (large photos in small patches need a smaller one)
+    images: Integer = Field(8, ge=1, description="Images shown.")
+    size: Integer = Field(
+        448,
+        ge=1,
+        description="Their side in pixels, a multiple of every patch; above `image_size` it is "
+        '"calculated in high resolution", as for Fig. 1.',
+    )
 
 
-@dataclass(frozen=True)
-class DenseSettings:
-    """What the linear heads of segmentation and depth share. lr is for this batch and length.
+class ProbeSettings(Section):
+    """Linear models on single tokens (paper, section 2.1)."""
 
-    augment=False: frozen features of the training images are computed once and the head is trained on them (declared in the rows).
-    """
-
-    train_images: int = at_least(1, 100000)
-    val_images: int = at_least(1, 100000)
-    iterations: int = at_least(1, 40000)
-    batch: int = at_least(1, 16)
-    lr: float = at_least(0, 1e-3)
-    weight_decay: float = at_least(0, 1e-4)
-    warmup: int = at_least(0, 1500)
-    augment: bool = True
-    pictures: int = at_least(0, 4)  # validation images whose prediction is kept for looking at
+    draws: Integer = Field(
+        5,
+        ge=2,
+        description="Random choices of the token; the paper states their spread (Table 6), not "
+        "how many.",
+    )
+    labels: Annotated[tuple[Text, ...], Distinct] = Field(
+        (), description="Label sets by name; none named: all that the data set has."
+    )
 
 
-@dataclass(frozen=True)
+class LinearSettings(Section):
+    """Linear classification on frozen features: a grid of heads trained at once (DINOv2)."""
+
+    train_images: Integer = Field(2048, ge=1, description="Training images.")
+    val_images: Integer = Field(1024, ge=1, description="Validation images; zero-shot's too.")
+    iterations: Integer = Field(12500, ge=1, description="Steps of training.")
+    batch: Integer = Field(1024, ge=1, description="Images per step.")
+
+
+class ZeroshotSettings(Section):
+    """The words of zero-shot classification (data/prompts.py)."""
+
+    classes: PathText = Field(
+        "own",
+        description="own: the data set's class names; or a file of names, a JSON mapping of class "
+        "folders to names or one name a line.",
+    )
+    templates: PathText = Field(
+        "openai",
+        description='openai: CLIP\'s 80 prompts; or a file of lines like "a photo of a {}.".',
+    )
+
+
+class DiscoverySettings(Section):
+    """Object discovery with LOST, untuned as published and tuned over a grid."""
+
+    images: Integer = Field(100000, ge=1, description="Images measured, at most.")
+    tune_images: Integer = Field(500, ge=1, description="Training images that choose the grid's.")
+    batch: Integer = Field(
+        8, ge=1, description="Images of one grid that pass the backbone together."
+    )
+    k: Integer = Field(
+        100, ge=1, description="Patches of lowest degree that LOST expands its seed with."
+    )
+    facets: Annotated[tuple[Literal["k", "q", "v"], ...], Distinct] = Field(
+        ("k", "q", "v"), min_length=1, description="Features: keys, queries or values."
+    )
+    normalisations: Annotated[tuple[Literal["none", "l2", "centre+l2"], ...], Distinct] = Field(
+        ("none", "l2", "centre+l2"), min_length=1, description="What is done to the features."
+    )
+    layers: Annotated[tuple[Annotated[int, Field(le=-1)], ...], Distinct] = Field(
+        (-1, -2, -3, -4),
+        min_length=1,
+        description="Blocks, counted from the end; the published one is -1.",
+    )
+    biases: Annotated[tuple[float, ...], Distinct] = Field(
+        (-0.6, -0.4, -0.3, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1),
+        min_length=1,
+        description="Added to similarities, in units of the features' mean squared norm.",
+    )
+    pictures: Integer = Field(4, ge=0, description="Images whose steps Figs. 13 and 14 show.")
+    size: Integer = Field(
+        0,
+        ge=0,
+        description="Short side in pixels; 0 keeps the original size, as published. Large photos "
+        "in small patches need a limit.",
+    )
+
+
+class DenseSettings(Section):
+    """What the linear heads of segmentation and depth share."""
+
+    train_images: Integer = Field(100000, ge=1, description="Training images, at most.")
+    val_images: Integer = Field(100000, ge=1, description="Validation images, at most.")
+    iterations: Integer = Field(40000, ge=1, description="Steps of training.")
+    batch: Integer = Field(16, ge=1, description="Images per step.")
+    lr: float = Field(1e-3, ge=0, description="Peak learning rate, for this batch and length.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW.")
+    warmup: Integer = Field(1500, ge=0, description="Steps over which the learning rate rises.")
+    augment: bool = Field(
+        True,
+        description="false: features of the training images are computed once, without "
+        "augmentation; the rows say so.",
+    )
+    pictures: Integer = Field(
+        4, ge=0, description="Validation images whose prediction is kept for looking at."
+    )
+
+
 class SegmentationSettings(DenseSettings):
-    """Linear segmentation; the defaults are ADE20k's (dinov2 and Denoising-ViT, linear configs): short side, crop and stride in pixels."""
+    """Linear segmentation; the defaults are ADE20k's (linear configs of dinov2, Denoising-ViT)."""
 
-    size: int = at_least(1, 512)
-    crop: int = at_least(1, 512)
-    stride: int = at_least(1, 341)
+    size: Integer = Field(512, ge=1, description="Short side in pixels.")
+    crop: Integer = Field(512, ge=1, description="Side of the window that slides over the image.")
+    stride: Integer = Field(341, ge=1, description="Pixels from one window to the next.")
+
+    @model_validator(mode="after")
+    def _windows_leave_no_gaps(self):
+        if self.stride > self.crop:
+            raise UnsuitableError("stride", self.stride, f"at most crop {self.crop}")
+        return self
 
 
-@dataclass(frozen=True)
 class DepthSettings(DenseSettings):
-    """Linear depth; the defaults are NYUd's (dinov2's depth configs). max_depth in the data's unit; size: short side, 0 = as it is."""
+    """Linear depth; the defaults are NYUd's (depth configs of dinov2)."""
 
-    iterations: int = at_least(1, 38400)
-    lr: float = at_least(0, 1e-4)
-    weight_decay: float = at_least(0, 0.01)
-    warmup: int = at_least(0, 12800)
-    size: int = at_least(0, 0)
-    max_depth: float = at_least(0, 10.0)
-    log_mean_only: int = at_least(
-        0, 100
-    )  # first iterations with the loss's mean term alone (SigLoss warm_up)
-    crop: Literal["none", "eigen"] = "eigen"  # pixels that count: all, or Eigen's crop of 480 x 640
+    iterations: Integer = Field(38400, ge=1, description="Steps of training.")
+    lr: float = Field(1e-4, ge=0, description="Peak learning rate, for this batch and length.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
+    warmup: Integer = Field(12800, ge=0, description="Steps over which the learning rate rises.")
+    size: Integer = Field(
+        0, ge=0, description="Short side in pixels; 0 keeps the original size, as published."
+    )
+    max_depth: float = Field(10.0, gt=0.001, description="Largest depth, in the data's unit.")
+    log_mean_only: Integer = Field(
+        100,
+        ge=0,
+        description="First steps with the loss's mean term alone (SigLoss warm_up).",
+    )
+    crop: Literal["none", "eigen"] = Field(
+        "eigen", description="Pixels that count: all, or Eigen's crop of 480 x 640."
+    )

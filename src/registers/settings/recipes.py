@@ -1,91 +1,159 @@
 """What a scale decides of model sizes and of each recipe: sizes and lengths."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from registers.settings.schema import at_least
+from pydantic import Field, model_validator
+
+from registers.settings.base import Integer, Section, Text
+from registers.settings.errors import UnsuitableError
 
 SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
 
 
-@dataclass(frozen=True)
-class SizeSettings:
-    """One rung of the ladder of model sizes. drop_path is a property of the size, as in DeiT-III (S 0.05, B 0.1, L 0.3)."""
+class SizeSettings(Section):
+    """One model size."""
 
-    width: int = at_least(1)
-    depth: int = at_least(1)
-    heads: int = at_least(1)
-    drop_path: float = at_least(0, 0.0)
-    ffn: Literal["mlp", "swiglu"] = "mlp"
+    width: Integer = Field(ge=1, description="Channels of a token.")
+    depth: Integer = Field(ge=1, description="Blocks.")
+    heads: Integer = Field(ge=1, description="Attention heads; they divide the width.")
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of residual branches dropped in training; it belongs to the size, "
+        "as in DeiT-III (S 0.05, B 0.1, L 0.3).",
+    )
+    ffn: Literal["mlp", "swiglu"] = Field("mlp", description="Kind of feed-forward layer.")
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a scale decides of a method: sizes and lengths. lr is the peak rate for this batch and length."""
-
-    size: str
-    patch: int = at_least(1)
-    steps: int = at_least(1)
-    batch: int = at_least(1)
-    lr: float = at_least(0)
-    warmup: int = at_least(0)
+    @model_validator(mode="after")
+    def _heads_divide_width(self):
+        return _divides(self, "heads", "width")
 
 
-@dataclass(frozen=True)
+class Recipe(Section):
+    """What a scale decides of every method: sizes and lengths."""
+
+    size: Text = Field(description="Name of the model size, one of `sizes`.")
+    patch: Integer = Field(ge=1, description="Side of a patch in pixels.")
+    steps: Integer = Field(ge=1, description="Training steps.")
+    batch: Integer = Field(ge=1, description="Images per step, over all processes.")
+    lr: float = Field(ge=0, description="Peak learning rate, for this batch and this length.")
+    warmup: Integer = Field(ge=0, description="Steps over which the learning rate rises.")
+
+    @model_validator(mode="after")
+    def _warmup_ends_within_training(self):
+        if self.warmup > self.steps:
+            raise UnsuitableError("warmup", self.warmup, f"at most its {self.steps} steps")
+        return self
+
+
 class Deit3Recipe(Recipe):
-    recipe: Literal["in22k", "in1k"] = "in22k"
-    layer_scale: float = at_least(0, 1e-4)  # initial value, deit models_v2.py
+    """DeiT-III: supervised training on labels."""
 
-
-@dataclass(frozen=True)
-class OpenClipRecipe(Recipe):
-    embed: int = at_least(1, 512)
-    context: int = at_least(3, 77)
-    text_width: int = at_least(1, 512)
-    text_depth: int = at_least(1, 12)
-    text_heads: int = at_least(1, 8)
-    vocabulary: Literal["full", "corpus"] = (
-        "full"  # corpus: only tokens that can occur get an embedding (same training, less memory)
+    batch: Integer = Field(
+        ge=2, multiple_of=2, description="Images per step; even, as CutMix pairs images."
+    )
+    layer_scale: float = Field(
+        1e-4, ge=0, description="LayerScale at the start (deit models_v2.py); 0 for none."
     )
 
 
-@dataclass(frozen=True)
-class Dinov2Recipe(Recipe):
-    temperature_warmup: int = at_least(0, 0)  # steps over which the teacher temperature rises
-    freeze_last_layer: int = at_least(0, 0)  # steps during which the heads' last layer stands still
-    prototypes: int = at_least(2, 131072)
-    head_hidden: int = at_least(1, 2048)
-    dino_bottleneck: int = at_least(1, 384)
-    ibot_bottleneck: int = at_least(1, 256)
-    local_crops: int = at_least(0, 8)
-    local_size: int = at_least(1, 98)
-    layer_scale: float = at_least(
-        0, 1e-5
-    )  # initial value, vitl14.yaml; a run of a few hundred steps needs a larger one
-    momentum: float = at_least(
-        0, 0.994
-    )  # of the teacher at the start, rising to 1; a short run needs a smaller one
+class OpenClipRecipe(Recipe):
+    """OpenCLIP: contrastive training on images and their captions."""
+
+    embed: Integer = Field(512, ge=1, description="Channels of the joint embedding.")
+    context: Integer = Field(77, ge=3, description="Text tokens of a caption.")
+    text_width: Integer = Field(512, ge=1, description="Channels of the text transformer.")
+    text_depth: Integer = Field(12, ge=1, description="Blocks of the text transformer.")
+    text_heads: Integer = Field(8, ge=1, description="Its attention heads; they divide its width.")
+    vocabulary: Literal["full", "corpus"] = Field(
+        "full",
+        description="corpus: only tokens that can occur get an embedding; the training is the "
+        "same and takes less memory.",
+    )
+
+    @model_validator(mode="after")
+    def _text_heads_divide_text_width(self):
+        return _divides(self, "text_heads", "text_width")
 
 
-@dataclass(frozen=True)
-class DinoRecipe(Recipe):
-    temperature_warmup: int = at_least(0, 0)
-    freeze_last_layer: int = at_least(0, 0)
-    prototypes: int = at_least(2, 65536)
-    head_hidden: int = at_least(1, 2048)
-    bottleneck: int = at_least(1, 256)
-    local_crops: int = at_least(0, 8)
-    local_size: int = at_least(1, 96)
-    momentum: float = at_least(
-        0, 0.996
-    )  # of the teacher at the start, rising to 1; a short run needs a smaller one
+class DistillationRecipe(Recipe):
+    """What DINO and DINOv2 share: a student learns prototypes from its own moving average."""
+
+    temperature_warmup: Integer = Field(
+        0, ge=0, description="Steps over which the teacher's temperature rises."
+    )
+    freeze_last_layer: Integer = Field(
+        0, ge=0, description="Steps during which the last layer of the heads is kept as it is."
+    )
+    prototypes: Integer = Field(ge=2, description="Outputs of the heads.")
+    head_hidden: Integer = Field(2048, ge=1, description="Hidden channels of the heads.")
+    local_crops: Integer = Field(8, ge=0, description="Small crops per image.")
+    local_size: Integer = Field(ge=1, description="Side of a small crop, a multiple of `patch`.")
+    momentum: float = Field(
+        ge=0,
+        le=1,
+        description="The teacher's momentum at the start, rising to 1; short runs need less.",
+    )
+
+    @model_validator(mode="after")
+    def _local_crops_are_whole_patches(self):
+        if self.local_size % self.patch:
+            must = f"a multiple of patch {self.patch}"
+            raise UnsuitableError("local_size", self.local_size, must)
+        return self
 
 
-@dataclass(frozen=True)
+class Dinov2Recipe(DistillationRecipe):
+    """DINOv2: DINO on crops, iBOT on masked patches, KoLeo."""
+
+    prototypes: Integer = Field(131072, ge=2, description="Outputs of each head.")
+    dino_bottleneck: Integer = Field(384, ge=1, description="Bottleneck of DINO's head.")
+    ibot_bottleneck: Integer = Field(256, ge=1, description="Bottleneck of iBOT's head.")
+    local_size: Integer = Field(
+        98, ge=1, description="Side of a small crop, a multiple of `patch`."
+    )
+    layer_scale: float = Field(
+        1e-5,
+        ge=0,
+        description="LayerScale at the start (vitl14.yaml); a few hundred steps need more.",
+    )
+    momentum: float = Field(
+        0.994,
+        ge=0,
+        le=1,
+        description="The teacher's momentum at the start, rising to 1; short runs need less.",
+    )
+
+
+class DinoRecipe(DistillationRecipe):
+    """DINO: self-distillation without labels."""
+
+    prototypes: Integer = Field(65536, ge=2, description="Outputs of the head.")
+    bottleneck: Integer = Field(256, ge=1, description="Bottleneck of the head.")
+    local_size: Integer = Field(
+        96, ge=1, description="Side of a small crop, a multiple of `patch`."
+    )
+    momentum: float = Field(
+        0.996,
+        ge=0,
+        le=1,
+        description="The teacher's momentum at the start, rising to 1; short runs need less.",
+    )
+
+
 class MaeRecipe(Recipe):
-    decoder_width: int = at_least(1, 512)
-    decoder_depth: int = at_least(1, 8)
-    decoder_heads: int = at_least(1, 16)
+    """MAE: masked patches are painted by a decoder."""
+
+    decoder_width: Integer = Field(
+        512, ge=4, multiple_of=4, description="Channels of the decoder; sines take multiples of 4."
+    )
+    decoder_depth: Integer = Field(8, ge=1, description="Blocks of the decoder.")
+    decoder_heads: Integer = Field(16, ge=1, description="Its attention heads.")
+
+    @model_validator(mode="after")
+    def _decoder_heads_divide_decoder_width(self):
+        return _divides(self, "decoder_heads", "decoder_width")
 
 
 RECIPES: dict[str, type[Recipe]] = {
@@ -95,3 +163,12 @@ RECIPES: dict[str, type[Recipe]] = {
     "dino": DinoRecipe,
     "mae": MaeRecipe,
 }
+
+
+def _divides(section: Section, part: str, whole: str) -> Section:
+    """The section, if its value `part` divides its value `whole`."""
+    divisor = getattr(section, part)
+    total = getattr(section, whole)
+    if total % divisor:
+        raise UnsuitableError(part, divisor, f"a divisor of {whole} {total}")
+    return section
