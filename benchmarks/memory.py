@@ -95,7 +95,7 @@ def measure(kind: str, images: int) -> None:
                 sample=images,
                 batch=16,
                 size=SIDE,
-                **look,
+                progress=False,
             )
     elif kind == "linear":
         linear(

@@ -1,14 +1,15 @@
-"""Looking at a backbone: what one forward pass leaves behind, and the bank of it on disk (the second door).
+"""Looking at a backbone: what one forward pass leaves behind, and the bank of it on disk.
 
-Shapes: B images, L layers, N = 1 + R + P tokens in the order [CLS], registers, patches; D channels, H heads of d channels.
+Shapes: B images, L layers, N = 1 + R + P tokens in the order [CLS], registers, patches; D channels,
+H heads of d channels.
 """
 
 import csv
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +18,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from registers.bank import TokenBank
-from registers.data.sample import Dataset
-from registers.data.transforms import evaluation
+from registers.bank import TokenBank, file_digest
+from registers.data.sample import Dataset, Sample
 from registers.models.backbone import Backbone
 from registers.models.sequence import split_tokens
+
+FLOAT16_MAX = 65504.0
 
 
 @dataclass(frozen=True)
 class Capture:
-    """Tokens of one batch of images, seen from inside.
+    """What a bank holds of one batch of images. See `models.backbone.Observation`.
 
-    norms: (B, L, N), L2 over channels of the residual stream after each block; the last is before the final norm (paper,
-    section 2.1). outputs: (B, N, D), the residual stream after the last block, before the final norm. q, k, v: (B, H, N, d) of
-    the last block, as attention takes them (after q_norm and k_norm where a model has them, before the factor 1 / sqrt d).
+    norms: (B, L, N), L2 over channels of the residual stream after each block; the last is before
+    the final norm (paper, section 2.1).
+    outputs: (B, N, D), the residual stream after the last block, before the final norm.
+    q, k, v: (B, H, N, d) of the last block, as attention takes them (after q_norm and k_norm where
+    a model has them, before the factor 1 / sqrt d).
     embeddings: (B, P, D), right after the patch embedding, before position (Fig. 5a).
     """
 
@@ -42,51 +46,35 @@ class Capture:
     embeddings: Tensor
 
 
-@torch.no_grad()
 def capture(backbone: Backbone, images_B3HW: Tensor) -> Capture:
-    """One forward pass, fused attention left on; q, k and v are read by a hook on the last block's `attn.qkv`.
-
-    Give a backbone in evaluation mode. Raises ValueError where the last block has no fused `attn.qkv`.
-    """
-    attention = getattr(backbone.vit.blocks[-1], "attn", None)
-    if not hasattr(attention, "qkv"):
-        raise ValueError(
-            f"backbone {backbone.name}: its last block has no attn.qkv; allowed are timm ViTs with one linear for q, k and v"
-        )
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        backbone.vit.patch_embed.register_forward_hook(
-            lambda module, args, out: seen.update(embeddings=out)
-        ),
-        attention.qkv.register_forward_hook(lambda module, args, out: seen.update(qkv=out)),
-    ]
-    try:
-        x = backbone.embed(images_B3HW)
-        norms = []
-        for block in backbone.vit.blocks:
-            x = block(x)
-            norms.append(torch.linalg.vector_norm(x, dim=-1))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    batch, tokens, _ = x.shape
-    q, k, v = seen["qkv"].view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    embeddings = seen["embeddings"].reshape(
-        batch, tokens - 1 - backbone.registers, -1
-    )  # (B, h, w, D) with dynamic_img_size
+    """One forward pass of a backbone in evaluation mode; q, k and v are the last block's."""
+    observed = backbone.observe(images_B3HW)
     return Capture(
-        torch.stack(norms, dim=1), x, attention.q_norm(q), attention.k_norm(k), v, embeddings
+        norms=observed.norms,
+        outputs=observed.outputs,
+        q=observed.q[-1],
+        k=observed.k[-1],
+        v=observed.v[-1],
+        embeddings=observed.embeddings,
     )
 
 
 def attention(q: Tensor, k: Tensor, queries: Sequence[int] | slice) -> Tensor:
     """Rows of softmax(q k^T / sqrt d) for some queries: (B, H, Q, N), in float32 at least.
 
-    q, k: (B, H, N, d) of a `Capture`. queries: token indices; 0 is [CLS], 1 + r register r, 1 + R + p patch p.
+    q, k: (B, H, N, d) of a `Capture`. queries: token indices; 0 is [CLS], 1 + r register r,
+    1 + R + p patch p.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
-    q, k = q[:, :, queries].to(dtype), k.to(dtype)
+    q = q[:, :, queries].to(dtype)
+    k = k.to(dtype)
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+def central_patch(grid: tuple[int, int]) -> int:
+    """Number of the patch at row h // 2, column w // 2, whose attention is kept beside [CLS]'s."""
+    height, width = grid
+    return height // 2 * width + width // 2
 
 
 def write_bank(
@@ -98,120 +86,172 @@ def write_bank(
     sample: int,
     batch: int,
     size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device | str = "cpu",
     dtype: str = "float16",
     data: str = "",
     progress: bool = True,
 ) -> TokenBank:
-    """One forward pass over the first `images` of a data set, in batches; memory does not grow with their number.
+    """One forward pass over the first images of a data set; the folder appears whole or not at all.
 
-    Images are resized and centre-cropped to size x size pixels (above the training resolution: position embeddings are
-    interpolated) and normalised by mean and std. The folder appears whole or not at all. data: a name for the index.
+    Memory does not grow with the number of images.
 
-    dtype: of the sample's arrays. Raises ValueError: size no multiple of the patch, empty data set, values beyond the dtype.
+    images: how many are looked at; all where the data set has fewer.
+    sample: of how many of them outputs, q, k, v and embeddings are kept.
+    batch: images of one forward pass.
+    size: pixels; images are resized and cut to size x size. Above the training resolution position
+        embeddings are interpolated.
+    dtype: of the sample's arrays.
+    data: a name of the data set, for the index.
+
+    Raises ValueError: size no multiple of the patch, an empty data set, values beyond the dtype.
     """
-    folder, patch = Path(folder), backbone.architecture.patch
-    images, registers = min(images, len(dataset)), backbone.registers
+    folder = Path(folder)
+    patch = backbone.architecture.patch
+    images = min(images, len(dataset))
     sample = min(sample, images)
     if size % patch:
-        raise ValueError(f"size = {size}: allowed are multiples of the patch, {patch}")
+        raise ValueError(f"size: {size} is not allowed; must be a multiple of the patch, {patch}")
     if images < 1:
-        raise ValueError(f"images = {images}: a bank needs at least one")
-    grid = (size // patch, size // patch)
-    centre = 1 + registers + grid[0] // 2 * grid[1] + grid[1] // 2
-    queries = [*range(1 + registers), centre]
-    look = evaluation(size, normalization=(tuple(mean), tuple(std)))
+        raise ValueError(f"images: {images} is not allowed; a bank needs at least one")
+
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-
-    backbone = backbone.to(device).eval()
-    arrays: dict[str, _Array] = {}
-    rows_seen = torch.zeros((), dtype=torch.float64)
-    with (
-        open(partial / "index.csv", "w", newline="") as file,
-        tqdm(total=images, unit="image", disable=not progress) as bar,
-    ):
-        table = csv.writer(file)
-        table.writerow(["name", "label", *dataset.attributes])
+    backbone.eval()
+    grid = (size // patch, size // patch)
+    writer = _Writer(
+        partial,
+        registers=backbone.registers,
+        grid=grid,
+        images=images,
+        sample=sample,
+        attributes=list(dataset.attributes),
+        dtype=dtype,
+    )
+    with writer, tqdm(total=images, unit="image", disable=not progress) as bar:
         for start in range(0, images, batch):
             samples = [dataset[i] for i in range(start, min(start + batch, images))]
-            for s in samples:
-                table.writerow(
-                    [
-                        s.name,
-                        "" if s.label is None else s.label,
-                        *(s.attributes.get(a, "") for a in dataset.attributes),
-                    ]
-                )
-            seen = capture(backbone, torch.stack([look(s.image) for s in samples]).to(device))
-            kept = max(0, min(len(samples), sample - start))
-            for name in ("norms", "outputs", "q", "k", "v", "embeddings"):
-                value, count, kind = (
-                    (seen.norms, images, "float32")
-                    if name == "norms"
-                    else (getattr(seen, name)[:kept], sample, dtype)
-                )
-                if name not in arrays:
-                    arrays[name] = _Array(partial / f"{name}.npy", (count, *value.shape[1:]), kind)
-                arrays[name].append(value)
-            rows = split_tokens(
-                attention(seen.q, seen.k, queries).mean(1).transpose(1, 2), registers
-            ).patches  # (B, P, Q)
-            rows_seen = rows_seen + rows.sum(0).double().cpu()
+            batch_B3HW = torch.stack([backbone.look(s.image, size) for s in samples])
+            writer.add(capture(backbone, batch_B3HW.to(backbone.device)))
+            writer.describe(samples)
             bar.update(len(samples))
-    for array in arrays.values():
-        array.close()
-    with open(partial / "norms.npy", "rb") as file:
-        digest = hashlib.file_digest(
-            file, "sha256"
-        ).hexdigest()  # so that another bank has another index
-    mean_rows = (rows_seen / images).T.float().numpy()
-    np.save(partial / "attention.npy", mean_rows)
-    index = {
+    about = {
         "backbone": backbone.name,
         "data": data or type(dataset).__name__.lower(),
         "fingerprint": dataset.fingerprint,
         "classes": list(dataset.classes),
         "attributes": {name: list(values) for name, values in dataset.attributes.items()},
-        "images": images,
-        "sample": sample,
         "size": size,
         "patch": patch,
-        "grid": grid,
-        "registers": registers,
-        "layers": arrays["norms"].shape[1],
-        "tokens": arrays["norms"].shape[2],
         "width": backbone.architecture.width,
-        "heads": arrays["q"].shape[1],
-        "central_patch": centre - 1 - registers,
-        "normalization": [list(mean), list(std)],
-        "dtype": dtype,
-        "norms_sha256": digest,
+        "normalization": [list(part) for part in backbone.normalization],
     }
-    (partial / "index.json").write_text(json.dumps(index, indent=2))
+    writer.finish(about)
+
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return TokenBank(folder)
 
 
-def captures(bank: TokenBank, batch: int = 64) -> Iterator[Capture]:
-    """The sample of a bank, batch by batch, as float32 tensors."""
-    for start in range(0, bank.sample, batch):
-        part = slice(start, min(start + batch, bank.sample))
-        arrays = (
-            getattr(bank, name)[part] for name in ("norms", "outputs", "q", "k", "v", "embeddings")
-        )
-        yield Capture(*(torch.from_numpy(a.astype(np.float32)) for a in arrays))
+class _Writer:
+    """Fills the folder of a bank, batch by batch.
+
+    folder: an empty one.
+    registers, grid: of the backbone, R, and patches down and across.
+    images, sample: how many will come, and of how many more than norms is kept.
+    attributes: of each image, for index.csv.
+    dtype: of the sample's arrays.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        registers: int,
+        grid: tuple[int, int],
+        images: int,
+        sample: int,
+        attributes: Sequence[str],
+        dtype: str,
+    ) -> None:
+        self.folder = folder
+        self.registers = registers
+        self.grid = grid
+        self.images = images
+        self.sample = sample
+        self.dtype = dtype
+        self.queries = [*range(1 + registers), 1 + registers + central_patch(grid)]
+        self.arrays: dict[str, _Array] = {}
+        self.attention = torch.zeros((), dtype=torch.float64)  # (P, Q) after the first batch
+        self.seen = 0
+        self.attributes = attributes
+        self.files = ExitStack()
+        file = self.files.enter_context(open(folder / "index.csv", "w", newline=""))
+        self.table = csv.writer(file)
+        self.table.writerow(["name", "label", *attributes])
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.files.close()
+
+    def add(self, captured: Capture) -> None:
+        """Keep the norms of a batch, more of its images while the sample lasts, and its attention."""
+        count = len(captured.norms)
+        kept = max(0, min(count, self.sample - self.seen))
+        self._append("norms", captured.norms, self.images, "float32")
+        for name in ("outputs", "q", "k", "v", "embeddings"):
+            self._append(name, getattr(captured, name)[:kept], self.sample, self.dtype)
+        rows = attention(captured.q, captured.k, self.queries).mean(1)  # (B, Q, N)
+        to_patches = split_tokens(rows.transpose(1, 2), self.registers).patches  # (B, P, Q)
+        self.attention = self.attention + to_patches.sum(0).double().cpu()
+        self.seen += count
+
+    def describe(self, samples: list[Sample]) -> None:
+        """A row of index.csv for each image."""
+        for sample in samples:
+            label = "" if sample.label is None else sample.label
+            values = [sample.attributes.get(name, "") for name in self.attributes]
+            self.table.writerow([sample.name, label, *values])
+
+    def finish(self, about: dict) -> None:
+        """Write the mean attention and index.json. about: what the index says beside shapes."""
+        for array in self.arrays.values():
+            array.check()
+        mean = (self.attention / self.images).T.float().numpy()
+        np.save(self.folder / "attention.npy", mean)
+        index = about | {
+            "images": self.images,
+            "sample": self.sample,
+            "grid": self.grid,
+            "registers": self.registers,
+            "layers": self.arrays["norms"].shape[1],
+            "tokens": self.arrays["norms"].shape[2],
+            "heads": self.arrays["q"].shape[1],
+            "central_patch": central_patch(self.grid),
+            "dtype": self.dtype,
+            "sha256": {path.name: file_digest(path) for path in sorted(self.folder.iterdir())},
+        }
+        (self.folder / "index.json").write_text(json.dumps(index, indent=2))
+
+    def _append(self, name: str, values: Tensor, rows: int, dtype: str) -> None:
+        if name not in self.arrays:
+            array = _Array(self.folder / f"{name}.npy", (rows, *values.shape[1:]), dtype)
+            self.arrays[name] = self.files.enter_context(array)
+        self.arrays[name].append(values)
 
 
 class _Array:
-    """A .npy file of known shape, filled front to back. Unlike a memory map it leaves no pages behind in this process."""
+    """A .npy file of known shape, filled front to back.
+
+    Unlike a memory map it leaves no pages behind in this process.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
-        self.path, self.shape, self.dtype, self.rows = path, shape, np.dtype(dtype), 0
+        self.path = path
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.rows = 0
         self.file = open(path, "wb")  # noqa: SIM115
         header = {
             "descr": np.lib.format.dtype_to_descr(self.dtype),
@@ -220,17 +260,25 @@ class _Array:
         }
         np.lib.format.write_array_header_1_0(self.file, header)
 
+    def __enter__(self) -> "_Array":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+
     def append(self, values: Tensor) -> None:
         if not len(values):
             return
-        if self.dtype == np.float16 and (highest := float(values.abs().max())) > 65504:
+        half = self.dtype == np.float16
+        if half and (highest := float(values.abs().max())) > FLOAT16_MAX:
             raise ValueError(
-                f"{self.path.stem}: values up to {highest:.3g} do not fit float16; write the bank with dtype float32"
+                f"{self.path.stem}: values up to {highest:.3g} do not fit float16; "
+                "write the bank with dtype float32"
             )
-        kind = torch.float16 if self.dtype == np.float16 else torch.float32
-        values.to(kind).cpu().contiguous().numpy().astype(self.dtype, copy=False).tofile(self.file)
+        values = values.to(torch.float16 if half else torch.float32).cpu().contiguous()
+        values.numpy().astype(self.dtype, copy=False).tofile(self.file)
         self.rows += len(values)
 
-    def close(self) -> None:
+    def check(self) -> None:
+        """All rows that were announced have come."""
         assert self.rows == self.shape[0], (self.path, self.rows, self.shape)
-        self.file.close()

@@ -1,57 +1,101 @@
-"""Small arrays for pictures: attention, norms and principal components of a few images (Figs. 1, 2, 8, 9, 16-21).
+"""Small arrays for pictures: attention, norms and principal components of a few images.
 
-Letters: M images, Q queries, H heads, h x w patches down and across.
+Figs. 1, 2, 8, 9, 16-21. Letters: M images, Q queries, H heads, h x w patches down and across.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from registers.bank import TokenBank
 from registers.data.transforms import evaluation
+from registers.measurements import Measured, Measurement
 from registers.models.backbone import Backbone
 from registers.models.sequence import split_tokens
-from registers.probes.kinds import standardised
-from registers.tokens import Capture, attention, capture, captures
+from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.run import Settings
+from registers.tokens import Capture, attention, capture, central_patch
 
+QUESTION = "maps"
 COMPONENTS = 3  # Fig. 17 shows three, as red, green and blue
+PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # a normalization that changes nothing
+
+
+def measure(backbone: Backbone, data: list[EvaluationSet], settings: Settings) -> Measured:
+    """Maps of the first validation images, and how far their attention stands out."""
+    images = data[0].val
+    samples = [images[i] for i in range(min(settings.maps.images, len(images)))]
+    arrays = image_maps(
+        backbone,
+        [sample.image for sample in samples],
+        settings.maps.size,
+        names=[sample.name for sample in samples],
+    )
+    rows = attention_rows(arrays, layer=len(backbone.vit.blocks), data=data[0].name)
+    return Measured(rows, arrays)
+
+
+def attention_rows(maps: dict[str, np.ndarray], layer: int, data: str) -> list[Measurement]:
+    """Rows "attention_over_uniform", one for each query and image.
+
+    That is the largest attention of a patch over the uniform share of what goes to patches, 1 / P.
+    maps: of `image_maps`. layer: whose attention they show. data: the data set's name.
+    """
+    images, queries, h, w = maps["attention"].shape
+    attended = maps["attention"].reshape(images, queries, h * w).astype(np.float64)
+    peaks = attended.max(-1) / attended.mean(-1)
+    return [
+        Measurement(
+            QUESTION,
+            "attention_over_uniform",
+            str(maps["backbone"]),
+            float(peaks[image, number]),
+            data=data,
+            token=str(query),
+            layer=layer,
+            coordinate="image",
+            at=image,
+            n=h * w,
+        )
+        for image in range(images)
+        for number, query in enumerate(maps["queries"])
+    ]
 
 
 def maps_of(
-    seen: Capture, registers: int, grid: tuple[int, int], final: Tensor | np.ndarray | None = None
+    captured: Capture, final_MND: Tensor, registers: int, grid: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """Every map of the images of one capture, float32.
 
-    "queries" (Q,) names: cls, reg0.., patch (the one at row h // 2, column w // 2); "attention" (M, Q, h, w): their attention to
-    the patches in the last block, mean over heads (Figs. 1, 2, 8, 9, 16, 19); "heads" (M, H, h, w): that of [CLS], head by head
-    (Fig. 18). Rows are the softmax over all tokens, so a map sums to the share that goes to patches.
-    "norms" (M, h, w) and "prefix_norms" (M, 1 + R) of [CLS] and registers: after the last block, before the final norm (Fig. 21).
-    "components" (M, 3, h, w): the principal components of each image's patches, whitened, see `components` (Figs. 17, 20).
-    final: (M, N, D) tokens after the final norm, for the components; default: `standardised` outputs.
+    final_MND: their tokens after the final norm, for the components.
+
+    "queries" (Q,): names: cls, reg0.., patch (the central one).
+    "attention" (M, Q, h, w): their attention to the patches in the last block, mean over heads
+    (Figs. 1, 2, 8, 9, 16, 19). Rows are the softmax over all tokens, so a map sums to the share
+    that goes to patches.
+    "heads" (M, H, h, w): attention of [CLS], head by head (Fig. 18).
+    "norms" (M, h, w) of patches and "prefix_norms" (M, 1 + R) of [CLS] and registers: after the last
+    block, before the final norm (Fig. 21).
+    "components" (M, 3, h, w): principal components of each image's patches, whitened, see
+    `components` (Figs. 17, 20).
     """
     h, w = grid
-    centre = 1 + registers + h // 2 * w + w // 2
-    rows = attention(seen.q, seen.k, [*range(1 + registers), centre])  # (M, H, Q, N)
-    images, heads, queries, _ = rows.shape
-    to_patches = split_tokens(
-        rows.reshape(images * heads * queries, -1), registers
-    ).patches.reshape(images, heads, queries, h, w)
-    norms = split_tokens(seen.norms[:, -1], registers)
-    final = standardised(_numpy(seen.outputs)) if final is None else final
-    patches = _numpy(split_tokens(final, registers).patches)
+    queries = [*range(1 + registers), 1 + registers + central_patch(grid)]
+    rows = attention(captured.q, captured.k, queries)  # (M, H, Q, N)
+    images, heads, count, tokens = rows.shape
+    to_patches = split_tokens(rows.reshape(-1, tokens), registers).patches
+    to_patches = to_patches.reshape(images, heads, count, h, w)
+    norms = split_tokens(captured.norms[:, -1], registers)
+    prefix = torch.cat([norms.cls[:, None], norms.registers], dim=1)
+    patches = _numpy(split_tokens(final_MND, registers).patches)
     return {
         "queries": np.array(["cls", *(f"reg{r}" for r in range(registers)), "patch"]),
         "attention": _numpy(to_patches.mean(1)),
         "heads": _numpy(to_patches[:, :, 0]),
         "norms": _numpy(norms.patches).reshape(images, h, w),
-        "prefix_norms": np.concatenate(
-            [_numpy(norms.cls)[:, None], _numpy(norms.registers)], axis=1
-        ),
+        "prefix_norms": _numpy(prefix),
         "components": np.stack([components(x, grid) for x in patches]),
     }
 
@@ -59,10 +103,11 @@ def maps_of(
 def components(
     patches_PD: np.ndarray, grid: tuple[int, int], count: int = COMPONENTS
 ) -> np.ndarray:
-    """(count, h, w) leading principal components of one feature map, whitened: mean 0, variance 1 over its patches.
+    """(count, h, w) leading principal components of one feature map, whitened.
 
-    So a colour range of -3 to 3 is the +-3 sigma of Fig. 20. A component's sign is free; the rule here: the mean over the patches at
-    the border is not above 0, as a picture's border is mostly background. Components beyond the rank are 0.
+    Each has mean 0 and variance 1 over its patches, so a colour range of -3 to 3 is the +-3 sigma of
+    Fig. 20. A component's sign is free; the rule here: the mean over the patches at the border is
+    not above 0, as a picture's border is mostly background. Components beyond the rank are 0.
     """
     x = np.asarray(patches_PD, dtype=np.float64)
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
@@ -78,81 +123,43 @@ def components(
 
 @torch.no_grad()
 def image_maps(
-    backbone: Backbone,
-    images: Sequence[Image.Image],
-    mean: Sequence[float],
-    std: Sequence[float],
-    size: int,
-    names: Sequence[str] = (),
+    backbone: Backbone, images: Sequence[Image.Image], size: int, names: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """`maps_of` for a few images at size x size pixels, with "rgb" (M, size, size, 3) uint8, "names" (M,) and "backbone".
+    """`maps_of` for a few images, with "rgb" (M, size, size, 3) uint8, "names" (M,) and "backbone".
 
-    size: in pixels, a multiple of the patch; above the training resolution for maps "in high resolution" (Fig. 1): position embeddings
-    are interpolated. Images are resized and centre-cropped as in evaluation, and go one by one, so memory stays that of one.
+    backbone: in evaluation mode.
+    images: resized and cut as in evaluation. They go one by one, so memory stays that of one.
+    size: pixels, a multiple of the patch. Above the training resolution, for maps "in high
+        resolution" (Fig. 1), position embeddings are interpolated.
+    names: of the images; default: their numbers.
+
     Raises ValueError: no image, a size that is no multiple of the patch, names not as many as images.
     """
     patch = backbone.architecture.patch
     if not images or size < patch or size % patch:
         raise ValueError(
-            f"{len(images)} images at size = {size}: allowed are at least one, at multiples of the patch, {patch}"
+            f"{len(images)} images at size {size}: "
+            f"must be at least one, at a multiple of the patch, {patch}"
         )
     names = list(names) or [str(i) for i in range(len(images))]
     if len(names) != len(images):
-        raise ValueError(f"{len(names)} names for {len(images)} images")
-    device, training = next(backbone.parameters()).device, backbone.training
-    backbone.eval()
-    look, plain = (
-        evaluation(size, normalization=(tuple(mean), tuple(std))),
-        evaluation(size, normalization=((0.0,) * 3, (1.0,) * 3)),
-    )
-    found = []
-    for image in images:
-        seen = capture(backbone, look(image)[None].to(device))
-        maps = maps_of(
-            seen,
-            backbone.registers,
-            (size // patch, size // patch),
-            backbone.vit.norm(seen.outputs),
-        )
-        maps["rgb"] = (plain(image).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)[None].numpy()
-        found.append(maps)
-    backbone.train(training)
-    stacked = {
-        key: found[0][key] if key == "queries" else np.concatenate([maps[key] for maps in found])
-        for key in found[0]
-    }
-    return stacked | {"names": np.array(names), "backbone": np.array(backbone.name)}
+        raise ValueError(f"{len(names)} names for {len(images)} images: must be equal numbers")
+    by_image = [_maps_of_one(backbone, image, size) for image in images]
+    maps = {key: np.concatenate([maps[key] for maps in by_image]) for key in by_image[0]}
+    maps["queries"] = by_image[0]["queries"]
+    return maps | {"names": np.array(names), "backbone": np.array(backbone.name)}
 
 
-def bank_maps(bank: TokenBank, count: int) -> dict[str, np.ndarray]:
-    """`maps_of` for the first `count` images of a bank's sample, at the bank's resolution, with "names" and "backbone".
-
-    No "rgb": a bank holds no pixels. "mean_attention" (Q, h, w): mean over all images of the bank (Fig. 16).
-    """
-    if not 1 <= count <= bank.sample:
-        raise ValueError(f"count = {count}: allowed are 1 to {bank.sample}, the bank's sample")
-    maps = maps_of(next(captures(bank, count)), bank.registers, bank.grid)
-    mean = np.asarray(bank.mean_attention, dtype=np.float32).reshape(-1, *bank.grid)
-    return maps | {
-        "mean_attention": mean,
-        "names": np.array(bank.names[:count]),
-        "backbone": np.array(bank.name),
-    }
+def _maps_of_one(backbone: Backbone, image: Image.Image, size: int) -> dict[str, np.ndarray]:
+    """Maps and pixels of one image, M = 1."""
+    patch = backbone.architecture.patch
+    captured = capture(backbone, backbone.look(image, size)[None].to(backbone.device))
+    final = backbone.vit.norm(captured.outputs)
+    maps = maps_of(captured, final, backbone.registers, (size // patch, size // patch))
+    pixels = evaluation(size, normalization=PLAIN)(image).clamp(0, 1) * 255
+    rgb = pixels.round().byte().permute(1, 2, 0)[None].numpy()
+    return maps | {"rgb": rgb}
 
 
-def save_maps(path: str | Path, maps: dict[str, np.ndarray]) -> None:
-    """One compressed .npz, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **maps)
-    os.replace(partial, path)
-
-
-def _numpy(x: Tensor | np.ndarray) -> np.ndarray:
-    return (
-        x.detach().float().cpu().numpy()
-        if isinstance(x, Tensor)
-        else np.asarray(x, dtype=np.float32)
-    )
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().float().cpu().numpy()

@@ -1,16 +1,21 @@
-"""Gradients through the bicubic resize of position embeddings (paper, appendix A and Fig. 11). Exact; no backbone needed.
+"""Gradients through the bicubic resize of position embeddings (paper, appendix A and Fig. 11).
 
-DINOv2 resizes its 16 x 16 position embeddings (224 pixels) to 7 x 7 for local crops (98 pixels) at every step. Without antialiasing most
-output positions read few input positions, so some embeddings get large gradients and others hardly any.
+Exact; no backbone needed. DINOv2 resizes its 16 x 16 position embeddings (224 pixels) to 7 x 7 for
+local crops (98 pixels) at every step. Without antialiasing most output positions read few input
+positions, so some embeddings get large gradients and others hardly any.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from registers.measurements import Measurement
+from registers.measurements import Measured, Measurement
+from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.run import Settings
 
-SOURCE, TARGET = 16, 7  # grids of 224 and 98 pixels at patch 14 (dinov2/configs/train/vitl14.yaml)
+QUESTION = "interpolation"
+SOURCE = 16  # side of the grid of 224 pixels at patch 14 (dinov2/configs/train/vitl14.yaml)
+TARGET = 7  # and of 98 pixels
 OFFSET = 0.1  # dinov2/models/vision_transformer.py, interpolate_offset
 MODES = {
     "offset": "scale factor (7 + 0.1) / 16, no antialiasing: the official default",
@@ -19,13 +24,20 @@ MODES = {
 }
 
 
+def measure(subject: None, data: list[EvaluationSet], settings: Settings) -> Measured:
+    return Measured(interpolation_rows())
+
+
 def resize(x_BCHW: Tensor, target: int, mode: str) -> Tensor:
-    """Bicubic resize of a grid to target x target in one of three modes (see MODES). Raises ValueError for any other mode."""
+    """Bicubic resize of a grid to target x target in one of three modes (see MODES).
+
+    Raises ValueError for any other mode.
+    """
     if mode == "offset":
         scale = tuple((target + OFFSET) / side for side in x_BCHW.shape[-2:])
         return F.interpolate(x_BCHW, scale_factor=scale, mode="bicubic", antialias=False)
     if mode not in MODES:
-        raise ValueError(f"mode = {mode}: allowed are {', '.join(MODES)}")
+        raise ValueError(f"mode: {mode} is not allowed; must be one of {', '.join(MODES)}")
     return F.interpolate(x_BCHW, size=(target, target), mode="bicubic", antialias=mode == "size+aa")
 
 
@@ -37,20 +49,22 @@ def gradient(mode: str, source: int = SOURCE, target: int = TARGET) -> Tensor:
 
 
 def profile(mode: str, source: int = SOURCE, target: int = TARGET) -> Tensor:
-    """The same along one axis, (source,). The resize is separable: gradient = outer product of the profile with itself."""
+    """The same along one axis, (source,).
+
+    The resize is separable: the gradient is the outer product of the profile with itself.
+    """
     return gradient(mode, source, target).sum(0) / target  # each axis sums to target
 
 
 def interpolation_rows() -> list[Measurement]:
-    """question "interpolation", token = mode: metric "gradient", x = 16 row + column; metric "profile", x = position."""
+    """Rows by mode, which `variant` names: "gradient" at 16 row + column, "profile" at the position."""
     rows = []
     for mode, note in MODES.items():
-        for metric, values in (("gradient", gradient(mode).flatten()), ("profile", profile(mode))):
-            found = enumerate(values.tolist())
+        weights = {"gradient": gradient(mode).flatten(), "profile": profile(mode)}
+        common = dict(variant=mode, coordinate="position", note=note)
+        for metric, values in weights.items():
             rows += [
-                Measurement(
-                    "interpolation", metric, backbone="", value=v, token=mode, x=i, note=note
-                )
-                for i, v in found
+                Measurement(QUESTION, metric, "", value, at=position, **common)
+                for position, value in enumerate(values.tolist())
             ]
     return rows

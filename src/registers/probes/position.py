@@ -1,18 +1,25 @@
-"""Does a patch token still know where it is? Position as classification over grid cells: Fig. 5b and Table 5 (section 2.2)."""
+"""Does a patch token still know where it is? Position as classification over grid cells.
+
+Fig. 5b and Table 5 (paper, section 2.2).
+"""
 
 import numpy as np
 
 from registers.bank import TokenBank
-from registers.measurements import Measurement
-from registers.models.sequence import split_tokens
-from registers.probes.kinds import Kind, bank_kinds, halves, standardised
-from registers.probes.solvers import bootstrap, logistic_path
+from registers.measurements import Measured, Measurement
+from registers.probes.kinds import Kind, bank_kinds, halves, hold_out, score
+from registers.probes.solvers import logistic_path
+from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.run import Settings
 
 QUESTION = "position"
-STRENGTHS = 10.0 ** np.linspace(
-    -4, 2, 7
-)  # C; the paper states no training settings. Tokens are many, so the ends do not matter
-HELD_OUT = 0.1  # share of training images on which C is chosen
+# C; the paper states no training settings. Tokens are many, so the ends do not matter.
+STRENGTHS = 10.0 ** np.linspace(-4, 2, 7)
+
+
+def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> Measured:
+    kinds = bank_kinds(bank, fixed=settings.cutoff_of(bank.name))
+    return Measured(locate(bank.final_tokens().patches, bank.grid, kinds, backbone=bank.name))
 
 
 def locate(
@@ -24,92 +31,56 @@ def locate(
     strengths: np.ndarray = STRENGTHS,
     seed: int = 0,
 ) -> list[Measurement]:
-    """One linear classifier over the P = h * w cells, trained on all patch tokens of the training images; scores by kind of token.
+    """One linear classifier over the P = h * w cells of the grid; scores by kind of token.
 
-    patches_BPD: (B, P, D), row by row as the grid. kinds: masks (B, P). Half of the images train, half test (`halves`). C is the
-    best of `strengths` on a tenth of the training images; that fit is used as it is. Multinomial logistic regression by L-BFGS.
+    It is trained on all patch tokens of the training images: multinomial logistic regression by
+    L-BFGS. Half of the images train, half test (`halves`); C is the best of `strengths` on a tenth
+    of the training images, and that fit is used as it is.
 
-    Rows, on test images: "top1" (0 to 1, chance 1 / P) and "distance", the mean Euclidean distance between predicted and true
-    cell in patch units (chance: a cell guessed uniformly). Intervals by bootstrap over images. None where the kind does not exist.
-    Raises ValueError where the grid does not fit.
+    patches_BPD: row by row as the grid.
+    kinds: masks (B, P).
+    backbone: its id, for the rows.
+    strengths: of C, as scikit-learn defines it.
+    seed: of the halves.
+
+    Rows, on test images: "top1" (0 to 1, chance 1 / P) and "distance", the mean Euclidean distance
+    between predicted and true cell in patch units (chance: a cell guessed uniformly). Intervals by
+    bootstrap over images. None where the kind does not exist. Raises ValueError where the grid does
+    not fit.
     """
     images, count, width = patches_BPD.shape
     h, w = grid
     if h * w != count:
-        raise ValueError(f"grid = {h} x {w}: allowed are grids of {count} patches")
+        raise ValueError(f"grid: {h} x {w} is not allowed; must have {count} patches")
     cells = np.arange(count)
-    place = np.stack([cells // w, cells % w], axis=1).astype(np.float64)
-    apart = np.linalg.norm(place[:, None] - place[None], axis=-1)  # (P, P), patch units
-
     train, test = halves(images, seed)
     held, kept = hold_out(train)
-    x = patches_BPD.reshape(images * count, width)
-    y = np.tile(cells, images).reshape(images, count)
-    rows_of = np.arange(images * count).reshape(images, count)
-    path = logistic_path(x[rows_of[kept].ravel()], y[kept].ravel(), strengths, tolerance=1e-5)
-    guesses = path.predict(x[rows_of[held].ravel()])
-    best = (guesses == y[held].ravel()).sum(1).argmax()
-    logits = x[rows_of[test].ravel()] @ path.coefficients[best].T + path.intercepts[best]
+
+    # --- fit all strengths, keep the best
+    path = logistic_path(
+        patches_BPD[kept].reshape(-1, width), np.tile(cells, len(kept)), strengths, tolerance=1e-5
+    )
+    guesses = path.predict(patches_BPD[held].reshape(-1, width))
+    best = (guesses == np.tile(cells, len(held))).sum(1).argmax()
+
+    # --- test it
+    tokens = patches_BPD[test].reshape(-1, width)
+    logits = tokens @ path.coefficients[best].T + path.intercepts[best]
     predicted = path.classes[logits.argmax(1)].reshape(len(test), count)
-    right, distance = predicted == cells, apart[predicted, cells]
-
-    rows = []
-    for kind in kinds:
-        for metric, values, chance in (
-            ("top1", right, 1 / count),
-            ("distance", distance, float(apart.mean())),
-        ):
-            rows.append(score(QUESTION, metric, values, kind, test, backbone, chance))
-    return rows
-
-
-def hold_out(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A tenth of the training images (`halves` has shuffled them) to choose a strength on, and the rest to fit."""
-    count = max(1, round(HELD_OUT * len(train)))
-    return (train[:count], train[count:]) if len(train) > 1 else (train, train)
+    apart = _distances(h, w)
+    metrics = {
+        "top1": (predicted == cells, 1 / count),
+        "distance": (apart[predicted, cells], float(apart.mean())),
+    }
+    return [
+        score(QUESTION, metric, backbone, values, kind, test, chance)
+        for kind in kinds
+        for metric, (values, chance) in metrics.items()
+    ]
 
 
-def score(
-    question: str,
-    metric: str,
-    values_TP: np.ndarray,
-    kind: Kind,
-    test: np.ndarray,
-    backbone: str,
-    chance,
-) -> Measurement:
-    """One row: mean of values over the tokens of a kind, with its interval over images. values_TP: (test images, P).
-
-    chance: a number, or values (test images, P) of guessing, averaged over the same tokens.
-    """
-    common = dict(question=question, metric=metric, backbone=backbone, token=kind.name)
-    mask = None if kind.mask is None else kind.mask[test]
-    if mask is None or not mask.any():
-        return Measurement(
-            **common,
-            value=None,
-            note=kind.note if mask is None else "no such token in the test images",
-        )
-    value, low, high = bootstrap((values_TP * mask).sum(1), mask.sum(1))
-    guess = float(chance[mask].mean()) if isinstance(chance, np.ndarray) else chance
-    note = "; ".join(
-        part for part in (kind.note, f"{mask.any(1).sum()} of {len(mask)} images") if part
-    )
-    return Measurement(
-        **common, value=value, low=low, high=high, n=int(mask.sum()), chance=guess, note=note
-    )
-
-
-def position(
-    bank: TokenBank, *, fixed: float | None = None, strengths: np.ndarray = STRENGTHS, seed: int = 0
-) -> list[Measurement]:
-    """`locate` on a bank's sample; tokens after the final norm (`standardised`). fixed: a cut-off chosen by hand."""
-    patches = standardised(split_tokens(bank.outputs, bank.registers).patches)
-    return locate(
-        patches,
-        bank.grid,
-        bank_kinds(bank, fixed),
-        backbone=bank.name,
-        strengths=strengths,
-        seed=seed,
-    )
+def _distances(h: int, w: int) -> np.ndarray:
+    """(P, P) distances between the cells of a grid, in patches."""
+    cells = np.arange(h * w)
+    place = np.stack([cells // w, cells % w], axis=1).astype(np.float64)
+    return np.linalg.norm(place[:, None] - place[None], axis=-1)

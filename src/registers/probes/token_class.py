@@ -1,22 +1,51 @@
-"""Is an image's class written in one single token? Tables 1, 4 and 6 (paper, sections 2.2 and appendices D and G)."""
+"""Can the image's class be read from a single token? Tables 1, 4 and 6 (sections 2.2, D and G)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from registers.bank import TokenBank
-from registers.measurements import Measurement
-from registers.models.sequence import split_tokens
-from registers.probes.kinds import Kind, bank_kinds, halves, standardised
-from registers.probes.solvers import STRENGTHS, bootstrap, logistic_best, majority, reduce
+from registers.intervals import bootstrap_mean
+from registers.measurements import Measured, Measurement
+from registers.models.sequence import Tokens
+from registers.probes.kinds import Kind, bank_kinds, halves, joined
+from registers.probes.solvers import STRENGTHS, logistic_best, majority, reduce
+from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.run import Settings
 
 QUESTION = "token_class"
 DRAWS = 5  # random choices of the token; the paper states the spread (Table 6), not the number
 
 
+def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> Measured:
+    """`classify` on a bank's sample. Tokens are taken after the final norm (`bank.standardised`)."""
+    rows = classify(
+        bank.final_tokens(),
+        bank_kinds(bank, fixed=settings.cutoff_of(bank.name)),
+        label_sets(bank, settings.probes.labels),
+        backbone=bank.name,
+        draws=settings.probes.draws,
+    )
+    return Measured(rows)
+
+
+def label_sets(bank: TokenBank, only: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Label sets of a bank's sample: its attributes, or the label itself where there are none.
+
+    only: these (none: all). Raises ValueError for one that the data do not have.
+    """
+    labels = bank.attributes or {"label": bank.labels}
+    for name in only:
+        if name not in labels:
+            raise ValueError(
+                f'probes.labels: "{name}" is not allowed; must be one of {", ".join(labels)}'
+            )
+    return {name: labels[name][: bank.sample] for name in only or labels}
+
+
 def classify(
-    tokens_BND: np.ndarray,
-    registers: int,
+    tokens: Tokens,
     kinds: list[Kind],
     labels: Mapping[str, np.ndarray],
     *,
@@ -25,37 +54,43 @@ def classify(
     strengths: np.ndarray = STRENGTHS,
     seed: int = 0,
 ) -> list[Measurement]:
-    """Logistic regression from one token per image, of each kind, for each label set: accuracy (0 to 1) on held-out images.
+    """Logistic regression from one token per image, of each kind, for each label set.
 
-    tokens_BND: (B, N, D) as they enter the probe. kinds: masks (B, P). labels: name -> (B,), -1 where unknown.
-    [CLS] and each register are one token an image. Of the patches of a kind one is drawn at random, for training and test
-    images alike, the same for all label sets; images that have none are left out and counted in the note. Half of the images
-    train, half test (`halves`); C is chosen within the training half (`logistic_best`).
+    [CLS] and each register are one token an image. Of the patches of a kind one is drawn at random,
+    for training and test images alike, the same for all label sets; images that have none are left
+    out and counted in the note. Half of the images train, half test (`halves`); C is chosen within
+    the training half (`logistic_best`).
 
-    Rows: "top1", mean over draws, interval by bootstrap over test images, chance by the most frequent class; "top1_std", standard
-    deviation over draws (n - 1; only for drawn tokens); "top1_mean", mean over all label sets that could be fitted, its interval
-    from the same bootstrap, an image's answers to all sets kept together. None, with the reason, where the kind does not exist.
+    tokens: of B images, as they enter the probe; cls may be None.
+    kinds: of patches, masks (B, P).
+    labels: (B,) by name, -1 where unknown.
+    backbone: its id, for the rows.
+    draws: random choices of a patch.
+    strengths: of C, as scikit-learn defines it.
+    seed: of the halves and the draws.
+
+    Rows, accuracies (0 to 1) on held-out images: "top1", mean over draws, interval by bootstrap over
+    test images, chance by the most frequent class; "top1_std", standard deviation over draws (n - 1;
+    only for drawn tokens); "top1_mean", mean over all label sets that could be fitted, its interval
+    from the same bootstrap, an image's answers to all sets kept together. None, with the reason,
+    where the kind does not exist.
     """
-    split = split_tokens(tokens_BND, registers)
-    single = {"cls": split.cls, **{f"reg{r}": split.registers[:, r] for r in range(registers)}}
     rows = []
-    for name, x in single.items():
-        rows += _rows(name, [x], np.ones(len(x), dtype=bool), labels, "", backbone, strengths, seed)
+    for name, x in _single_tokens(tokens).items():
+        everyone = np.ones(len(x), dtype=bool)
+        rows += _Probe(name, [x], everyone, "", backbone, strengths, seed).rows(labels)
     for kind in kinds:
         if kind.mask is None:
-            rows += [
-                _row("top1", None, data, kind.name, backbone, note=kind.note) for data in labels
-            ]
-            rows.append(_row("top1_mean", None, "", kind.name, backbone, note=kind.note))
+            rows += _absent(kind, labels, backbone)
             continue
+        drawn = [
+            _drawn(tokens.patches, kind.mask, np.random.default_rng((seed, draw)))
+            for draw in range(draws)
+        ]
         has = kind.mask.any(1)
-        drawn = []
-        for draw in range(draws):
-            chosen = draw_one(kind.mask, np.random.default_rng((seed, draw)))
-            drawn.append(split.patches[np.arange(len(chosen)), chosen])
-        missing = f"{(~has).sum()} of {len(has)} images have no such token" if not has.all() else ""
-        note = "; ".join(part for part in (kind.note, missing) if part)
-        rows += _rows(kind.name, drawn, has, labels, note, backbone, strengths, seed)
+        missing = "" if has.all() else f"{(~has).sum()} of {len(has)} images have no such token"
+        note = joined(kind.note, missing)
+        rows += _Probe(kind.name, drawn, has, note, backbone, strengths, seed).rows(labels)
     return rows
 
 
@@ -64,106 +99,100 @@ def draw_one(mask_BP: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(mask_BP, rng.random(mask_BP.shape), -1.0).argmax(1)
 
 
-def token_class(
-    bank: TokenBank,
-    *,
-    fixed: float | None = None,
-    draws: int = DRAWS,
-    only: Sequence[str] = (),
-    strengths: np.ndarray = STRENGTHS,
-    seed: int = 0,
-) -> list[Measurement]:
-    """`classify` on a bank's sample: every label set of the data (the label itself where there are no attributes).
+def _single_tokens(tokens: Tokens) -> dict[str, np.ndarray]:
+    """(B, D) of each token that an image has once."""
+    cls = {} if tokens.cls is None else {"cls": tokens.cls}
+    return cls | {f"reg{r}": tokens.registers[:, r] for r in range(tokens.registers.shape[1])}
 
-    Tokens are taken after the final norm (`standardised`). fixed: a cut-off chosen by hand. only: these label sets (none: all);
-    a ValueError names one that the data does not have.
+
+def _drawn(patches_BPD: np.ndarray, mask_BP: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(B, D) one patch of each image."""
+    index = draw_one(mask_BP, rng)
+    return patches_BPD[np.arange(len(index)), index]
+
+
+def _absent(kind: Kind, labels: Mapping[str, np.ndarray], backbone: str) -> list[Measurement]:
+    """Rows without a value for a kind that does not exist."""
+    common = dict(question=QUESTION, backbone=backbone, token=kind.name, value=None, note=kind.note)
+    rows = [Measurement(metric="top1", data=data, **common) for data in labels]
+    return [*rows, Measurement(metric="top1_mean", **common)]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """One kind of token, to be classified by each label set.
+
+    token: its name. drawn: one (B, D) for each draw. has: (B,) images that take part. note, backbone:
+    for the rows. strengths, seed: see `classify`.
     """
-    labels = {name: values[: bank.sample] for name, values in bank.attributes.items()} or {
-        "label": bank.labels[: bank.sample]
-    }
-    for name in only:
-        if name not in labels:
-            raise ValueError(f'probes.labels = "{name}": allowed are {", ".join(labels)}')
-    labels = {name: labels[name] for name in only} or labels
-    tokens = standardised(bank.outputs)
-    kinds = bank_kinds(bank, fixed)
-    return classify(
-        tokens,
-        bank.registers,
-        kinds,
-        labels,
-        backbone=bank.name,
-        draws=draws,
-        strengths=strengths,
-        seed=seed,
-    )
 
+    token: str
+    drawn: list[np.ndarray]
+    has: np.ndarray
+    note: str
+    backbone: str
+    strengths: np.ndarray
+    seed: int
 
-def _rows(token, drawn, has, labels, note, backbone, strengths, seed) -> list[Measurement]:
-    """All rows of one kind of token. drawn: one (B, D) per draw; has: (B,) images that take part."""
-    rows, bases = [], {}
-    total, count, guess = (
-        np.zeros(len(has)),
-        np.zeros(len(has)),
-        0.0,
-    )  # over the label sets, by image
-    for data, y in labels.items():
-        y = np.asarray(y)
-        train, test = (part[has[part] & (y[part] >= 0)] for part in halves(len(y), seed))
-        if len(np.unique(y[train])) < 2 or not len(test):
-            reason = f"{len(train)} training images of {len(np.unique(y[train]))} classes and {len(test)} test images are too few"
-            rows.append(
-                _row(
-                    "top1",
-                    None,
-                    data,
-                    token,
-                    backbone,
-                    note="; ".join(p for p in (note, reason) if p),
+    def rows(self, labels: Mapping[str, np.ndarray]) -> list[Measurement]:
+        rows = []
+        bases = {}  # a reduced training set serves all label sets that know the same images
+        right = np.zeros(len(self.has))  # (B,) summed over the label sets
+        asked = np.zeros(len(self.has))  # (B,) how many of them an image was asked
+        guessed = 0.0
+        for data, y in labels.items():
+            y = np.asarray(y)
+            known = self.has & (y >= 0)
+            train, test = (half[known[half]] for half in halves(len(y), self.seed))
+            classes = len(np.unique(y[train]))
+            if classes < 2 or not len(test):
+                reason = (
+                    f"{len(train)} training images of {classes} classes "
+                    f"and {len(test)} test images are too few"
                 )
-            )
-            continue
-        right = []  # (draws, test images)
-        for number, x in enumerate(drawn):
+                rows.append(self._row("top1", None, data, note=joined(self.note, reason)))
+                continue
+            right_DT = self._right(y, train, test, bases)
+            chance = majority(y[train], y[test])
+            rows += self._of_set(right_DT, data, chance)
+            right[test] += right_DT.mean(0)
+            asked[test] += 1
+            guessed += len(test) * chance
+        return [*rows, self._mean(right, asked, guessed)]
+
+    def _right(self, y, train, test, bases: dict) -> np.ndarray:
+        """(draws, T) whether each test image's class was found from each drawn token."""
+        right = []
+        for number, x in enumerate(self.drawn):
             key = (number, train.tobytes())
             if key not in bases:
                 bases[key] = reduce(x[train])
-            best = logistic_best(x[train], y[train], strengths, seed=seed, basis=bases[key])
-            right.append(best.predict(x[test])[0] == y[test])
-        right = np.array(right)
-        value, low, high = bootstrap(right.mean(0))
-        shared = dict(data=data, token=token, backbone=backbone, note=note, n=len(test))
-        rows.append(
-            _row("top1", value, **shared, low=low, high=high, chance=majority(y[train], y[test]))
-        )
-        total[test], count[test], guess = (
-            total[test] + right.mean(0),
-            count[test] + 1,
-            guess + len(test) * rows[-1].chance,
-        )
-        if len(drawn) > 1:
-            rows.append(_row("top1_std", float(right.mean(1).std(ddof=1)), **shared))
-    if not count.any():
-        return [
-            *rows,
-            _row(
-                "top1_mean",
-                None,
-                "",
-                token,
-                backbone,
-                note="; ".join(p for p in (note, "no label set could be fitted") if p),
-            ),
-        ]
-    value, low, high = bootstrap(total, count)
-    sizes = dict(n=int((count > 0).sum()), chance=guess / count.sum())
-    return [
-        *rows,
-        _row("top1_mean", value, "", token, backbone, low=low, high=high, note=note, **sizes),
-    ]
+            model = logistic_best(
+                x[train], y[train], self.strengths, seed=self.seed, basis=bases[key]
+            )
+            right.append(model.predict(x[test])[0] == y[test])
+        return np.array(right)
 
+    def _of_set(self, right_DT: np.ndarray, data: str, chance: float) -> list[Measurement]:
+        value, low, high = bootstrap_mean(right_DT.mean(0))
+        n = right_DT.shape[1]
+        rows = [self._row("top1", value, data, low=low, high=high, n=n, chance=chance)]
+        if len(self.drawn) > 1:
+            rows.append(self._row("top1_std", float(right_DT.mean(1).std(ddof=1)), data, n=n))
+        return rows
 
-def _row(
-    metric: str, value: float | None, data: str, token: str, backbone: str, **more
-) -> Measurement:
-    return Measurement(QUESTION, metric, backbone, value, data=data, token=token, **more)
+    def _mean(self, right: np.ndarray, asked: np.ndarray, guessed: float) -> Measurement:
+        """Over all label sets that could be fitted."""
+        if not asked.any():
+            reason = "no label set could be fitted"
+            return self._row("top1_mean", None, note=joined(self.note, reason))
+        value, low, high = bootstrap_mean(right, asked)
+        chance = guessed / asked.sum()
+        n = int((asked > 0).sum())
+        return self._row("top1_mean", value, low=low, high=high, n=n, chance=chance)
+
+    def _row(self, metric: str, value: float | None, data: str = "", **more) -> Measurement:
+        columns = {"note": self.note} | more
+        return Measurement(
+            QUESTION, metric, self.backbone, value, data=data, token=self.token, **columns
+        )
