@@ -1,4 +1,4 @@
-"""What depends on the place: planted outliers are counted where they lie; mean attention is the bank's."""
+"""What depends on the place: planted outliers are counted where they lie."""
 
 import subprocess
 import sys

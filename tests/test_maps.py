@@ -135,7 +135,7 @@ def test_saved_maps_come_back(tmp_path, data):
 
 
 def test_bad_sizes_are_named(data):
-    with pytest.raises(ValueError, match="at size 18: must be .* a multiple of the patch, 4"):
+    with pytest.raises(ValueError, match=r"at size 18: must be .* a multiple of the patch, 4"):
         image_maps(fake_backbone(), [data[0].image], size=18)
     with pytest.raises(ValueError, match="2 names for 1 images"):
         image_maps(fake_backbone(), [data[0].image], size=16, names=["a", "b"])

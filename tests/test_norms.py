@@ -1,4 +1,4 @@
-"""Rows on norms: counts add up, planted outliers give their share, their absence comes with a reason."""
+"""Rows on norms: counts add up, planted outliers give their share, no outliers a reason."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,7 @@
-"""The token bank on disk: a folder of memory-mapped arrays. Reading needs no torch; tokens.py writes."""
+"""The token bank on disk: a folder of memory-mapped arrays. Reading it needs no torch.
+
+tokens.py writes it.
+"""
 
 import csv
 import hashlib
@@ -112,7 +115,11 @@ class TokenBank:
     # --- tokens
 
     def split_norms(self, layer: int) -> Tokens:
-        """Norms after block `layer` (1..L): cls (images,), registers (images, R), patches (images, P)."""
+        """Norms after block `layer` (1..L).
+
+        cls (images,), registers (images, R), patches (images, P). Raises ValueError for a layer
+        that does not exist.
+        """
         if not 1 <= layer <= self.layers:
             raise ValueError(f"layer: {layer} is not allowed; must be from 1 to {self.layers}")
         return split_tokens(self.norms[:, layer - 1], self.registers)

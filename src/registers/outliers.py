@@ -14,7 +14,8 @@ import numpy as np
 # Its distance from the median. Outliers are "roughly 10x higher" (section 2.1, ViT-g); different
 # parts of one picture stay below 2x.
 MIN_RATIO = 2.0
-# Outliers are a minority: 2.37 % of ViT-g's patches (section 2.1); 20 % leaves room for small models.
+# Outliers are a minority: 2.37 % of ViT-g's patches (section 2.1). 20 % leaves room for small
+# models.
 MAX_SHARE = 0.2
 # The valley below it is at most half as dense as the mode.
 MAX_DEPTH = 0.5

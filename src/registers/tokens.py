@@ -185,7 +185,8 @@ class _Writer:
         self.seen = 0
         self.attributes = attributes
         self.files = ExitStack()
-        file = self.files.enter_context(open(folder / "index.csv", "w", newline=""))
+        file = open(folder / "index.csv", "w", newline="")  # noqa: SIM115
+        self.files.enter_context(file)
         self.table = csv.writer(file)
         self.table.writerow(["name", "label", *attributes])
 
@@ -196,7 +197,7 @@ class _Writer:
         self.files.close()
 
     def add(self, captured: Capture) -> None:
-        """Keep the norms of a batch, more of its images while the sample lasts, and its attention."""
+        """Keep a batch: norms, attention, and while the sample lasts all the rest."""
         count = len(captured.norms)
         kept = max(0, min(count, self.sample - self.seen))
         self._append("norms", captured.norms, self.images, "float32")

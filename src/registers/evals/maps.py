@@ -76,8 +76,8 @@ def maps_of(
     (Figs. 1, 2, 8, 9, 16, 19). Rows are the softmax over all tokens, so a map sums to the share
     that goes to patches.
     "heads" (M, H, h, w): attention of [CLS], head by head (Fig. 18).
-    "norms" (M, h, w) of patches and "prefix_norms" (M, 1 + R) of [CLS] and registers: after the last
-    block, before the final norm (Fig. 21).
+    "norms" (M, h, w) of patches and "prefix_norms" (M, 1 + R) of [CLS] and registers: after the
+    last block, before the final norm (Fig. 21).
     "components" (M, 3, h, w): principal components of each image's patches, whitened, see
     `components` (Figs. 17, 20).
     """
@@ -105,9 +105,9 @@ def components(
 ) -> np.ndarray:
     """(count, h, w) leading principal components of one feature map, whitened.
 
-    Each has mean 0 and variance 1 over its patches, so a colour range of -3 to 3 is the +-3 sigma of
-    Fig. 20. A component's sign is free; the rule here: the mean over the patches at the border is
-    not above 0, as a picture's border is mostly background. Components beyond the rank are 0.
+    Each has mean 0 and variance 1 over its patches, so a colour range of -3 to 3 is the +-3 sigma
+    of Fig. 20. A component's sign is free; the rule here: the mean over the patches at the border
+    is not above 0, as a picture's border is mostly background. Components beyond the rank are 0.
     """
     x = np.asarray(patches_PD, dtype=np.float64)
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
@@ -133,7 +133,8 @@ def image_maps(
         resolution" (Fig. 1), position embeddings are interpolated.
     names: of the images; default: their numbers.
 
-    Raises ValueError: no image, a size that is no multiple of the patch, names not as many as images.
+    Raises ValueError: no image, a size that is no multiple of the patch, names not as many as the
+    images.
     """
     patch = backbone.architecture.patch
     if not images or size < patch or size % patch:

@@ -42,7 +42,7 @@ def resize(x_BCHW: Tensor, target: int, mode: str) -> Tensor:
 
 
 def gradient(mode: str, source: int = SOURCE, target: int = TARGET) -> Tensor:
-    """d sum(resized) / d input, (source, source), float64: how much each position embedding weighs."""
+    """d sum(resized) / d input, (source, source): how much each position embedding weighs."""
     x = torch.zeros(1, 1, source, source, dtype=torch.float64, requires_grad=True)
     resize(x, target, mode).sum().backward()
     return x.grad[0, 0]
@@ -57,7 +57,7 @@ def profile(mode: str, source: int = SOURCE, target: int = TARGET) -> Tensor:
 
 
 def interpolation_rows() -> list[Measurement]:
-    """Rows by mode, which `variant` names: "gradient" at 16 row + column, "profile" at the position."""
+    """Rows by mode (`variant`): "gradient" at 16 row + column, "profile" at the position."""
     rows = []
     for mode, note in MODES.items():
         weights = {"gradient": gradient(mode).flatten(), "profile": profile(mode)}

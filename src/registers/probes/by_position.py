@@ -1,4 +1,4 @@
-"""What depends on the place in the grid: the share of high norms (Fig. 10), average attention (Fig. 16)."""
+"""What depends on the place in the grid: high norms (Fig. 10) and average attention (Fig. 16)."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> M
 
 
 def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measurement]:
-    """Rows of one bank; the coordinate "patch" is the position, row by row of a square grid, 0..P-1.
+    """Rows of one bank; the coordinate "patch" is the position, 0..P-1, row by row.
 
     fixed: a hand-picked cut-off. Norms are those of the last block, before the final norm (paper,
     appendix A).
@@ -28,7 +28,7 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
     - "attention": mean over all images and heads of the attention of "cls", "reg0"... and "patch"
       (the central one) to this position, last block.
 
-    Raises ValueError where the grid is not square.
+    Raises ValueError where the grid is not square, as figures draw it.
     """
     height, width = bank.grid
     if height != width:

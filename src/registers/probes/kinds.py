@@ -1,4 +1,4 @@
-"""Kinds of patch tokens by their output norm, and how a probe is trained, tested and scored by kind."""
+"""Kinds of patch tokens by their output norm, and how probes are tested and scored by kind."""
 
 from dataclasses import dataclass
 
@@ -31,8 +31,8 @@ class Kind:
 def patch_kinds(norms_BP: np.ndarray, cutoff: Cutoff, tail: Cutoff) -> list[Kind]:
     """Normal patches, outliers and the high-norm tail.
 
-    norms_BP: after the last block, before the final norm. Where there is no second mode, no patch is
-    an outlier, all are normal, and the outlier's mask is None with the reason. The tail overlaps
+    norms_BP: after the last block, before the final norm. Where there is no second mode, no patch
+    is an outlier, all are normal, and the outlier's mask is None with the reason. The tail overlaps
     the others: it is a quantile, shown under its own name, and never called outliers.
     """
     tail_kind = Kind(TAIL, np.asarray(tail.mask(norms_BP)), tail.reason)

@@ -24,9 +24,9 @@ def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> M
 def similarity(embeddings_BPD: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(B, P) mean cosine similarity of each patch to its neighbours above, below, left and right.
 
-    embeddings_BPD: right after the patch embedding, before position. A patch at the border has three
-    or two neighbours; the mean is over those that exist. Raises ValueError for a grid of one patch
-    or one that does not fit.
+    embeddings_BPD: right after the patch embedding, before position. A patch at the border has
+    three or two neighbours; the mean is over those that exist. Raises ValueError for a grid of one
+    patch or one that does not fit.
     """
     batch, patches, width = embeddings_BPD.shape
     h, w = grid

@@ -1,4 +1,4 @@
-"""Norms of a bank as rows: distributions by layer and kind of token, the cut-off and what lies above.
+"""Norms of a bank as rows: distributions by layer and kind of token, and what is above the cut-off.
 
 Figs. 3, 4, 7 and 15.
 """

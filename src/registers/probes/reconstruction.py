@@ -1,4 +1,7 @@
-"""Does a patch token still hold its pixels? Linear reconstruction: Fig. 5b and Table 5 (section 2.2)."""
+"""Does a patch token still hold its pixels? Linear reconstruction.
+
+Fig. 5b and Table 5 (paper, section 2.2).
+"""
 
 from collections.abc import Sequence
 

@@ -19,7 +19,7 @@ DRAWS = 5  # random choices of the token; the paper states the spread (Table 6),
 
 
 def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> Measured:
-    """`classify` on a bank's sample. Tokens are taken after the final norm (`bank.standardised`)."""
+    """`classify` on a bank's sample, with tokens after the final norm (`bank.standardised`)."""
     rows = classify(
         bank.final_tokens(),
         bank_kinds(bank, fixed=settings.cutoff_of(bank.name)),
@@ -69,11 +69,13 @@ def classify(
     strengths: of C, as scikit-learn defines it.
     seed: of the halves and the draws.
 
-    Rows, accuracies (0 to 1) on held-out images: "top1", mean over draws, interval by bootstrap over
-    test images, chance by the most frequent class; "top1_std", standard deviation over draws (n - 1;
-    only for drawn tokens); "top1_mean", mean over all label sets that could be fitted, its interval
-    from the same bootstrap, an image's answers to all sets kept together. None, with the reason,
-    where the kind does not exist.
+    Rows, accuracies (0 to 1) on held-out images; None, with the reason, where the kind does not
+    exist:
+    - "top1": mean over draws, interval by bootstrap over test images, chance by the most frequent
+      class.
+    - "top1_std": standard deviation over draws (n - 1); only for drawn tokens.
+    - "top1_mean": mean over all label sets that could be fitted, its interval from the same
+      bootstrap, an image's answers to all sets kept together.
     """
     rows = []
     for name, x in _single_tokens(tokens).items():
@@ -122,8 +124,11 @@ def _absent(kind: Kind, labels: Mapping[str, np.ndarray], backbone: str) -> list
 class _Probe:
     """One kind of token, to be classified by each label set.
 
-    token: its name. drawn: one (B, D) for each draw. has: (B,) images that take part. note, backbone:
-    for the rows. strengths, seed: see `classify`.
+    token: its name.
+    drawn: one (B, D) for each draw.
+    has: (B,) images that take part.
+    note, backbone: for the rows.
+    strengths, seed: see `classify`.
     """
 
     token: str
