@@ -56,7 +56,6 @@ def run(sweep: Sweep, options: argparse.Namespace) -> None:
 
     from registers.models.device import choose_device
     from registers.study.run import run as train
-    from registers.study.worlds import values_of
 
     torch.set_num_threads(options.threads)
     device = torch.device(choose_device("auto"))
@@ -64,7 +63,7 @@ def run(sweep: Sweep, options: argparse.Namespace) -> None:
     for name in options.names:
         variant, registers, seed = parse(name)
         out = ROOT / "runs" / name
-        params = {"registers": registers, "seed": seed, **values_of(sweep.regime(variant))}
+        params = {"registers": registers, "seed": seed, **sweep.regime(variant).model_dump()}
         tags = dict(variant=variant, registers=registers, seed=seed)
         tags["hypothesis"] = sweep.variants[variant].hypothesis
         resume = (out / "unfinished" / "state.pt").is_file()

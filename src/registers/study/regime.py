@@ -1,41 +1,51 @@
-"""A regime: all that a run of the study depends on, and the sweep that `workflow/scales/emergence.yaml` makes of regimes."""
+"""A regime: all that a run of the study depends on. There are two worlds, scenes and tokens."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import Field
 
-from registers.settings.base import Section
-from registers.settings.errors import ConfigError
+from registers.settings.base import Section, build
+from registers.settings.errors import nearest, refusal
 
 CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
 
 
 class Regime(Section):
-    """Scenes, task, ViT and optimisation of one training. One change of one of these is one variant of the study.
+    """Scenes, task, ViT and optimisation of one training in the world of drawn scenes.
 
-    Scenes: `grid` x `grid` patches of `patch` pixels; `objects` (fewest, most) patches show one of shapes x colours kinds, the rest is
-    background: one colour, a gradient, noise, one texture ("tiled"), or a texture of its own in each patch ("texture") but for some
-    plain ones. plain: their share; plain_at: on one side, another in every image, or the four corners, where objects never are
-    (photographers' bias). tile: contrast of a pattern, new in every image, that all plain patches show (0: they show one colour).
-    contrast: standard deviation of noise and textures; an object's colour differs from the background by about 1.
+    Scenes. grid x grid patches of `patch` pixels. `objects` (fewest, most) patches show one of
+    shapes x colours kinds, the rest is background: one colour, a gradient, noise, one texture
+    ("tiled"), or a texture of its own in each patch ("texture") except for some plain ones.
+    plain: their share; plain_at: on one side, another in every image, or the four corners, where
+    objects never are (photographers' bias). tile: contrast of a pattern, new in every image, that
+    all plain patches show (0: they show one colour). contrast: standard deviation of noise and
+    textures; an object's colour differs from the background by about 1.
 
     task, with the label that it gives a scene:
     - "pair": one kind appears twice, all others once; the label is that kind.
-    - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent colour).
-    - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds; objects are drawn from it.
-    - "sum": one object has the first shape and one the second; the label is the sum of their colours' numbers, modulo the colours. Both
-      have to be brought together before anything about the label can be said.
+    - "presence": which kinds appear, each a yes or no (the label for probes is the most frequent
+      colour).
+    - "latent": the scene belongs to one of `latents` classes, each a random set of 4 kinds;
+      objects are drawn from it.
+    - "sum": one object has the first shape and one the second; the label is the sum of their
+      colours' numbers, modulo the colours. Both have to be brought together before anything about
+      the label can be told.
 
-    Losses: image_loss: weight of the label's. masked: share of patches hidden behind a mask token, whose kinds are predicted (as iBOT
-    does). local_loss: weight of a loss in every patch that shows something: its own kind or texture has to stay readable there.
-    triggers: of the textures, this many ask the local loss for something else than their own content: their left neighbour's or the
-    label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy task of Guo et al., 2024, on patches).
-    texture_loss: weight of a loss for the texture of a "tiled" background, read where the label is.
+    Losses. image_loss: weight of the label's. masked: share of patches hidden behind a mask token,
+    whose kinds are predicted (as iBOT does). local_loss: weight of a loss in every patch that
+    shows something: its own kind or texture has to stay readable there. triggers: of the textures,
+    this many ask the local loss for something other than their own content: their left neighbour's
+    or the label (`asks`). A head has to be active there and dormant elsewhere (the bigram-backcopy
+    task of Guo et al., 2024, on patches). texture_loss: weight of a loss for the texture of a
+    "tiled" background, read where the label is.
 
-    ViT: summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the last block), "mean" of the patches or
-    "query" (attention pooling over patches and registers), the last two without any [CLS]. bias: whether the blocks have biases; without
-    them a constant can only come from a token. gain: factor on the blocks' weight matrices at the start. timm starts them with standard
-    deviation 0.02 at any width, so that a ViT of width 64 begins with nearly uniform attention, where one of width 1024 does not.
+    ViT. summary: where the label is read: "cls", "late" ([CLS] joins the patches only before the
+    last block), "mean" of the patches or "query" (attention pooling over patches and registers),
+    the last two without any [CLS]. bias: whether the blocks have biases; without them a constant
+    can only come from a token. gain: factor on the blocks' weight matrices at the start. timm
+    starts them with standard deviation 0.02 at any width, so that a ViT of width 64 begins with
+    nearly uniform attention, where one of width 1024 does not.
     """
 
     world: Literal["scenes"] = "scenes"
@@ -85,35 +95,122 @@ class Regime(Section):
         return {"latent": self.latents, "sum": self.colours}.get(self.task, self.kinds)
 
 
-def check(regime: Regime, key: str = "study.base") -> None:
-    """What the types alone cannot say; raises ConfigError."""
-    if len(regime.objects) != 2 or not 2 <= regime.objects[0] <= regime.objects[1] <= min(
-        regime.grid**2, regime.kinds
-    ):
-        raise ConfigError(
-            f"{key}.objects = {list(regime.objects)}: allowed are fewest and most, from 2 to {min(regime.grid**2, regime.kinds)}"
-        )
-    if regime.plain_at == "corners" and regime.objects[1] > regime.grid**2 - 4:
-        raise ConfigError(
-            f"{key}.objects = {list(regime.objects)}: allowed are at most {regime.grid**2 - 4} beside plain corners"
-        )
+class TokenRegime(Section):
+    """Scenes, ViT and optimisation of one training in the token world.
+
+    Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
+    how many there are of each. blanks: patches of which nothing is asked; blanks_at: "random",
+    "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle. content: what a blank shows besides its mark, with norm
+    `noise`: the vector of a random "symbol", Gaussian "noise" of its own, or noise "shared" by all
+    blanks of the scene. mark: norm of the blanks' mark. triggers: share of patches that carry the
+    trigger mark. appearance: all vectors are random directions ("vectors"), or pictures of
+    8 x 8 pixels ("glyphs", see `tokens_world.Book`). paper: norm of the noise that every patch
+    has besides.
+
+    Losses. own, right: weights of the two local losses; label: weight of the label's.
+
+    ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
+    attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
+    joins "late", before the last block. hidden: units of each MLP. attends_from: the first block
+    that has attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the
+    first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
+    learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
+    embedding and position.
+    """
+
+    world: Literal["tokens"] = "tokens"
+    grid: int = Field(5, ge=2)
+    channels: int = Field(64, ge=8)
+    symbols: int = Field(48, ge=2)
+    codes: int = Field(8, ge=2)
+    blanks: int = Field(2, ge=1)
+    blanks_at: Literal["random", "together", "area"] = "random"
+    content: Literal["symbol", "noise", "shared"] = "symbol"
+    noise: float = Field(1.0, ge=0)
+    mark: float = Field(1.0, ge=0)
+    triggers: float = Field(0.3, ge=0)
+    appearance: Literal["vectors", "glyphs"] = "vectors"
+    paper: float = Field(0.0, ge=0)
+    own: float = Field(1.0, ge=0)
+    right: float = Field(1.0, ge=0)
+    label: float = Field(1.0, ge=0)
+    summary: Literal["query", "cls", "late"] = "query"
+    width: int = Field(48, ge=4)
+    depth: int = Field(3, ge=1)
+    heads: int = Field(4, ge=1)
+    hidden: int = Field(6, ge=1)
+    attends_from: int = Field(1, ge=0)
+    mlps: int = Field(99, ge=0)
+    activation: Literal["gelu", "relu"] = "gelu"
+    attention: Literal["softmax", "relu", "sigmoid"] = "softmax"
+    spare_key: bool = False
+    embed_norm: bool = False
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(4e-3, ge=0)
+    beta2: float = Field(0.99, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, ge=0)
+    warmup: int = Field(100, ge=0)
+    schedule: Literal["cosine", "constant"] = "constant"
+    steps: int = Field(3000, ge=1)
+    batch: int = Field(32, ge=1)
+
+
+def check(regime: Regime, key: str) -> None:
+    """What the types alone cannot express; raises ConfigError."""
+    cells = regime.grid**2
+    most = min(cells, regime.kinds)
+    if len(regime.objects) != 2 or not 2 <= regime.objects[0] <= regime.objects[1] <= most:
+        must = f"the fewest and the most, from 2 to {most}"
+        raise refusal(f"{key}.objects", list(regime.objects), must)
+    if regime.plain_at == "corners" and regime.objects[1] > cells - 4:
+        must = f"at most {cells - 4} beside plain corners"
+        raise refusal(f"{key}.objects", list(regime.objects), must)
     if regime.texture_loss and regime.background != "tiled":
-        raise ConfigError(
-            f'{key}.texture_loss = {regime.texture_loss}: allowed is 0 unless background = "tiled"'
-        )
+        raise refusal(f"{key}.texture_loss", regime.texture_loss, "0 unless background is tiled")
     if regime.task == "sum" and regime.shapes < 3:
-        raise ConfigError(
-            f"{key}.shapes = {regime.shapes}: allowed are at least 3 for the task sum"
-        )
+        raise refusal(f"{key}.shapes", regime.shapes, "at least 3 for the task sum")
+    if regime.plain > 1:
+        raise refusal(f"{key}.plain", regime.plain, "at most 1")
+    if regime.masked >= 1:
+        raise refusal(f"{key}.masked", regime.masked, "below 1")
+    _check_training(regime, key)
+
+
+def check_tokens(regime: TokenRegime, key: str) -> None:
+    """What the types alone cannot express; raises ConfigError."""
+    most = regime.grid if regime.blanks_at == "together" else regime.grid**2 - 2
+    if regime.blanks > most:
+        raise refusal(f"{key}.blanks", regime.blanks, f"at most {most}")
+    if regime.blanks_at == "area":
+        down = math.isqrt(regime.blanks)
+        if regime.blanks % down or regime.blanks // down > regime.grid:
+            raise refusal(f"{key}.blanks", regime.blanks, "a rectangle, as 2, 4, 6 or 9, that fits")
+    if regime.attends_from >= regime.depth:
+        raise refusal(f"{key}.attends_from", regime.attends_from, f"below depth {regime.depth}")
+    if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
+        raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
+    _check_training(regime, key)
+
+
+def _check_training(regime: Regime | TokenRegime, key: str) -> None:
     if regime.width % regime.heads:
-        raise ConfigError(
-            f"{key}.heads = {regime.heads}: allowed are divisors of width {regime.width}"
-        )
+        raise refusal(f"{key}.heads", regime.heads, f"a divisor of width {regime.width}")
     if regime.warmup > regime.steps:
-        raise ConfigError(
-            f"{key}.warmup = {regime.warmup}: allowed are at most its {regime.steps} steps"
-        )
-    if regime.plain > 1 or regime.masked >= 1:
-        raise ConfigError(
-            f"{key}.plain = {regime.plain}, masked = {regime.masked}: allowed are shares below 1"
-        )
+        raise refusal(f"{key}.warmup", regime.warmup, f"at most its {regime.steps} steps")
+
+
+AnyRegime = Regime | TokenRegime
+
+WORLDS = {"scenes": (Regime, check), "tokens": (TokenRegime, check_tokens)}
+
+
+def regime_of(values: dict[str, Any], key: str) -> AnyRegime:
+    """The checked regime of plain values; `world` tells which kind. Raises ConfigError."""
+    name = values.get("world", "scenes")
+    if name not in WORLDS:
+        raise refusal(f"{key}.world", name, f"scenes or tokens{nearest(name, WORLDS)}")
+    kind, checked = WORLDS[name]
+    regime = build(kind, values, key)
+    checked(regime, key)
+    return regime

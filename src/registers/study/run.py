@@ -16,10 +16,10 @@ from tqdm import tqdm
 from registers import files, tracking
 from registers.models import checkpoint
 from registers.study.examine import examine
-from registers.study.regime import Regime
+from registers.study.regime import AnyRegime, Regime, regime_of
 from registers.study.signs import watch
 from registers.study.sweep import Sweep
-from registers.study.worlds import AnyRegime, regime_of, scenes, values_of, world_of
+from registers.study.worlds import build_net, scenes
 
 PROBE = 256  # scenes on which norms are watched while training
 VALIDATION = 10**9  # seeds of scenes that no training sees begin here
@@ -35,10 +35,10 @@ class Training:
         self.sweep, self.device, self.seed = sweep, device, seed
         self.regime = sweep.regime(variant)
         torch.manual_seed(seed)
-        self.net = world_of(self.regime).build(self.regime, registers).to(device)
+        self.net = build_net(self.regime, registers).to(device)
         self.optimizer = optimizer_of(self.net, self.regime)
         self.facts = dict(
-            variant=variant, registers=registers, seed=seed, regime=values_of(self.regime)
+            variant=variant, registers=registers, seed=seed, regime=self.regime.model_dump()
         )
         self.step = 0
         self.status = ""
@@ -165,7 +165,7 @@ def again(sweep: Sweep, out: Path, device: torch.device) -> None:
     """Examine a finished run once more, after a change of the probes; rewrites run.json, maps."""
     result = json.loads((out / "run.json").read_text())
     regime = regime_of(result["regime"], f"{out.name}.regime")
-    net = world_of(regime).build(regime, result["registers"])
+    net = build_net(regime, result["registers"])
     net.load_state_dict(torch.load(out / "net.pt", weights_only=True))
     net.to(device).eval().requires_grad_(False)
     probe = scenes(regime, PROBE, VALIDATION, device)

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import Field
 
 from registers.settings.base import Section, build
-from registers.settings.errors import ConfigError, nearest
+from registers.settings.errors import nearest, refusal
 from registers.settings.load import read_yaml
-from registers.study.worlds import AnyRegime, regime_of
+from registers.study.regime import AnyRegime, regime_of
 
 SWEEP = Path(__file__).resolve().parents[3] / "workflow" / "study" / "sweep.yaml"
 
@@ -51,15 +51,12 @@ class Sweep(Section):
         chain: list[str] = []
         name = variant
         while name not in self.bases:
+            key = f"variants.{chain[-1]}.extends" if chain else "variant"
             if name in chain:
-                raise ConfigError(f"variants.{variant}.extends: {name} is not allowed; is a circle")
+                raise refusal(key, name, "a variant that does not extend this one")
             if name not in self.variants:
-                names = (*self.bases, *self.variants)
-                key = f"variants.{chain[-1]}.extends" if chain else "variant"
-                raise ConfigError(
-                    f"{key}: {name} is not allowed; must be a name of the sweep"
-                    f"{nearest(name, names)}"
-                )
+                near = nearest(name, (*self.bases, *self.variants))
+                raise refusal(key, name, f"a base or a variant of the sweep{near}")
             chain.append(name)
             name = self.variants[name].extends
         settings = dict(self.bases[name])
@@ -89,10 +86,8 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
     sweep = build(Sweep, read_yaml(path), "")
     for name, variant in sweep.variants.items():
         if variant.hypothesis not in sweep.hypotheses:
-            raise ConfigError(
-                f"variants.{name}.hypothesis: {variant.hypothesis} is not allowed; must be one of "
-                f"{', '.join(sweep.hypotheses)}"
-            )
+            must = f"one of {', '.join(sweep.hypotheses)}"
+            raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
     for name in (*sweep.shown, *sweep.ingredients, *filter(None, [sweep.headline])):
         sweep.regime(name)

@@ -13,77 +13,16 @@ mark and one of some codes, the scene's label. Asked, through heads that all pat
 Neighbours are those on a ring of each row. Nothing is asked where the answer would be a blank's.
 """
 
-from typing import Literal, NamedTuple
+import math
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from registers.settings.base import Section
-from registers.settings.errors import ConfigError
+from registers.study.regime import TokenRegime
 
 NOTHING = -1  # a patch of which a head asks nothing
-
-
-class TokenRegime(Section):
-    """Scenes, ViT and optimisation of one training in the token world.
-
-    Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
-    how many there are of each. blanks: patches of which nothing is asked; blanks_at: "random", or
-    "together", in one row side by side. content: what a blank shows besides its mark, with norm
-    `noise`: the vector of a random "symbol", Gaussian "noise" of its own, or noise "shared" by all
-    blanks of the scene. mark: norm of the blanks' mark. triggers: share of patches that carry the
-    trigger mark. appearance: all vectors are random directions ("vectors"), or pictures of
-    8 x 8 pixels ("glyphs", see `Book`). paper: norm of the noise that every patch has besides.
-
-    Losses. own, right: weights of the two local losses; label: weight of the label's.
-
-    ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
-    attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
-    joins "late", before the last block. hidden: units of each MLP. attends_from: the first block
-    that has attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the
-    first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
-    learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
-    embedding and position.
-    """
-
-    world: Literal["tokens"] = "tokens"
-    grid: int = Field(5, ge=2)
-    channels: int = Field(64, ge=8)
-    symbols: int = Field(48, ge=2)
-    codes: int = Field(8, ge=2)
-    blanks: int = Field(2, ge=1)
-    blanks_at: Literal["random", "together"] = "random"
-    content: Literal["symbol", "noise", "shared"] = "symbol"
-    noise: float = Field(1.0, ge=0)
-    mark: float = Field(1.0, ge=0)
-    triggers: float = Field(0.3, ge=0)
-    appearance: Literal["vectors", "glyphs"] = "vectors"
-    paper: float = Field(0.0, ge=0)
-    own: float = Field(1.0, ge=0)
-    right: float = Field(1.0, ge=0)
-    label: float = Field(1.0, ge=0)
-    summary: Literal["query", "cls", "late"] = "query"
-    width: int = Field(48, ge=4)
-    depth: int = Field(3, ge=1)
-    heads: int = Field(4, ge=1)
-    hidden: int = Field(6, ge=1)
-    attends_from: int = Field(1, ge=0)
-    mlps: int = Field(99, ge=0)
-    activation: Literal["gelu", "relu"] = "gelu"
-    attention: Literal["softmax", "relu", "sigmoid"] = "softmax"
-    spare_key: bool = False
-    embed_norm: bool = False
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(4e-3, ge=0)
-    beta2: float = Field(0.99, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, ge=0)
-    warmup: int = Field(100, ge=0)
-    schedule: Literal["cosine", "constant"] = "constant"
-    steps: int = Field(3000, ge=1)
-    batch: int = Field(32, ge=1)
 
 
 class TokenScenes(NamedTuple):
@@ -124,14 +63,9 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     symbols = torch.randint(regime.symbols, (batch, cells), generator=generator, device=device)
     triggered = torch.rand(batch, cells, generator=generator, device=device) < regime.triggers
     order = torch.rand(batch, cells, generator=generator, device=device).argsort(1)
-    blank = torch.zeros(batch, cells, dtype=torch.bool, device=device)
-    if regime.blanks_at == "together":
-        for step in range(regime.blanks):
-            blank[rows, neighbour(order[:, 0], step, regime.grid)] = True
-        blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
-        order = order.gather(1, blanks_first)
-    else:
-        blank.scatter_(1, order[:, : regime.blanks], True)
+    blank = _blanks(regime, order)
+    blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
+    order = order.gather(1, blanks_first)
     key = order[:, regime.blanks]  # the first patch that is not blank
     marked = torch.zeros_like(blank)
     marked[rows, key] = True
@@ -157,6 +91,24 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     told = symbols[:, right].masked_fill(blank[:, right] | blank, NOTHING)
     triggered = triggered & ~blank
     return TokenScenes(images, label, symbols, own, told, blank, triggered, marked)
+
+
+def _blanks(regime: TokenRegime, order: Tensor) -> Tensor:
+    """(B, P), True where a patch is blank. order (B, P): all patches of each scene, shuffled."""
+    grid = regime.grid
+    blank = torch.zeros_like(order, dtype=torch.bool)
+    if regime.blanks_at == "random":
+        return blank.scatter_(1, order[:, : regime.blanks], True)
+    if regime.blanks_at == "together":
+        places = [neighbour(order[:, 0], step, grid) for step in range(regime.blanks)]
+        return blank.scatter_(1, torch.stack(places, 1), True)
+    down = math.isqrt(regime.blanks)
+    across = regime.blanks // down
+    top = order[:, :1] // grid % (grid - down + 1)
+    left = order[:, :1] % grid % (grid - across + 1)
+    corners = torch.arange(regime.blanks, device=order.device)
+    inside = corners // across * grid + corners % across
+    return blank.scatter_(1, top * grid + left + inside, True)
 
 
 def neighbour(cells: Tensor, step: int, grid: int) -> Tensor:
@@ -220,30 +172,3 @@ def _glyphs(symbols: int, codes: int, channels: int) -> Book:
         torch.zeros(channels),
         flat[-1],
     )
-
-
-def check_tokens(regime: TokenRegime, key: str) -> None:
-    """What the types alone cannot say; raises ConfigError."""
-    cells = regime.grid**2
-    if regime.blanks >= cells - 1 or (
-        regime.blanks_at == "together" and regime.blanks > regime.grid
-    ):
-        most = regime.grid if regime.blanks_at == "together" else cells - 2
-        raise ConfigError(f"{key}.blanks: {regime.blanks} is not allowed; must be at most {most}")
-    if regime.width % regime.heads:
-        raise ConfigError(
-            f"{key}.heads: {regime.heads} is not allowed; must divide width {regime.width}"
-        )
-    if regime.warmup > regime.steps:
-        raise ConfigError(
-            f"{key}.warmup: {regime.warmup} is not allowed; must be at most steps {regime.steps}"
-        )
-    if regime.attends_from >= regime.depth:
-        raise ConfigError(
-            f"{key}.attends_from: {regime.attends_from} is not allowed; "
-            f"must be below depth {regime.depth}"
-        )
-    if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
-        raise ConfigError(
-            f"{key}.channels: {regime.channels} is not allowed; must be a square for glyphs"
-        )

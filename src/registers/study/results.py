@@ -1,0 +1,170 @@
+"""One row for every run of the study: results.csv. Reads files only; no torch.
+
+Rows of runs whose files are not at hand, as in a fresh clone, are kept as they were committed.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from registers.study.regime import CONDITIONS, Regime, TokenRegime
+from registers.study.sweep import Sweep
+
+RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
+ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
+KINDS = ("normal", "outlier", "tail", "redundant", "other")
+ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
+SIGHTS = ("all", "redundant", "other")
+WORDS = ("run", "hypothesis", "variant", "status", "why")
+SURELY = 0.9  # a sink is redundant where the most attended patch is so in this share of scenes
+
+
+def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFrame:
+    """One row a run, from runs/*/run.json and, where that is missing, from `committed`.
+
+    Settings, how it ended, its numbers, conditions 1 to 4 (the fourth where there are registers).
+
+    "start_ratio", "ratio": largest over median patch norm after the last block, before the first
+    and after the last step; "any_layer": the largest of any layer. "redundant_over_others": median
+    norm of redundant patches over that of the others after the last block, "most_over_others" the
+    largest of any layer. "sink": the largest mean share of attention that one patch takes, over
+    layers; "redundant_sink": the same over layers where the most attended patch is redundant in
+    over 90 % of scenes, "redundant_sink_norm": its norm over the median. "head_on_...": what the
+    one head that gives most gives to all redundant patches or registers. "pool_on_...": weight of
+    the pooled query there.
+    """
+    rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
+    frame = pd.DataFrame(rows)
+    if rows:
+        every = frame.to_dict("records")
+        frame[CONDITIONS[3]] = [_taken_over(frame, row, CONDITIONS[:3], "normal") for row in every]
+        frame["store_taken_over"] = [
+            _taken_over(frame, row, ("stored",), "redundant") for row in every
+        ]
+        frame = frame.drop(columns="intervals")
+    if committed is not None and committed.is_file():
+        earlier = pd.read_csv(committed, low_memory=False)
+        names = set(frame.run) if rows else set()
+        kept = earlier[~earlier.run.isin(names)]
+        frame = pd.concat([frame, kept.astype(object)], ignore_index=True) if rows else kept
+    frame["hypothesis"] = [
+        sweep.variants[v].hypothesis if v in sweep.variants else "" for v in frame.variant
+    ]
+    return _typed(frame).sort_values("run", ignore_index=True)
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns as a freshly read results.csv has them, truths as True, False and None."""
+    truths = (*CONDITIONS, "stored", "store_taken_over")
+    frame = frame.copy()
+    for name in frame.columns:
+        if name in truths:
+            frame[name] = [_truth(value) for value in frame[name]]
+        elif not name.startswith("regime.") and name not in WORDS:
+            frame[name] = pd.to_numeric(frame[name])
+    return frame
+
+
+def _truth(value: object) -> bool | None:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return value if isinstance(value, bool) else str(value) == "True"
+
+
+def _row(file: Path, sweep: Sweep) -> dict:
+    """All columns of one run but those that need another run."""
+    run = json.loads(file.read_text())
+    history = pd.read_csv(file.with_name("history.csv"))
+    numbers = run.get("numbers", {})
+    signs = run.get("signs", {})
+    last = f"layer{run['regime']['depth']}"
+    row = {"run": file.parent.name, "hypothesis": "", **{k: run[k] for k in RUN_COLUMNS}}
+    row |= {name: signs.get(name) for name in ACCURACIES}
+    if not run["regime"].get("image_loss", 1.0):
+        row["accuracy"] = None  # the label's head was never trained
+    row |= {
+        "start_ratio": history[f"{last}/max_over_median"].iloc[0],
+        "ratio": numbers.get(f"{last}/max_over_median"),
+        "any_layer": _largest(numbers, "/max_over_median"),
+        "redundant_over_others": numbers.get(f"{last}/redundant_over_others"),
+        "most_over_others": _largest(numbers, "/redundant_over_others"),
+    }
+    row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
+    row |= _sinks(signs)
+    row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance")}
+    row["class/cls"] = numbers.get("class/cls")
+    for asked in ASKED_OF_KINDS:
+        row |= {f"{asked}/{kind}": numbers.get(f"{asked}/{kind}") for kind in KINDS}
+    for sight in SIGHTS:
+        # without others there is nothing that could be hidden in place of redundant patches
+        known = sight != "other" or "class/other" in numbers
+        for hidden in ("hidden", "hidden_local"):
+            row[f"{hidden}/{sight}"] = numbers.get(f"{hidden}/{sight}") if known else None
+    row |= _layers(numbers)
+    row |= {k: numbers.get(k) for k in ("objects/outlier", "second_mode_of_redundant")}
+    row["scenes"] = run["steps"] * run["regime"]["batch"]
+    row["class/register"] = _largest(numbers, "", start="class/reg")
+    row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
+    row |= {CONDITIONS[3]: None, "store_taken_over": None}
+    row["intervals"] = run.get("intervals", {})
+    row["why"] = run.get("notes", {}).get("second_mode", "the loss was no number")
+    kind = TokenRegime if run["regime"].get("world") == "tokens" else Regime
+    settings = kind().model_dump(mode="json") | run["regime"]
+    return row | {f"regime.{name}": str(value) for name, value in settings.items()}
+
+
+def _largest(values: dict, end: str, start: str = "") -> float | None:
+    found = (v for k, v in values.items() if k.startswith(start) and k.endswith(end))
+    return max((v for v in found if v is not None), default=None)
+
+
+def _sinks(signs: dict) -> dict:
+    """Attention on single tokens, the largest of any layer."""
+    redundant = [k for k, v in signs.items() if k.endswith("/sink_redundant") and v > SURELY]
+    layers = [k.split("/")[0] for k in redundant]
+    best = max(layers, key=lambda name: signs[f"{name}/attention_on_a_patch"], default=None)
+    return {
+        "sink": _largest(signs, "attention_on_a_patch"),
+        "redundant_sink": signs[f"{best}/attention_on_a_patch"] if best else None,
+        "redundant_sink_norm": signs[f"{best}/sink_over_median"] if best else None,
+        "attention_on_registers": _largest(signs, "attention_on_registers"),
+        "head_on_redundant": _largest(signs, "head_on_redundant"),
+        "head_on_registers": _largest(signs, "head_on_registers"),
+        "pool_on_redundant": signs.get("pool_on_redundant"),
+        "pool_on_registers": signs.get("pool_on_registers"),
+    }
+
+
+def _layers(numbers: dict) -> dict:
+    """Second modes of any layer, and where they sit."""
+    ends = "/second_mode"
+    modes = [k for k, v in numbers.items() if k.startswith("layer") and k.endswith(ends) and v]
+    names = [k.removesuffix(ends) for k in modes]
+    shares = [numbers.get(f"{name}/redundant_outlier") for name in names]
+    return {
+        "layers_with_second_mode": len(names),
+        "most_redundant_layer": max((s for s in shares if s is not None), default=None),
+    }
+
+
+def _taken_over(frame: pd.DataFrame, row: dict, before: tuple[str, ...], patch: str) -> bool | None:
+    """Did registers take over? Asked of a run with registers, against the same variant and seed
+    without. None where either is missing.
+
+    before: what must hold without registers and (its first) no longer hold with them. A register
+    must surely (95 % intervals that do not touch) tell the label better than one patch of the kind
+    `patch`.
+    """
+    same = (frame.variant == row["variant"]) & (frame.seed == row["seed"])
+    others = frame[same & (frame.registers == 0)]
+    if not row["registers"] or others.empty or row["status"] == "diverged":
+        return None
+    partner = others.iloc[0]
+    intervals = row["intervals"]
+    names = [f"class/reg{number}" for number in range(row["registers"])]
+    lows = [intervals[name][0] for name in names if name in intervals]
+    better = f"class/{patch}" in intervals and max(lows, default=0) > intervals[f"class/{patch}"][1]
+    held = all(partner[c] is not None and bool(partner[c]) for c in before)
+    return held and not row[before[0]] and better
