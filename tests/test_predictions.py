@@ -3,9 +3,9 @@
 import numpy as np
 import planted
 import pytest
-from fakes import MEAN, STD, fake_backbone
+from bands import DEPTH, SEGMENTATION, Bands
+from fakes import fake_backbone
 from matplotlib.colors import to_rgb
-from test_dense import DEEP, SEG, Bands
 
 from registers import artifacts
 from registers.evals.depth import estimate_depth
@@ -23,14 +23,13 @@ def cells(figure, columns):
 
 def test_what_a_planted_backbone_predicts_is_painted_as_the_truth():
     """From tokens that carry class and depth to the colours on the page."""
-    backbone, common = (
-        fake_backbone(registers=1),
-        dict(mean=MEAN, std=STD, progress=False, data="bands"),
-    )
-    backbone.name = "dinov2-r1-s0"
-    _, arrays = segment(backbone, Bands(seed=1), Bands(24, seed=2), SEG, **common)
+    backbone = fake_backbone(registers=1, name="dinov2-r1-s0")
+    common = dict(progress=False, data="bands")
+    train = Bands(seed=1)
+    val = Bands(24, seed=2)
+    arrays = segment(backbone, train, val, SEGMENTATION, **common).arrays
     shown = cells(predictions.draw("segmentation", arrays), 3)
-    assert len(shown) == SEG.pictures == 2
+    assert len(shown) == SEGMENTATION.pictures == 2
     for i, (photo, truth, predicted) in enumerate(shown):
         np.testing.assert_array_equal(photo.images[0].get_array(), arrays[f"{i}_rgb"])
         counted = arrays[f"{i}_truth"] != 255
@@ -44,7 +43,7 @@ def test_what_a_planted_backbone_predicts_is_painted_as_the_truth():
         "with DINOv2 with 1 register, 2 photos of bands: 100.0 % of the pixels"
         in predictions.caption("segmentation", arrays)
     )
-    _, arrays = estimate_depth(backbone, Bands(seed=1), Bands(24, seed=2), DEEP, **common)
+    arrays = estimate_depth(backbone, train, val, DEPTH, **common).arrays
     ((_, truth, predicted),) = cells(predictions.draw("depth", arrays), 3)
     truth, predicted = (ax.images[0] for ax in (truth, predicted))
     assert (

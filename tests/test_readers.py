@@ -11,7 +11,7 @@ from PIL import Image
 
 from registers.data.usable import UsableSamples
 from registers.readers.ade20k import Ade20k, Ade20kFull, object_names
-from registers.readers.coco import Coco, SemanticMasks, decompress
+from registers.readers.coco import Coco, SemanticMasks
 from registers.readers.nyud import LABELED, Nyud, open_nyud
 from registers.readers.voc import Voc
 from registers.settings.errors import ConfigError
@@ -98,7 +98,7 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
     ):
         picture(root / "JPEGImages" / f"{name}.jpg", (3, 2))
         png(root / "SegmentationClass" / f"{name}.png", mask, palette=name == "good")
-    data = Voc(tmp_path, "val", "2012", truth="masks")
+    data = Voc(tmp_path, "val", "2012", annotation="masks")
     assert (
         data[0].mask.dtype == np.uint8
         and data[0].mask.tolist() == good.tolist()
@@ -106,9 +106,9 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
     )
     for index, message in (
         (1, "SegmentationClass/size.png: 2 x 3 pixels, but its image has 3 x 2"),
-        (2, "SegmentationClass/range.png: class id 21 is out of range; allowed are 0 to 20, 255"),
+        (2, "SegmentationClass/range.png: class id 21 is out of range; must be 0 to 20, 255"),
         (3, "SegmentationClass/colour.png: a mask of shape"),
-        (4, "missing.jpg: no such image"),
+        (4, "missing.jpg: no such file"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             data[index]
@@ -154,7 +154,6 @@ def test_truncated_pictures_and_damaged_annotations_are_named_and_left_out(voc):
         "a.jpg: not a readable image" in stream.left_out[0]
         and "Annotations/b.xml: not a readable VOC annotation" in stream.left_out[1]
     )
-    assert Voc(voc).check(thorough=True) == ["JPEGImages/a.jpg"]
 
 
 COCO = {
@@ -222,7 +221,7 @@ def test_coco_takes_a_list_of_file_names_in_its_order(coco):
 
 
 def test_coco_masks_from_polygons_and_run_lengths(coco):
-    data = Coco(coco, "train2014", truth="masks")
+    data = Coco(coco, "train2014", annotation="masks")
     assert data.mask_classes == ("background", "person", "dog")
     seven = data[1].mask
     assert (
@@ -265,7 +264,7 @@ def test_semantic_masks_with_class_names(tmp_path):
     )
     png(tmp_path / "masks" / "a.png", np.array([[0, 7, 8]], np.uint8))
     with pytest.raises(
-        ValueError, match=r"masks/a\.png: class id 8 is out of range; allowed are 0, 7, 9, 200, 255"
+        ValueError, match=r"masks/a\.png: class id 8 is out of range; must be 0, 7, 9, 200, 255"
     ):
         data[0]
 
@@ -455,12 +454,10 @@ def test_corloc_of_the_published_boxes_of_lost():
     """The authors' own boxes for VOC 2007 trainval (61.9, their Table 1) on the half of the true boxes that is at hand."""
     import pickle
 
-    from registers.evals.boxes import corloc
+    from registers.evals.boxes import overlaps_any
 
     root = Path(os.environ["REGISTERS_FORMATS"]) / "voc2007_boxes"
     boxes = pickle.loads((root / "LOST_predictions" / "LOST_VOC07.pkl").read_bytes())
     data = Voc(root, "all")
-    share = corloc(
-        [boxes[path.name] for path in data.images], [data.boxes(i) for i in range(len(data))]
-    )
-    assert abs(share - 0.619) < 0.02  # two standard errors of 2501 images
+    hits = [overlaps_any(boxes[p.name], data.boxes(i)) for i, p in enumerate(data.images)]
+    assert abs(np.mean(hits) - 0.619) < 0.02  # two standard errors of 2501 images

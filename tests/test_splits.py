@@ -10,7 +10,7 @@ from PIL import Image
 
 from registers import cli
 from registers.data.sample import Sample
-from registers.evals.discovery import Shrunk
+from registers.evals.lost_search import ShortSide
 from registers.readers import catalogue, splits
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
@@ -135,7 +135,7 @@ def test_shrinking_keeps_boxes_on_their_objects():
         def __getitem__(self, index):
             return Sample(Image.new("RGB", (40, 20)), boxes=np.array([[10, 5, 30, 15]], np.float32))
 
-    small = Shrunk(One(), 10)[0]
+    small = ShortSide(One(), 10)[0]
     assert small.image.size == (20, 10) and small.boxes.tolist() == [[5, 2.5, 15, 7.5]]
 
 
