@@ -313,7 +313,7 @@ def test_segmentation_and_depth_leave_faults_out(work, monkeypatch, caplog, augm
     for words in (
         "training/truncated.jpg: not a readable image",
         "annotations/validation/other_size.png: 23 x 16 pixels, but its image has 24 x 16",
-        "annotations/validation/range.png: class id 3 is out of range; allowed are 0 to 2",
+        "annotations/validation/range.png: class id 3 is out of range; must be 0 to 2",
         "annotations/validation/colour.png: a mask of shape (16, 24, 3)",
         "images/validation/ignored.jpg: every pixel of its mask is ignored",
         "annotations/validation/no_mask.png: no such file",
@@ -380,7 +380,7 @@ def test_discovery_leaves_faults_out_on_all_sets(work, monkeypatch, caplog):
         "bad_xml.xml: not a readable VOC annotation",
         "no_xml.xml: no such file",
         "endless.xml: not a readable VOC annotation",
-        "no_picture.jpg: no such image",
+        "no_picture.jpg: no such file",
         "crowd.jpg: has no boxes",
         "three_numbers.jpg: a box in instances_train2014.json is not four numbers",
         "null.jpg: a box in instances_train2014.json is not four numbers",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from registers.readers import catalogue, image_folder, shards
 from registers.readers.image_folder import ImageFolder
-from registers.readers.images import decode, open_picture
+from registers.readers.images import decode, open_image
 from registers.readers.shards import Shards, expand
 from registers.settings.data import DataSettings, WorldSettings
 from registers.settings.errors import ConfigError
@@ -57,14 +57,14 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path):
         image.save(
             tmp_path / name, **({"quality": 100} if name.startswith(("cmyk", "plain")) else {})
         )
-        opened = open_picture(tmp_path / name)
+        opened = open_image(tmp_path / name)
         assert opened.mode == "RGB" and opened.size == (8, 8), name
         assert np.abs(np.asarray(opened, int) - expected).max() <= 4, name
 
 
 def test_transparent_palette_opens_without_a_warning(tmp_path, recwarn):
     Image.new("P", (8, 8), 3).save(tmp_path / "x.png", transparency=bytes([0, 10, 255, 7]))
-    assert open_picture(tmp_path / "x.png").mode == "RGB" and not recwarn.list
+    assert open_image(tmp_path / "x.png").mode == "RGB" and not recwarn.list
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -174,7 +174,6 @@ def test_check_lists_unreadable_files(tmp_path):
     noise.write_bytes(noise.read_bytes()[:5000])  # the header is whole
     data = ImageFolder(root, "train")
     assert data.check() == ["train/cat/000.png"]
-    assert data.check(thorough=True) == ["train/cat/000.png", "train/cat/002.png"]
     assert data.check(limit=1) == ["train/cat/000.png"] and data.bad == []
 
 
@@ -399,7 +398,7 @@ def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
 def test_catalogue_errors_are_one_clear_line(settings):
     with pytest.raises(ConfigError, match=r"world = .*world-val: no prepared split"):
         catalogue.open_dataset(settings, "eval", "val")
-    with pytest.raises(ConfigError, match="role = 'label': allowed are labels, text, images, eval"):
+    with pytest.raises(ConfigError, match="role = 'label': must be one of labels, text, images, eval"):
         catalogue.open_dataset(settings, "label", "train")
-    with pytest.raises(ConfigError, match="split = 'dev': allowed are train, val, test"):
+    with pytest.raises(ConfigError, match="split = 'dev': must be one of train, val, test"):
         catalogue.open_dataset(settings, "labels", "dev")

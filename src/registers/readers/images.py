@@ -1,22 +1,73 @@
-"""Opening image files of any kind as RGB, as the field does it."""
+"""Opening image files of any kind as RGB, as the field does it.
+
+Files come from strangers, so only the formats below are tried, whatever a file is called: Pillow
+would start Ghostscript for EPS bytes named .jpg. Size and shape are read from the header and
+bounded before a pixel is decoded.
+"""
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from registers.data.usable import MAX_ASPECT_RATIO
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+# Pillow's own threshold of a "decompression bomb"; it warns there and refuses twice as many.
+MAX_PIXELS = 1024**3 // 4 // 3
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with 8 bits by `convert("RGB")`, as torchvision, timm and open_clip do: grey repeated, CMYK converted, alpha dropped.
+def printable(path: Path | str) -> str:
+    r"""A file name for messages and tables; bytes that are not UTF-8 become \xe9 and the like."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
-    One departure: that call clips 16-bit pictures (nearly all white), so those are scaled to 8 bits first.
+
+@contextmanager
+def opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """An image with its header read and its pixels not yet decoded.
+
+    source: a path or a file's bytes.
+    name: what messages call it.
+    Raises ValueError, one line with the name, for a missing, damaged, oversized or too slim image,
+    also while the body decodes it.
+    """
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(*image.size)
+            yield image
+    except FileNotFoundError:
+        raise ValueError(f"{name}: no such file") from None
+    except UNREADABLE as error:
+        raise ValueError(f"{name}: not a readable image ({reason(error)})") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    """A strip of 1 x 60000 pixels, its short side resized to 224, would take 8 GB."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; must be at most {MAX_PIXELS:,} in all")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(
+            f"{width} x {height} pixels; the long side must be at most {MAX_ASPECT_RATIO} times "
+            "the short one"
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB with 8 bits by `convert("RGB")`, as torchvision, timm and open_clip do.
+
+    Grey is repeated, CMYK converted, alpha dropped. One departure: `convert` clips images of 16
+    bits (nearly all white), so those are scaled to 8 bits first.
     """
     if image.mode.startswith("I"):
         pixels = np.asarray(image).astype(np.float64)
@@ -27,36 +78,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def decode(data: bytes | Path, name: str) -> Image.Image:
-    """An RGB image from a file or its bytes. Raises ValueError, one line with the name, when it is truncated or no image."""
+def decode(source: Path | bytes, name: str) -> Image.Image:
+    """An RGB image from a file or its bytes. Raises ValueError as `opened` does."""
+    with opened(source, name) as image:
+        image.load()
+        return to_rgb(image)
+
+
+def open_image(path: Path) -> Image.Image:
+    return decode(path, printable(path))
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file is an image by its header."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-            image.load()
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise ValueError(f"{name}: no such image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a readable image ({reason(error)})") from None
+        with opened(path, ""):
+            return True
+    except ValueError:
+        return False
 
 
 def reason(error: Exception) -> str:
-    """What Pillow says in one line, without the file's name: our message has it."""
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return said.split(" '")[0].split(" <")[0]
-
-
-def open_picture(path: Path) -> Image.Image:
-    return decode(path, str(path))
-
-
-def readable(path: Path, thorough: bool = False) -> bool:
-    """Whether a file is an image by its header; thorough: whether it decodes to its end."""
-    try:
-        if thorough:
-            open_picture(path)
-        else:
-            with Image.open(path):
-                pass
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+    """Pillow's message in one line, without the file's name, which our message has already."""
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return message.split(" '")[0].split(" <")[0]
