@@ -1,408 +1,283 @@
 """The one training loop: method + data + settings -> checkpoints.
 
-Nothing is drawn from a generator with a history: the order of the data follows from (seed, epoch), every sample's
-augmentation from (seed, its number in the run), every step's noise from (seed, step). So a killed run resumes to the same
-weights bit for bit on a CPU, and the batch of a step is the same for any number of processes and loader workers.
+A killed training resumes from its last saved state, to the same weights bit for bit on a CPU: what
+is drawn at random follows from the seed and the step alone (see `registers.data.order`).
 """
 
 import csv
 import hashlib
 import json
 import math
-import os
-import random
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from registers import tracking
+from registers.data.order import Order, loader, seed_step
 from registers.data.sample import Dataset
+from registers.digest import digest
 from registers.files import atomically
-from registers.methods.method import Method, Progress
+from registers.layout import checkpoint_name
+from registers.methods.method import Method, Progress, build, recipe_module
 from registers.models import checkpoint
-from registers.models.device import choose_device
+from registers.models.machine import launch
 from registers.outliers import statistics
 from registers.settings.backbone_id import BackboneId
-from registers.settings.data import IMAGE_ROLES
 from registers.settings.errors import ConfigError
+from registers.settings.identity import training_identity
 from registers.settings.run import Settings
+
+PROBE_IMAGES = 16  # whose patch norms are logged while training
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a number, or far above where it began. The last good checkpoint is kept."""
+    """The loss is not a number any more, or far above where it began."""
 
 
-def train(
-    method: Method,
-    samples: Dataset,
-    settings: Settings,
-    out: Path,
-    probe: torch.Tensor | None = None,
-) -> dict[str, float]:
-    """Train `method` on `samples`; write out/last.safetensors, out/atNNN.safetensors and out/history.csv; returns the last metrics.
+def train_backbone(settings: Settings, id: BackboneId, samples: Dataset) -> dict[str, float]:
+    """Train one backbone of a run into its folder; returns the last metrics. See `train`."""
+    return train(build(settings, id, samples), samples, settings.layout.training(id))
 
-    Resumes by itself from out/unfinished/. probe: images (B, 3, H, W) whose patch norms are logged from step 0 on.
-    Raises DivergedError; ConfigError where the batch cannot be shared between the processes.
+
+def train(method: Method, samples: Dataset, out: Path) -> dict[str, float]:
+    """Train `method` on `samples`; returns the last metrics.
+
+    Writes out/last.safetensors, out/atNNN.safetensors and out/history.csv; resumes by itself from
+    out/unfinished. Raises DivergedError, which leaves the last good state there; ConfigError where
+    the batch cannot be shared between the processes.
     """
-    fabric = _fabric(settings)
-    world, rank = fabric.world_size, fabric.global_rank
-    recipe, seed = method.recipe, method.id.seed
-    _check_batch(method, world)
+    settings = method.settings
+    fabric = launch(settings)
+    model, optimizer = fabric.setup(method, method.optimizer())
 
-    optimizer = method.optimizer()
-    model, optimizer = fabric.setup(method, optimizer)
-    unfinished = (
-        out / "unfinished"
-    )  # all that a resumed run needs; Snakemake deletes a killed job's outputs, so they are moved out last
-    state_file = unfinished / "state.pt"
-    first, history = 0, []
-    saved = checkpoint.load_state(state_file, fabric.device)
-    digest = config_hash(settings, method.id)
-    if saved and saved["config"] == digest and saved["data"] == samples.fingerprint:
-        method.load_state_dict(saved["method"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first, history = saved["step"], saved["history"]
+    steps = method.recipe.steps
+    seed = method.id.seed
+    folder = _Folder(out, method, optimizer, samples, fabric)
+    first, history = folder.resume()
+    batches = _batches(method, samples, first, fabric)
+    watch = Watch(str(method.id), history)
+    log = _Log(method, samples, fabric, first, history)
 
-    subject = str(method.id)
-    tags = dict(
-        method=method.id.method,
-        registers=method.id.registers,
-        seed=seed,
-        data_hash=samples.fingerprint,
-        device=str(fabric.device),
-    )
-    record = (
-        tracking.Run(
-            settings.results, "train", subject, tags, _flat(recipe, method), resume=first > 0
-        )
-        if rank == 0
-        else None
-    )
-    about = dict(
-        method=method.id.method,
-        steps=recipe.steps,
-        config=digest,
-        data=samples.fingerprint,
-        normalization=method.normalization,
-    )
-
-    def save_state(step: int) -> None:
-        if rank == 0 and all(torch.isfinite(p).all() for p in method.parameters()):
-            state = dict(step=step, config=digest, data=samples.fingerprint, history=history)
-            checkpoint.save_state(
-                state_file,
-                {**state, "method": method.state_dict(), "optimizer": optimizer.state_dict()},
-            )
-
-    def save_backbone(name: str, step: int) -> None:
-        if rank == 0:
-            tensors, extra_facts = method.extras()
-            checkpoint.save(
-                unfinished / f"{name}.safetensors",
-                method.backbone,
-                {**about, "step": step, **extra_facts},
-                tensors,
-            )
-
-    milestones = {round(f * recipe.steps): f"at{round(100 * f):03d}" for f in settings.fractions}
-    if first == 0 and 0 in milestones:
-        save_backbone(milestones[0], 0)
-    bar = tqdm(
-        total=recipe.steps,
-        initial=first,
-        desc=subject,
-        unit="step",
-        disable=rank > 0,
-        mininterval=1,
-    )
-    watch, delivery, started = Watch(subject, history), _Delivery(settings), time.monotonic()
-    examples = 0
     try:
-        for step, batch in zip(
-            range(first, recipe.steps), _batches(method, samples, settings, first, world, rank)
-        ):
-            progress = Progress(step, recipe.steps)
+        for step, batch in zip(range(first, steps), batches):
+            progress = Progress(step, steps)
             batch = fabric.to_device(batch)
-            _seed_everything(seed, step)
+            seed_step(seed, step)
             rates = method.schedule(optimizer, progress)
             losses = model(batch, progress)
-            logs = step % settings.log_every == 0 or step == recipe.steps - 1
-            if (
-                fabric.device.type == "cpu" or logs
-            ):  # reading a loss waits for a GPU, so there only when it is logged
-                watch.loss(step, float(losses["loss"].detach()), state_file)
+            is_logged = step % settings.log_every == 0 or step == steps - 1
+            if is_logged or fabric.device.type == "cpu":  # reading a loss waits for a GPU
+                watch.check(step, float(losses["loss"].detach()), folder.state)
+
             optimizer.zero_grad()
             fabric.backward(losses["loss"])
-            clipped = method.before_update(progress)
+            gradients = method.before_update(progress)
             optimizer.step()
             method.after_step(progress)
-            bar.update()
-            examples += recipe.batch
 
-            if logs:
-                seen = {k: float(fabric.all_reduce(v.detach().float())) for k, v in losses.items()}
-                norms = (
-                    _norms(method, probe, fabric.device) if rank == 0 and probe is not None else {}
-                )
-                speed = examples / (time.monotonic() - started)
-                row = {"step": step, **seen, **rates, **clipped, **norms}
-                history.append({k: float(v) for k, v in row.items()})
-                bar.set_postfix(loss=f"{seen['loss']:.3f}", img_s=f"{speed:.0f}")
-                if record:
-                    record.metrics(
-                        {
-                            **{k: v for k, v in row.items() if k != "step"},
-                            "images_per_second": speed,
-                        },
-                        step,
-                    )
-                    delivery.now_and_then()
-            if step + 1 in milestones:
-                save_backbone(milestones[step + 1], step + 1)
-            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < recipe.steps:
-                save_state(step + 1)
-        save_backbone("last", recipe.steps)
-        if rank == 0:
-            _write_history(unfinished / "history.csv", history)
-            state_file.unlink(missing_ok=True)
-            for file in sorted(unfinished.iterdir()):
-                file.replace(out / file.name)
-            unfinished.rmdir()
-            record.artifact(out / "last.json")
-            record.artifact(out / "history.csv")
-            record.end()
+            log.step()
+            if is_logged:
+                log.metrics(step, losses, rates | gradients)
+            folder.save(step + 1, history)
+        folder.finish(history)
+        log.end("FINISHED", [out / "last.json", out / "history.csv"])
     except BaseException:
-        if record:
-            record.end("FAILED")
+        log.end("FAILED")
         raise
-    finally:
-        bar.close()
-        if rank == 0:
-            delivery.flush()
     return history[-1] if history else {}
+
+
+def _batches(method: Method, samples: Dataset, first: int, fabric: Fabric) -> DataLoader:
+    """This process's part of each step's batch, from step `first` on.
+
+    Raises ConfigError where the parts would not be even: CutMix pairs images within a process.
+    """
+    batch = method.recipe.batch
+    pairs = 2 * fabric.world_size
+    if fabric.world_size > 1 and batch % pairs:
+        raise ConfigError(
+            f"recipes.{method.id.method}.batch = {batch}: must be a multiple of {pairs} "
+            f"on {fabric.world_size} processes"
+        )
+    order = Order(
+        len(samples),
+        batch,
+        method.recipe.steps,
+        method.id.seed,
+        first=first,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+    )
+    return loader(samples, method.augment, order, method.settings.workers)
 
 
 class Watch:
     """Stops a run whose loss is not a number, or stays five times above its level at the start."""
 
-    FACTOR, MEMORY = 5.0, 0.9
+    FACTOR = 5.0
+    MEMORY = 0.9  # of the moving average over steps that is compared
 
     def __init__(self, name: str, history: list[dict[str, float]]) -> None:
-        self.name, self.start = name, (abs(history[0]["loss"]) if history else None)
+        self.name = name
+        self.start = abs(history[0]["loss"]) if history else None
         self.level = history[-1]["loss"] if history else None
 
-    def loss(self, step: int, value: float, state_file: Path) -> None:
-        if self.start is None and math.isfinite(value):
-            self.start = abs(value)
-        self.level = (
-            value if self.level is None else self.MEMORY * self.level + (1 - self.MEMORY) * value
+    def check(self, step: int, loss: float, state: Path) -> None:
+        """Raises DivergedError. state: where the last good one lies, for the message."""
+        if not math.isfinite(loss):
+            raise self._diverged(step, loss, "is not a number", state)
+        if self.start is None:
+            self.start = abs(loss)
+            self.level = loss
+        self.level = self.MEMORY * self.level + (1 - self.MEMORY) * loss
+        if self.level > self.FACTOR * max(self.start, 1.0):
+            reason = f"is {self.FACTOR:g} times its start {self.start:.3g}"
+            raise self._diverged(step, loss, reason, state)
+
+    def _diverged(self, step: int, loss: float, reason: str, state: Path) -> DivergedError:
+        kept = f"the last good state is kept in {state}"
+        if not state.is_file():
+            kept = "no state was saved yet"
+        return DivergedError(
+            f"{self.name}: the loss {loss:.4g} {reason} at step {step}; {kept}; try a lower lr"
         )
-        if not math.isfinite(value) or self.level > self.FACTOR * max(self.start, 1.0):
-            kept = (
-                f"the last good state is kept in {state_file}"
-                if state_file.is_file()
-                else "no state was saved yet"
-            )
-            why = (
-                "is not a number"
-                if not math.isfinite(value)
-                else f"is {self.FACTOR:g} times its start {self.start:.3g}"
-            )
-            raise DivergedError(
-                f"{self.name}: the loss {value:.4g} {why} at step {step}; {kept}; try a lower lr"
-            )
 
 
-def config_hash(settings: Settings, id: BackboneId) -> str:
-    """Short hash of all that the weights of `id` depend on: its recipe, size, registers, image size and data."""
-    recipe = settings.recipes[id.method]
-    size = settings.sizes[id.size or recipe.size]
-    sets = {role: getattr(settings.data, role) for role in IMAGE_ROLES}
-    content = [
-        str(id.trained),
-        asdict(recipe),
-        asdict(size),
-        settings.image_size,
-        sets,
-        asdict(settings.world),
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+# --- files ----------------------------------------------------------------------------------------
 
 
-# --- data in a known order ----------------------------------------------------------------------------------------------
+class _Folder:
+    """The files of one training, and how a killed one resumes.
 
-
-class _Examples(torch.utils.data.Dataset):
-    """Example `number` of the run: sample `index`, augmented by draws that follow from (seed, number) alone."""
-
-    def __init__(self, samples: Dataset, method: Method) -> None:
-        self.samples, self.augment, self.seed = samples, method.augment, method.id.seed
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, torch.Tensor]:
-        number, index = place
-        _seed_everything(self.seed, number, stream=1)
-        return self.augment(self.samples[index])
-
-
-class _Order(torch.utils.data.Sampler):
-    """For each step, this process's slots of the global batch as (number, index).
-
-    Slots i and B-1-i always meet on one process, in mirrored places, because CutMix and mixup pair them (timm.data.Mixup).
+    All lies in out/unfinished until training is finished: Snakemake deletes the outputs of a
+    killed job. Only the first process writes.
     """
 
-    def __init__(self, n: int, method: Method, first: int, world: int, rank: int) -> None:
-        self.n, self.first, self.seed = n, first, method.id.seed
-        self.steps, self.batch, self.repeats = (
-            method.recipe.steps,
-            method.recipe.batch,
-            method.repeats,
-        )
-        half = self.batch // 2 // world
-        front = list(range(rank * half, (rank + 1) * half))
-        self.slots = (
-            front + [self.batch - 1 - i for i in reversed(front)]
-            if world > 1
-            else list(range(self.batch))
-        )
+    def __init__(
+        self,
+        out: Path,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        samples: Dataset,
+        fabric: Fabric,
+    ) -> None:
+        self.out = out
+        self.unfinished = out / "unfinished"
+        self.state = self.unfinished / "state.pt"
+        self.method = method
+        self.optimizer = optimizer
+        self.fabric = fabric
+        self.steps = method.recipe.steps
+        self.milestones = milestones(method.settings.fractions, self.steps)
+        identity = json.dumps(training_identity(method.settings, method.id), sort_keys=True)
+        self.made_from = {
+            "identity": hashlib.sha256(identity.encode()).hexdigest()[:12],
+            "data": samples.fingerprint,
+        }
+        self.code = digest(recipe_module(method.id), "registers.train")
 
-    def __len__(self) -> int:
-        return self.steps - self.first
+    def resume(self) -> tuple[int, list[dict[str, float]]]:
+        """Load what a killed training of the same identity left: its next step and its history.
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, np.int64)
-        for step in range(self.first, self.steps):
-            places = []
-            for slot in self.slots:
-                number = step * self.batch + slot
-                drawn = number // self.repeats
-                if drawn // self.n != epoch:
-                    epoch = drawn // self.n
-                    order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(
-                        self.n
-                    )
-                places.append((number, int(order[drawn % self.n])))
-            yield places
+        Without one, (0, []): the folder is emptied and what belongs to step 0 is written.
+        """
+        saved = checkpoint.load_state(self.state, self.fabric.device)
+        usable = saved is not None and self._is_ours(saved)
+        self.fabric.barrier()  # all processes have looked at the folder before the first changes it
+        if usable:
+            self.method.load_state_dict(saved["method"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        elif self.fabric.is_global_zero:
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+        first = saved["step"] if usable else 0
+        if usable and saved["code"] not in (self.code, ""):
+            self.code = ""  # made by two versions of the code: by neither
+        for name in self._lacking(first):
+            self._save_backbone(name, first)
+        return first, (saved["history"] if usable else [])
 
+    def save(self, step: int, history: list[dict[str, float]]) -> None:
+        """Write what is due once `step` steps are done."""
+        for name in self.milestones.get(step, []):
+            self._save_backbone(name, step)
+        if step % self.method.settings.checkpoint_every == 0 and step < self.steps:
+            self._save_state(step, history)
 
-def _batches(
-    method: Method, samples: Dataset, settings: Settings, first: int, world: int, rank: int
-) -> DataLoader:
-    workers = settings.workers
-    return DataLoader(
-        _Examples(samples, method),
-        batch_sampler=_Order(len(samples), method, first, world, rank),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
+    def finish(self, history: list[dict[str, float]]) -> None:
+        """Write the last backbone and the history, and move everything to where it is expected."""
+        self._save_backbone("last", self.steps)
+        if not self.fabric.is_global_zero:
+            return
+        _write_history(self.unfinished / "history.csv", history)
+        self.state.unlink(missing_ok=True)
+        for file in sorted(self.unfinished.iterdir()):
+            if file.suffix == ".partial":  # left behind by a kill
+                file.unlink()
+            else:
+                file.replace(self.out / file.name)
+        self.unfinished.rmdir()
 
+    def _is_ours(self, saved: dict[str, Any]) -> bool:
+        """Whether it continues this very training, and all earlier milestones are on disk."""
+        same = all(saved.get(key) == value for key, value in self.made_from.items())
+        return same and not any(self._lacking(step) for step in range(saved["step"]))
 
-def _seed_everything(*key: int, stream: int = 0) -> None:
-    """Seed torch, numpy and random from a key. stream 0: a step, on all devices; 1: a sample, whose draws are on the CPU."""
-    mixed = int.from_bytes(
-        hashlib.blake2b(repr((stream, *key)).encode(), digest_size=8).digest(), "little"
-    )
-    if stream == 0:
-        torch.manual_seed(mixed % 2**63)
-    else:  # the same state in 1 microsecond instead of 120: torch.manual_seed visits every kind of device
-        torch.default_generator.manual_seed(mixed % 2**63)
-    np.random.seed(mixed % 2**32)
-    random.seed(mixed)
+    def _lacking(self, step: int) -> list[str]:
+        """Names of the checkpoints due after `step` steps that are not on disk."""
+        names = self.milestones.get(step, [])
+        return [name for name in names if not (self.unfinished / f"{name}.json").is_file()]
 
+    def _save_backbone(self, name: str, step: int) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        tensors, settings = self.method.extras()
+        facts = {
+            "method": self.method.id.method,
+            "step": step,
+            "steps": self.steps,
+            "code": self.code,
+            **self.made_from,
+            **settings,
+        }
+        path = self.unfinished / f"{name}.safetensors"
+        checkpoint.save(path, self.method.backbone, facts, tensors)
 
-# --- the machine --------------------------------------------------------------------------------------------------------
-
-
-def _fabric(settings: Settings) -> Fabric:
-    """Device, precision and processes. Under torchrun every process takes its place; otherwise there is one."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    total = int(os.environ.get("WORLD_SIZE", "1"))
-    device = choose_device(settings.device)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" else "32-true"
-    # find_unused: a batch without masked images leaves the mask token without a gradient
-    strategy = DDPStrategy(find_unused_parameters=True) if total > 1 else "auto"
-    fabric = Fabric(
-        accelerator=device,
-        devices=local,
-        num_nodes=max(1, total // local),
-        strategy=strategy,
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
-
-
-def _check_batch(method: Method, world: int) -> None:
-    if world > 1 and method.recipe.batch % (2 * world):
-        raise ConfigError(
-            f"recipes.{method.id.method}.batch = {method.recipe.batch}: allowed are multiples of {2 * world} on {world} processes"
-        )
-
-
-class _Delivery:
-    """Hands the numbers to MLflow at most every `pause` seconds, and once at the end."""
-
-    def __init__(self, settings: Settings, pause: float = 20) -> None:
-        self.root, self.uri, self.pause, self.last = (
-            settings.results.parent,
-            settings.mlflow_uri,
-            pause,
-            time.monotonic(),
-        )
-
-    def now_and_then(self) -> None:
-        if time.monotonic() - self.last > self.pause:
-            self.flush()
-
-    def flush(self) -> None:
-        tracking.deliver(self.root, self.uri, wait=0)
-        self.last = time.monotonic()
+    def _save_state(self, step: int, history: list[dict[str, float]]) -> None:
+        """Save all that a killed run needs, unless a weight is not a number."""
+        finite = (torch.isfinite(p).all() for p in self.method.parameters())
+        if not self.fabric.is_global_zero or not all(finite):
+            return
+        state = {
+            "step": step,
+            "history": history,
+            "code": self.code,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        checkpoint.save_state(self.state, state | self.made_from)
 
 
-def _norms(method: Method, probe: torch.Tensor, device: torch.device) -> dict[str, float]:
-    """Statistics of the patch norms at the output of the last block, before the final norm; and how far registers are apart."""
-    training = method.backbone.training
-    method.backbone.eval()
-    with torch.no_grad():
-        patches = method.backbone.split(method.backbone.residual(probe.to(device)).float()).patches
-    method.backbone.train(training)
-    token = (
-        None if method.backbone.vit.reg_token is None else method.backbone.vit.reg_token.detach()
-    )
-    spread = {}
-    if (
-        method.backbone.registers > 1
-    ):  # registers start a millionth apart and have to be seen to separate
-        spread["registers/spread"] = float(
-            torch.cdist(token[0], token[0]).max() / token[0].norm(dim=-1).mean().clamp_min(1e-12)
-        )
-    return spread | {f"norms/{k}": v for k, v in statistics(patches.norm(dim=-1).cpu()).items()}
+def milestones(fractions: tuple[float, ...], steps: int) -> dict[int, list[str]]:
+    """Names of the checkpoints on the way by the number of steps done, from shares of training.
 
-
-def _flat(recipe: Any, method: Method) -> dict[str, Any]:
-    return {
-        **asdict(recipe),
-        **{f"architecture.{k}": v for k, v in asdict(method.backbone.architecture).items()},
-    }
+    In a short training several may share one step; the end itself is called "last".
+    """
+    names: dict[int, list[str]] = {}
+    for fraction in fractions:
+        name = checkpoint_name(round(100 * fraction))
+        if name != "last":
+            names.setdefault(round(fraction * steps), []).append(name)
+    return names
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(k for row in history for k in row))
+    columns = list(dict.fromkeys(column for row in history for column in row))
 
     def write(partial: Path) -> None:
         with open(partial, "w", newline="") as file:
@@ -411,3 +286,116 @@ def _write_history(path: Path, history: list[dict[str, float]]) -> None:
             writer.writerows(history)
 
     atomically(path, write)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+class _Log:
+    """The history, the progress bar and MLflow. Only the first process shows and records."""
+
+    PAUSE = 20  # seconds between deliveries to MLflow
+
+    def __init__(
+        self,
+        method: Method,
+        samples: Dataset,
+        fabric: Fabric,
+        first: int,
+        history: list[dict[str, float]],
+    ) -> None:
+        self.method = method
+        self.fabric = fabric
+        self.history = history
+        self.examples = 0
+        self.started = time.monotonic()
+        self.delivered = time.monotonic()
+        self.bar = tqdm(
+            total=method.recipe.steps,
+            initial=first,
+            desc=str(method.id),
+            unit="step",
+            disable=not self.fabric.is_global_zero,
+            mininterval=1,
+        )
+        if self.fabric.is_global_zero:
+            self.probe = _probe(method, samples)
+            self.record = self._begin_record(samples, resume=first > 0)
+
+    def step(self) -> None:
+        self.examples += self.method.recipe.batch
+        self.bar.update()
+
+    def metrics(self, step: int, losses: dict[str, torch.Tensor], others: dict[str, float]) -> None:
+        """Append a row to the history: losses, mean over processes, and norms of the probe."""
+        row = {"step": float(step)}
+        for name, loss in losses.items():
+            row[name] = float(self.fabric.all_reduce(loss.detach().float()))
+        row |= {name: float(value) for name, value in others.items()}
+        if self.fabric.is_global_zero:
+            row |= _norms(self.method, self.probe.to(self.fabric.device))
+        self.history.append(row)
+        speed = self.examples / (time.monotonic() - self.started)
+        self.bar.set_postfix(loss=f"{row['loss']:.3f}", img_s=f"{speed:.0f}")
+        if self.fabric.is_global_zero:
+            values = {name: value for name, value in row.items() if name != "step"}
+            self.record.metrics(values | {"images_per_second": speed}, step)
+            if time.monotonic() - self.delivered > self.PAUSE:
+                self._deliver()
+
+    def end(self, status: str, artifacts: list[Path] | None = None) -> None:
+        self.bar.close()
+        if not self.fabric.is_global_zero:
+            return
+        for path in artifacts or []:
+            self.record.artifact(path)
+        self.record.end(status)
+        self._deliver()
+
+    def _begin_record(self, samples: Dataset, resume: bool) -> tracking.Run:
+        id = self.method.id
+        tags = {
+            "method": id.method,
+            "registers": id.registers,
+            "seed": id.seed,
+            "data_hash": samples.fingerprint,
+            "device": str(self.fabric.device),
+        }
+        settings = self.method.settings
+        architecture = vars(self.method.backbone.architecture)
+        params = training_identity(settings, id)["recipe"]
+        params |= {f"architecture.{name}": value for name, value in architecture.items()}
+        return tracking.Run(settings.results, "train", str(id), tags, params, resume=resume)
+
+    def _deliver(self) -> None:
+        settings = self.method.settings
+        tracking.deliver(settings.results.parent, settings.mlflow_uri, wait=0)
+        self.delivered = time.monotonic()
+
+
+def _probe(method: Method, samples: Dataset) -> torch.Tensor:
+    """The first images of the training set as the backbone sees them, (B, 3, S, S)."""
+    size = method.settings.image_size
+    images = (samples[i].image for i in range(min(PROBE_IMAGES, len(samples))))
+    return torch.stack([method.backbone.look(image, size) for image in images])
+
+
+def _norms(method: Method, probe: torch.Tensor) -> dict[str, float]:
+    """Statistics of the probe's patch norms at the output of the last block, before the final norm.
+
+    "registers/spread", where there are several: the largest distance between two registers' initial
+    embeddings over their mean norm. They start a millionth apart, and this shows them separate.
+    """
+    backbone = method.backbone
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        patches = backbone.split(backbone.residual(probe).float()).patches
+    backbone.train(training)
+    row = {}
+    if backbone.registers > 1:
+        registers = backbone.vit.reg_token.detach()[0]
+        norm = registers.norm(dim=-1).mean().clamp_min(1e-12)
+        row["registers/spread"] = float(torch.cdist(registers, registers).max() / norm)
+    signs = statistics(patches.norm(dim=-1).cpu())
+    return row | {f"norms/{name}": value for name, value in signs.items()}

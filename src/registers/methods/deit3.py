@@ -1,23 +1,25 @@
-"""DeiT-III: supervised training with a linear head on [CLS] (paper, section 3.1: ViT-B on ImageNet-22k).
+"""DeiT-III: supervised training with a linear head on [CLS] (paper, 3.1: ViT-B on ImageNet-22k).
 
-Reproduces "Training on ImageNet-21k" of facebookresearch/deit, README_revenge.md, with main.py, engine.py, augment.py and models_v2.py:
-3-Augment after a simple random crop, CutMix, label smoothing, soft-target cross-entropy, LAMB, LayerScale, constant drop path, cosine.
-`recipe: in1k` is that page's ImageNet-1k training instead: random resized crop, mixup or CutMix, each image three times per batch
-(repeated augmentation), binary cross-entropy against 0/1 targets, more weight decay. It is not the paper's run.
+Reproduces "Training on ImageNet-21k" of facebookresearch/deit, README_revenge.md, with main.py,
+engine.py, augment.py and models_v2.py: 3-Augment after a simple random crop, CutMix, label
+smoothing, soft-target cross-entropy, LAMB, LayerScale, constant drop path, cosine.
 
 Departures, and why:
-- timm's LAMB instead of apex' FusedLAMB, which needs CUDA; both clip the gradient's global norm to 1 inside the optimizer.
-- The rate changes with every step, not every epoch: a small run has few epochs. Warm-up and length are counted in steps.
-- Registers are exempt from weight decay, as [CLS] is (deit exempts pos_embed and cls_token, and has no registers).
-- Position embedding on patches only, as in models_v2.py; [CLS] starts at N(0, 1e-6) (timm) instead of trunc_normal 0.02.
+- timm's LAMB instead of apex' FusedLAMB, which needs CUDA; both clip the gradient's global norm to
+  1 inside the optimizer.
+- The rate changes with every step, not every epoch: a small run has few epochs. Warm-up and length
+  are counted in steps.
+- Registers are exempt from weight decay, as [CLS] is (deit exempts pos_embed and cls_token, and has
+  no registers).
+- Position embedding on patches only, as in models_v2.py; [CLS] starts at N(0, 1e-6) (timm) instead
+  of trunc_normal 0.02.
 - No EMA copy: main.py keeps one but evaluates the raw model.
 - bf16 or fp32 instead of fp16 with loss scaling.
-- Repeated augmentation puts the copies into one batch; deit's RASampler spreads them over the processes of the same step.
-- Sizes, lr and lengths come from the scale; at a small batch and length the rate is not the official 1e-3.
+- Sizes, lr and lengths come from the scale; at a small batch and length the rate is not the
+  official 1e-3.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from timm.data import Mixup
@@ -28,61 +30,38 @@ from torch.nn import functional as F
 from registers.data.sample import Dataset, Sample
 from registers.data.transforms import IMAGENET, three_augment
 from registers.methods.method import Method, Progress, decay_groups
-from registers.models.backbone import build
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
-WARMUP_LR, MIN_LR = 1e-6, 1e-5  # README_revenge.md --warmup-lr; main.py --min-lr
+WARMUP_LR = 1e-6  # README_revenge.md, --warmup-lr
+MIN_LR = 1e-5  # main.py, --min-lr
+WEIGHT_DECAY = 0.02  # README_revenge.md, --weight-decay
+SMOOTHING = 0.1  # main.py, --smoothing
+CUTMIX = 1.0  # README_revenge.md, --cutmix
+MAX_NORM = 1.0  # of the gradient, in LAMB
 EXEMPT = ("pos_embed", "cls_token", "reg_token")  # models_v2.py no_weight_decay, and the registers
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What differs between the two trainings of README_revenge.md (ViT-B rows)."""
-
-    weight_decay: float
-    mixup: float
-    smoothing: float
-    repeats: int
-    binary: bool  # --bce-loss: cross-entropy per class, targets 0 or 1
-    simple_crop: bool  # --src, else a random resized crop
-
-
-VARIANTS = {
-    "in22k": Variant(
-        weight_decay=0.02, mixup=0.0, smoothing=0.1, repeats=1, binary=False, simple_crop=True
-    ),
-    "in1k": Variant(
-        weight_decay=0.05, mixup=0.8, smoothing=0.0, repeats=3, binary=True, simple_crop=False
-    ),
-}
-
-
 class Deit3(Method):
-    role = "labels"
     normalization = IMAGENET
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
         if self.recipe.batch % 2:
             raise ConfigError(
-                f"recipes.deit3.batch = {self.recipe.batch}: allowed are even numbers (CutMix pairs images)"
+                f"recipes.deit3.batch = {self.recipe.batch}: must be even (CutMix pairs images)"
             )
-        self.variant = VARIANTS[self.recipe.recipe]
-        self.repeats = self.variant.repeats
-        self.backbone = build(
-            self.architecture(layer_scale=self.recipe.layer_scale or None), name=str(id)
-        )
+        self.backbone = self.build_backbone(layer_scale=self.recipe.layer_scale or None)
         self.head = nn.Linear(self.backbone.architecture.width, len(dataset.classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # models_v2.py _init_weights
         nn.init.zeros_(self.head.bias)
-        self.pixels = three_augment(settings.image_size, src=self.variant.simple_crop)
-        # main.py: --cutmix 1.0, one lambda per batch, mixup or CutMix with probability 1/2 each where both are on
+        self.pixels = three_augment(settings.image_size)
+        # main.py: one lambda and one box per batch
         self.mix = Mixup(
-            mixup_alpha=self.variant.mixup,
-            cutmix_alpha=1.0,
-            label_smoothing=self.variant.smoothing,
+            mixup_alpha=0.0,
+            cutmix_alpha=CUTMIX,
+            label_smoothing=SMOOTHING,
             num_classes=len(dataset.classes),
         )
 
@@ -92,18 +71,16 @@ class Deit3(Method):
         return {"image": self.pixels(sample.image), "label": torch.tensor(sample.label)}
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        # pairs image i with B-1-i; lambda and box come from numpy's global generator, so all processes draw the same
+        # Image i is mixed with B-1-i; lambda and box come from numpy's global generator, so all
+        # processes draw the same.
         images, targets_BC = self.mix(batch["image"], batch["label"])
         logits_BC = self.head(self.backbone.summary(images)).float()
-        if self.variant.binary:  # engine.py: whatever is in the mix is fully there
-            return {"loss": F.binary_cross_entropy_with_logits(logits_BC, targets_BC.gt(0).float())}
         return {"loss": F.cross_entropy(logits_BC, targets_BC)}
 
     def optimizer(self) -> torch.optim.Optimizer:
-        groups = decay_groups(self, self.variant.weight_decay, EXEMPT)
-        return Lamb(
-            groups, lr=self.recipe.lr, max_grad_norm=1.0, foreach=True
-        )  # foreach: same numbers, fewer calls
+        groups = decay_groups(self, WEIGHT_DECAY, EXEMPT)
+        # foreach: same numbers, fewer calls
+        return Lamb(groups, lr=self.recipe.lr, max_grad_norm=MAX_NORM, foreach=True)
 
     def schedule(self, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         lr = learning_rate(progress.step, progress.steps, self.recipe.warmup, self.recipe.lr)
@@ -113,7 +90,10 @@ class Deit3(Method):
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear from 1e-6 to the peak, then the cosine that began at step 0, towards 1e-5 (timm.scheduler.CosineLRScheduler)."""
+    """Linear from 1e-6 to the peak, then the cosine that began at step 0, towards 1e-5.
+
+    The same numbers as timm.scheduler.CosineLRScheduler.
+    """
     if step < warmup:
         return WARMUP_LR + (peak - WARMUP_LR) * step / warmup
     return MIN_LR + (peak - MIN_LR) * (1 + math.cos(math.pi * step / steps)) / 2

@@ -1,15 +1,16 @@
 """DINO (v1): self-distillation of [CLS] without labels (paper, Figs. 2 and 3; Caron et al. 2021).
 
-Reproduces facebookresearch/dino, main_dino.py and utils.py: multi-crop, an EMA teacher on the two global crops, teacher outputs
-centred by a running mean and sharpened, cross-entropy between different views, AdamW with schedules of rate, weight decay
-and momentum, gradients clipped parameter by parameter, the last layer frozen at first. No masks, no iBOT, no KoLeo. The
-teacher temperature rises from 0.04 to 0.07 over `temperature_warmup` steps, as README.md recommends for long runs (main_dino.py's
-own default stays at 0.04).
+Reproduces facebookresearch/dino, main_dino.py and utils.py: multi-crop, an EMA teacher on the two
+global crops, teacher outputs centred by a running mean and sharpened, cross-entropy between
+different views, AdamW with schedules of rate, weight decay and momentum, gradients clipped
+parameter by parameter, the last layer frozen at first. No masks, no iBOT, no KoLeo. The teacher
+temperature rises from 0.04 to 0.07 over `temperature_warmup` steps, as README.md recommends for
+long runs (main_dino.py's own default stays at 0.04).
 
 Departures, and why:
 - In the last block only what feeds [CLS] is computed (Backbone.summary): the same function.
-- [CLS] gets no position of its own, positions are interpolated with antialiasing, registers are added: as in the paper's other
-  recipes.
+- [CLS] gets no position of its own, positions are interpolated with antialiasing, registers are
+  added: as in the paper's other recipes.
 - bf16 or fp32 instead of fp16 with loss scaling.
 - `momentum` (official 0.996) is a setting: it belongs to a run of 100,000 steps and more.
 - Sizes, drop path (official 0.1), lr and lengths come from the scale.
@@ -22,42 +23,43 @@ from registers.data.sample import Dataset, Sample
 from registers.data.transforms import BLUR_AS_DOCUMENTED, IMAGENET, dino_crops
 from registers.losses import all_reduce_sum_, dino_loss
 from registers.methods.method import Method, Progress, decay_groups
-from registers.models.schedules import cosine
-from registers.models.backbone import build
 from registers.models.heads import DinoHead
+from registers.models.schedules import cosine
 from registers.models.teacher import follow, frozen_copy
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
 
 # main_dino.py, get_args_parser and DINOLoss
-GLOBAL_SCALE, LOCAL_SCALE = (0.4, 1.0), (0.05, 0.4)
+GLOBAL_SCALE = (0.4, 1.0)
+LOCAL_SCALE = (0.05, 0.4)
 TEMPERATURES = (0.04, 0.07)
 WEIGHT_DECAYS = (0.04, 0.4)
-MIN_LR, CLIP = 1e-6, 3.0
+MIN_LR = 1e-6
+CLIP = 3.0
 CENTER_MOMENTUM = 0.9
 
 
 class Dino(Method):
-    role = "images"
     normalization = IMAGENET
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
-        r = self.recipe
-        self.student = build(self.architecture(), name=str(id))
+        recipe = self.recipe
+        self.student = self.build_backbone()
         self.head = DinoHead(
             self.student.architecture.width,
-            r.head_hidden,
-            r.bottleneck,
-            r.prototypes,
+            recipe.head_hidden,
+            recipe.bottleneck,
+            recipe.prototypes,
             train_norm=False,
         )
-        self.backbone, self.teacher_head = frozen_copy(self.student), frozen_copy(self.head)
-        self.register_buffer("center", torch.zeros(r.prototypes))
+        self.backbone = frozen_copy(self.student)
+        self.teacher_head = frozen_copy(self.head)
+        self.register_buffer("center", torch.zeros(recipe.prototypes))
         self.crops = dino_crops(
             settings.image_size,
-            r.local_size,
-            r.local_crops,
+            recipe.local_size,
+            recipe.local_crops,
             GLOBAL_SCALE,
             LOCAL_SCALE,
             BLUR_AS_DOCUMENTED,
@@ -74,9 +76,8 @@ class Dino(Method):
         return self.crops(sample.image)
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        images = (
-            batch["global"].transpose(0, 1).flatten(0, 1)
-        )  # (2B, 3, S, S): all first views, then all second views
+        # (2B, 3, S, S): all first views, then all second views
+        images = batch["global"].transpose(0, 1).flatten(0, 1)
         local = batch["local"].transpose(0, 1).flatten(0, 1)  # (crops x B, 3, s, s)
         half = len(images) // 2
         targets_2BK = self.teach(images, self.temperature(progress))
@@ -88,7 +89,7 @@ class Dino(Method):
 
     @torch.no_grad()
     def teach(self, images: Tensor, temperature: float) -> Tensor:
-        """Probabilities for both views, (2, B, K), by the centre of earlier steps; then the centre moves."""
+        """Probabilities for both views, (2, B, K), by the centre so far; then the centre moves."""
         logits_BK = self.teacher_head(self.backbone.summary(images)).float()
         targets_BK = torch.softmax((logits_BK - self.center) / temperature, dim=-1)
         if self.training:
@@ -98,7 +99,7 @@ class Dino(Method):
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            decay_groups(self, WEIGHT_DECAYS[0], ()),
+            decay_groups(self, WEIGHT_DECAYS[0]),
             lr=self.recipe.lr,
             betas=(0.9, 0.999),
             fused=True,
@@ -120,21 +121,18 @@ class Dino(Method):
     def temperature(self, progress: Progress) -> float:
         """Of the teacher: linear over temperature_warmup steps, then constant."""
         start, end = TEMPERATURES
-        return cosine(
-            progress.step,
-            self.recipe.temperature_warmup,
-            end,
-            end,
-            self.recipe.temperature_warmup,
-            start,
-        )
+        warmup = self.recipe.temperature_warmup
+        return cosine(progress.step, warmup, end, end, warmup, start)
 
     def momentum(self, progress: Progress) -> float:
         return cosine(progress.step, progress.steps, self.recipe.momentum, 1.0)
 
     @torch.no_grad()
     def before_update(self, progress: Progress) -> dict[str, float]:
-        """Clip each parameter's gradient for itself (utils.py, clip_gradients); at first cancel the last layer's."""
+        """Clip each parameter's gradient for itself; at first cancel the last layer's.
+
+        As utils.py, clip_gradients and cancel_gradients_last_layer.
+        """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
         torch._foreach_mul_(gradients, list((CLIP / (norms + 1e-6)).clamp(max=1).unbind()))

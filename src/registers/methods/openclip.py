@@ -1,18 +1,22 @@
-"""OpenCLIP: images and their captions, matched by a symmetric InfoNCE loss (paper, section 3.1: ViT-B/16).
+"""OpenCLIP: images and captions, matched by a symmetric InfoNCE loss (paper, 3.1: ViT-B/16).
 
-Reproduces mlfoundations/open_clip, ViT-B-16 with the defaults of src/open_clip_train/params.py for ViTs: text transformer and tokenizer
-are open_clip's own; AdamW (0.9, 0.98), eps 1e-6, weight decay 0.2, linear warm-up and cosine to 0, random resized crop of 90 to 100 %,
-learnt logit scale from ln(1/0.07), clamped to [0, ln 100] after each step; no gradient clipping. Features are gathered from all
-processes with their gradient (--gather-with-grad).
+Reproduces mlfoundations/open_clip, ViT-B-16 with the defaults of src/open_clip_train/params.py for
+ViTs: text transformer and tokenizer are open_clip's own; AdamW (0.9, 0.98), eps 1e-6, weight decay
+0.2, linear warm-up and cosine to 0, random resized crop of 90 to 100 %, learnt logit scale from
+ln(1/0.07), clamped to [0, ln 100] after each step; no gradient clipping. Features are gathered from
+all processes with their gradient (--gather-with-grad).
 
 Departures, and why:
-- The image tower is timm's ViT (pre_norm=True: ln_pre, no patch bias), as for all methods: registers, one fused qkv, timm's initialisation
-  (trunc_normal 0.02 instead of open_clip's widths), LayerNorm eps 1e-6 instead of 1e-5, no position on [CLS].
-- Weight decay also spares the 2-D position embeddings, [CLS] and registers. open_clip's model.no_weight_decay() names position and class
-  embeddings, but main.py asks it only for timm optimizers: its own AdamW path decays the positions. Registers are treated as [CLS].
-- `vocabulary: corpus` keeps embeddings of tokens that can occur only (captions, and prompts of the classes). The same training: a row
-  without a gradient is only decayed, and never read.
-- bf16 or fp32, whatever `precision` says. The paper does not state its batch, length or corpus size: ours come from the scale.
+- The image tower is timm's ViT (pre_norm=True: ln_pre, no patch bias), as for all methods:
+  registers, one fused qkv, timm's initialisation (trunc_normal 0.02 instead of open_clip's widths),
+  LayerNorm eps 1e-6 instead of 1e-5, no position on [CLS].
+- Weight decay also spares the 2-D position embeddings, [CLS] and registers. open_clip's
+  model.no_weight_decay() names position and class embeddings, but main.py asks it only for timm
+  optimizers: its own AdamW path decays the positions. Registers are treated as [CLS].
+- `vocabulary: corpus` keeps embeddings of tokens that can occur only (captions, and prompts of the
+  classes). The same training: a row without a gradient is only decayed, and never read.
+- bf16 or fp32, whatever `precision` says; features are normalised and compared in fp32. The paper
+  does not state its batch, length or corpus size: ours come from the scale.
 """
 
 import math
@@ -26,39 +30,32 @@ from registers.data.sample import Dataset, Sample
 from registers.data.transforms import OPENAI, clip_augment
 from registers.losses import contrastive, gather
 from registers.methods.method import Method, Progress, decay_groups
-from registers.models.backbone import build
 from registers.models.text import TextTower, pack, token_ids
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
 
-WEIGHT_DECAY, BETAS, EPS = 0.2, (0.9, 0.98), 1e-6  # params.py: --wd, get_default_params
-SCALE_START, SCALE_MOST = (
-    math.log(1 / 0.07),
-    math.log(100),
-)  # model.py init_logit_scale; train.py unwrap_model(...).clamp_
-EXEMPT = (
-    "pos_embed",
-    "cls_token",
-    "reg_token",
-    "positional_embedding",
-)  # 1-D parameters and the logit scale are exempt anyway
+WEIGHT_DECAY = 0.2  # params.py, --wd
+BETAS = (0.9, 0.98)  # params.py, get_default_params
+EPS = 1e-6  # params.py, get_default_params
+SCALE_START = math.log(1 / 0.07)  # model.py, init_logit_scale
+SCALE_MOST = math.log(100)  # train.py, unwrap_model(...).logit_scale.clamp_
+# 1-D parameters and the logit scale are exempt anyway
+EXEMPT = ("pos_embed", "cls_token", "reg_token", "positional_embedding")
 
 
 class OpenClip(Method):
-    role = "text"
     normalization = OPENAI
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
         recipe = self.recipe
-        self.backbone = build(self.architecture(pre_norm=True), name=str(id))
+        self.backbone = self.build_backbone(pre_norm=True)
         width = self.backbone.architecture.width
-        self.projection = nn.Parameter(
-            torch.randn(width, recipe.embed) * width**-0.5
-        )  # transformer.py VisionTransformer
-        vocabulary = (
-            occurring_tokens(dataset, recipe.context) if recipe.vocabulary == "corpus" else None
-        )
+        # transformer.py, VisionTransformer
+        self.projection = nn.Parameter(torch.randn(width, recipe.embed) * width**-0.5)
+        vocabulary = None
+        if recipe.vocabulary == "corpus":
+            vocabulary = occurring_tokens(dataset, recipe.context)
         self.text = TextTower(
             recipe.embed,
             recipe.context,
@@ -81,13 +78,12 @@ class OpenClip(Method):
         }
 
     def forward(self, batch: dict[str, Tensor], progress: Progress) -> dict[str, Tensor]:
-        image_BE = F.normalize(self.backbone.summary(batch["image"]) @ self.projection, dim=-1)
-        text_BE = F.normalize(self.text(batch["tokens"]), dim=-1)
+        projected_BE = self.backbone.summary(batch["image"]) @ self.projection
+        image_BE = F.normalize(projected_BE.float(), dim=-1)
+        text_BE = F.normalize(self.text(batch["tokens"]).float(), dim=-1)
         scale = self.logit_scale.exp()
-        return {
-            "loss": contrastive(gather(image_BE).float(), gather(text_BE).float(), scale),
-            "logit_scale": scale.detach(),
-        }
+        loss = contrastive(gather(image_BE), gather(text_BE), scale)
+        return {"loss": loss, "logit_scale": scale.detach()}
 
     def optimizer(self) -> torch.optim.Optimizer:
         groups = decay_groups(self, WEIGHT_DECAY, EXEMPT)
@@ -109,17 +105,22 @@ class OpenClip(Method):
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine to 0 over the steps that are left (open_clip_train/scheduler.py cosine_lr)."""
+    """Linear warm-up, then half a cosine to 0 over the steps that are left.
+
+    The same numbers as cosine_lr (open_clip_train/scheduler.py).
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
 
 
 def occurring_tokens(dataset: Dataset, context: int) -> set[int]:
-    """Ids of the tokens of all captions, and of the 80 prompts of each class, which zero-shot classification will ask."""
-    captions = getattr(
-        dataset, "captions", None
-    )  # a reader that has them at hand need not open every image
+    """Ids of the tokens of all captions, and of the 80 prompts of each class.
+
+    Zero-shot classification reads the prompts. A data set that has its captions at hand in
+    `captions` need not open every image.
+    """
+    captions = getattr(dataset, "captions", None)
     if captions is None:
         captions = (dataset[i].caption or "" for i in range(len(dataset)))
     prompts = {template(name) for template in templates() for name in dataset.classes}
