@@ -1,6 +1,8 @@
-"""LOST written down step by step for one image, slowly: what `registers.evals.lost` must equal and what its benchmark is measured against.
+"""LOST written down step by step for one image, slowly.
 
-After the description in valeoai/LOST (object_discovery.py at fcedbec) in plain loops; ties go to the patch that comes first.
+What `registers.evals.lost` must equal and what its benchmark is measured against. After the
+description in valeoai/LOST (object_discovery.py at fcedbec) in plain loops; ties go to the patch
+that comes first.
 """
 
 from typing import NamedTuple
@@ -8,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Plain(NamedTuple):
+class PlainLost(NamedTuple):
     degree: list[int]
     seed: int
     similars: set[int]
@@ -19,15 +21,15 @@ class Plain(NamedTuple):
 
 def plain_lost(
     features: np.ndarray, grid: tuple[int, int], k: int = 100, bias: float = 0.0
-) -> Plain:
+) -> PlainLost:
     """features (P, D), patches in reading order."""
     height, width = grid
     count = len(features)
     assert count == height * width
-    similarity = [
-        features @ features[p] + np.asarray(bias, features.dtype) for p in range(count)
-    ]  # row by row
+    shift = np.asarray(bias, features.dtype)
+    similarity = [features @ features[p] + shift for p in range(count)]  # row by row
 
+    # --- degrees: to how many others a patch is similar
     degree = []
     for p in range(count):
         neighbours = 0
@@ -36,19 +38,21 @@ def plain_lost(
                 neighbours += 1
         degree.append(neighbours)
 
-    ranking = sorted(
-        range(count), key=lambda p: degree[p]
-    )  # Python's sort keeps equals in their order
+    # --- seed and similars; Python's sort keeps equals in their order
+    ranking = sorted(range(count), key=lambda p: degree[p])
     seed = ranking[0]
     similars = {p for p in ranking[:k] if similarity[seed][p] > 0}
 
+    # --- expansion
     mask = set()
     for q in range(count):
         votes = sum((similarity[p][q] for p in similars), start=features.dtype.type(0))
         if votes > 0:
             mask.add(q)
 
-    component, waiting = {seed}, [seed]
+    # --- the seed's component and its box
+    component = {seed}
+    waiting = [seed]
     while waiting and seed in mask:
         row, column = divmod(waiting.pop(), width)
         for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
@@ -56,12 +60,7 @@ def plain_lost(
             if 0 <= r < height and 0 <= c < width and patch in mask and patch not in component:
                 component.add(patch)
                 waiting.append(patch)
-    rows, columns = [p // width for p in component], [p % width for p in component]
-    return Plain(
-        degree,
-        seed,
-        similars,
-        mask,
-        component,
-        (min(columns), min(rows), max(columns) + 1, max(rows) + 1),
-    )
+    rows = [p // width for p in component]
+    columns = [p % width for p in component]
+    box = (min(columns), min(rows), max(columns) + 1, max(rows) + 1)
+    return PlainLost(degree, seed, similars, mask, component, box)

@@ -31,7 +31,8 @@ def measure(backbone: Backbone, data: list[EvaluationSet], settings: Settings) -
     Raises ValueError where the checkpoint has no text tower.
     """
     (images,) = data
-    projection, text = unpack(checkpoint.load_extras(backbone.path), backbone.card)
+    extras = checkpoint.load_extras(backbone.path) if "text" in backbone.card else {}
+    projection, text = unpack(extras, backbone.card)
     classes = images.val.classes
     folders = getattr(images.val, "folders", classes)
     rows = classify(
