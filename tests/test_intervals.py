@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from registers import intervals
-from registers.intervals import bootstrap_mean
+from registers.intervals import bootstrap, bootstrap_mean, wilson
 
 
 def test_bootstrap_covers_the_truth_as_often_as_it_promises(monkeypatch):
@@ -36,3 +37,16 @@ def test_bootstrap_is_a_mean_over_tokens():
 def test_nothing_to_count_is_named():
     with pytest.raises(ValueError, match="bootstrap of 0 images"):
         bootstrap_mean([1.0, 2.0], [0, 0])
+
+
+def test_the_interval_of_any_statistic_covers_what_theory_gives():
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    low, high = bootstrap(lambda weights: weights @ values / weights.sum(1), 400)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (7, 20), (50, 50), (512, 1024)])
+def test_wilson_equals_scipy(right, n):
+    expected = binomtest(right, n).proportion_ci(0.95, "wilson")
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)

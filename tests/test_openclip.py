@@ -1,4 +1,4 @@
-"""OpenCLIP's recipe and text tower against open_clip itself, and zero-shot classification with planted answers."""
+"""OpenCLIP's recipe and text tower against open_clip itself."""
 
 import math
 import random
@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from open_clip import OPENAI_IMAGENET_TEMPLATES, build_zero_shot_classifier
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 from open_clip.loss import ClipLoss
 from open_clip_train.scheduler import cosine_lr
 from PIL import Image
@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from registers.data.sample import Sample
-from registers.evals import zeroshot
 from registers.methods.method import Progress
 from registers.methods.openclip import OpenClip, learning_rate, occurring_tokens
 from registers.models import checkpoint
@@ -88,9 +87,9 @@ def train(clip: OpenClip, steps: int, batch: int = 24) -> None:
         clip.after_step(Progress(step, steps))
 
 
-def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
+def test_trained_towers_survive_the_disk(tmp_path):
     clip = method(lr=3e-3, warmup=5)
-    train(clip, 200)  # the first half: all images look alike to the untrained tower
+    train(clip, 2)
     tensors, facts = clip.eval().extras()
     path = tmp_path / "last.safetensors"
     checkpoint.save(path, clip.backbone, {**facts, "normalization": clip.normalization}, tensors)
@@ -98,21 +97,6 @@ def test_trained_towers_classify_without_labels_and_survive_the_disk(tmp_path):
     pair = text_module.load(path)
     texts = ["a photo of a red.", "here is a blue square"]
     assert torch.allclose(pair.text.encode(texts), clip.text.encode(texts), atol=1e-5)
-    about = checkpoint.card(path)
-    rows = zeroshot.evaluate(
-        pair.backbone,
-        checkpoint.load_extras(path),
-        about,
-        Colours(),
-        count=96,
-        size=16,
-        data="colours",
-    )
-    assert [r.metric for r in rows] == ["top1"]  # three classes: top-5 would be 1 by definition
-    top1 = rows[0]
-    assert top1.value > 0.9 and top1.n == 96 and top1.chance == pytest.approx(1 / 3)
-    assert top1.low < top1.value <= top1.high
-    assert top1.backbone == "openclip-r1-s0"
 
 
 def test_text_tower_equals_open_clips_forward():
@@ -210,89 +194,12 @@ def test_image_tower_is_clips():
     assert isinstance(vit.norm_pre, nn.LayerNorm) and vit.patch_embed.proj.bias is None
 
 
-# --- zero-shot ----------------------------------------------------------------------------------------------------------
-
-
-def test_classifier_equals_open_clips():
-    tower = TextTower(embed=16, context=20, width=32, depth=1, heads=2).eval()
-
-    class OpenClipsView(nn.Module):
-        def encode_text(self, tokens, normalize):
-            return (
-                F.normalize(tower.transformer(tokens), dim=-1)
-                if normalize
-                else tower.transformer(tokens)
-            )
-
-    classes = ["tench", "great white shark", "toilet paper"]
-    prompts = OPENAI_IMAGENET_TEMPLATES[::8]
-    official = build_zero_shot_classifier(
-        OpenClipsView(), lambda t: tokenizer()(t, context_length=20), classes, prompts
-    )
-    assert torch.allclose(zeroshot.classifier(tower, classes, prompts), official, atol=1e-6)
-
-
-def test_planted_embeddings_give_the_planted_ranks():
-    weights = torch.eye(8)  # eight classes along the axes
-    image = torch.zeros(4, 8)
-    image[0, 3] = 2.0  # right at once
-    image[1] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.0, 0.0, 0.0])  # class 4 is the fifth
-    image[2] = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.0, 0.0])  # class 5 is the sixth
-    image[3, 7] = 1.0
-    found = zeroshot.hits(image, torch.tensor([3, 4, 5, 7]), weights, 5)
-    assert found[:, 0].tolist() == [True, False, False, True]
-    assert found[:, 4].tolist() == [True, True, False, True]
-    assert (found[:, 1:] >= found[:, :-1]).all()  # a hit among k is one among k + 1
-
-
-def test_other_names_and_prompts_are_asked_as_given(tmp_path):
-    """The names decide: with those of two classes exchanged, right answers of these classes become wrong ones."""
-    clip = method(lr=3e-3, warmup=5)
-    train(clip, 200)
-    tensors, facts = clip.eval().extras()
-    facts |= {"normalization": clip.normalization}
-    ask = {"count": 96, "size": 16, "prompts": ["a photo of a {}.".replace, "something {}".replace]}
-    ask["prompts"] = [lambda name, put=put: put("{}", name) for put in ask["prompts"]]
-    values = {}
-    for names in (
-        ("red", "green", "blue"),
-        ("green", "red", "blue"),
-        ("red", "green", "aubergine"),
-    ):
-        (values[names],) = zeroshot.evaluate(
-            clip.backbone, tensors, facts, Colours(), classes=names, **ask
-        )
-    right, exchanged, strange = values.values()
-    assert right.value > 0.9 and exchanged.value < 0.45 and right.note == "2 prompts"
-    assert (
-        strange.note
-        == "2 prompts; 1 of 3 class names with words that no caption had, the first: aubergine"
-    )
-
-
-def test_wilson_interval():
-    from scipy.stats import binomtest
-
-    for right, n in ((0, 10), (7, 20), (50, 50), (512, 1024)):
-        expected = binomtest(right, n).proportion_ci(0.95, "wilson")
-        assert zeroshot.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-def test_what_cannot_be_evaluated_is_named(tmp_path):
+def test_what_is_missing_is_named(tmp_path):
     clip = method().eval()
     with pytest.raises(ValueError, match="no caption"):
         clip.augment(Sample(Image.new("RGB", (16, 16)), "x"))
     with pytest.raises(ValueError, match="checkpoint = dinov2-r0-s0: it has no text tower"):
         unpack({}, {"id": "dinov2-r0-s0"})
-    with pytest.raises(ValueError, match="0 images"):
-        zeroshot.zero_shot(
-            clip.backbone,
-            clip.projection,
-            clip.text,
-            [],
-            Colours.classes,
-            OPENAI_IMAGENET_TEMPLATES[:1],
-        )
 
 
 def test_packed_towers_are_plain_tensors(tmp_path):
