@@ -42,7 +42,7 @@ def write(folder, outliers: float, registers: int = 0):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Outliers hold the class and nothing else; normal patches hold position and pixels, no class."""
+    """Outliers hold the class and nothing else; normal patches position and pixels, no class."""
     return write(tmp_path_factory.mktemp("planted") / "bank", outliers=0.1, registers=2)
 
 
@@ -95,7 +95,7 @@ def test_halves_share_no_image():
     train, test = halves(11, seed=3)
     assert sorted([*train, *test]) == list(range(11))
     assert len(train) == 5
-    with pytest.raises(ValueError, match="bank.sample: 1 is not allowed; must be at least 2"):
+    with pytest.raises(ValueError, match=r"bank\.sample: 1 is not allowed; must be at least 2"):
         halves(1)
 
 
@@ -286,7 +286,7 @@ def test_pixels_are_those_the_bank_saw(planted):
     pixels = reconstruction.pixels(bank, data)
     expected = reconstruction.patchify(data.batch(), PATCH)
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="must be .* from which the bank was written"):
+    with pytest.raises(ValueError, match=r"must be .* from which the bank was written"):
         reconstruction.pixels(bank, FakeDataset(images=IMAGES, seed=1))
 
 
