@@ -1,4 +1,4 @@
-"""`python -m registers.study`: the emergence study, one verb per rule of workflow/study/Snakefile."""
+"""`python -m registers.study`: one verb for each rule of workflow/study/Snakefile."""
 
 import argparse
 import json
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     page = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
     page.add_argument("--out", type=Path, default=Path("reports"))
     page.set_defaults(verb=summary)
+    first = verbs.add_parser("headline", help="the page's first figure, and its counts")
+    first.add_argument("--out", type=Path, default=Path("reports"))
+    first.set_defaults(verb=headline)
     options = parser.parse_args(arguments)
     try:
         options.verb(read_sweep(options.sweep), options)
@@ -91,6 +94,18 @@ def summary(sweep: Sweep, options: argparse.Namespace) -> None:
 
     frame = write(sweep, ROOT / "runs", options.out)
     print(f"{len(frame)} runs in {options.out / 'emergence' / 'results.csv'}")
+
+
+def headline(sweep: Sweep, options: argparse.Namespace) -> None:
+    """Draw the first figure, and print what its runs show, seed by seed."""
+    from registers.study.results import load
+    from registers.study.summary import draw_headline
+
+    draw_headline(sweep, ROOT / "runs", options.out / "emergence")
+    frame = load(ROOT / "runs", sweep)
+    mine = frame[frame.run.isin(sweep.headline_names())]
+    columns = ["run", "redundant_over_others", "second_mode", "redundant", "global_not_local"]
+    print(mine[[*columns, "registers_take_over"]].to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def examine(net: nn.Module, scenes: Any, maps: Path) -> dict:
 def view(net: nn.Module, scenes: Any) -> Subject:
     """Pass the scenes through the net, some at a time."""
     parts = [net(images) for images in scenes.images.split(ONCE)]
-    layers = [torch.cat(x) for x in zip(*(seen.layers for seen in parts))]
+    layers = [torch.cat(x) for x in zip(*(seen.layers for seen in parts), strict=True)]
     norms = [net.split(x, layer).patches.norm(dim=-1) for layer, x in enumerate(layers)]
     last = net.split(layers[-1], len(layers) - 1)
     return Subject(
@@ -260,6 +260,7 @@ def pictures(
     return arrays | dict(
         norms=np.stack([norms[:SHOWN] for norms in subject.norms]),
         all_norms=last.astype(np.float32),
+        all_redundant=subject.redundant,
         where=where.mean(0),
     )
 

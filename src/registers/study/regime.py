@@ -100,12 +100,12 @@ class TokenRegime(Section):
 
     Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
     how many there are of each. blanks: patches of which nothing is asked; blanks_at: "random",
-    "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle. content: what a blank shows besides its mark, with norm
-    `noise`: the vector of a random "symbol", Gaussian "noise" of its own, or noise "shared" by all
-    blanks of the scene. mark: norm of the blanks' mark. triggers: share of patches that carry the
-    trigger mark. appearance: all vectors are random directions ("vectors"), or pictures of
-    8 x 8 pixels ("glyphs", see `tokens_world.Book`). paper: norm of the noise that every patch
-    has besides.
+    "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle.
+    content: what a blank shows besides its mark, with norm `noise`: the vector of a random
+    "symbol", Gaussian "noise" of its own, or noise "shared" by all blanks of the scene. mark: norm
+    of the blanks' mark. triggers: share of patches that carry the trigger mark. appearance: all
+    vectors are random directions ("vectors"), or pictures of 8 x 8 pixels ("glyphs", see
+    `tokens_world`). paper: norm of the noise that every patch has besides.
 
     Losses. own, right: weights of the two local losses; label: weight of the label's.
 

@@ -80,6 +80,10 @@ class Sweep(Section):
         """Names of the runs, of one variant or of all."""
         return [f"{v}-r{r}-s{s}" for v, r, s in self.runs() if variant in ("", v)]
 
+    def headline_names(self) -> list[str]:
+        """Names of the runs that the headline is drawn from and counted on."""
+        return self.names(self.headline) if self.headline else []
+
 
 def read_sweep(path: Path = SWEEP) -> Sweep:
     """The sweep, checked: every regime can be built and every variant has its hypothesis."""

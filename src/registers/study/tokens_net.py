@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registers.models.sequence import Tokens, split_tokens
-from registers.study.net import Seen
+from registers.study.net import Seen, in_sight
 from registers.study.tokens_world import NOTHING, TokenRegime, TokenScenes
 
 
@@ -129,8 +129,7 @@ class TokenNet(nn.Module):
                 x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)
             allowed = None
             if hidden_BP is not None and number:
-                in_front = x.shape[1] - hidden_BP.shape[1]
-                allowed = F.pad(~hidden_BP, (in_front, 0), value=True)[:, None, None]
+                allowed = in_sight(hidden_BP, x.shape[1])
             x, weights = block(x, allowed)
             layers.append(x)
             attention.append(weights)
@@ -156,25 +155,30 @@ class TokenNet(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and accuracies: of the label, of "local" answers (both heads) and
         of the "triggered" ones among them. No patch is ever masked in this world."""
-        regime = self.regime
         last = self(scenes.images, hidden_BP).last
         logits = self.label(self.summary(last))
-        metrics = {"accuracy": (logits.argmax(1) == scenes.label).float().mean()}
-        loss = regime.label * F.cross_entropy(logits, scenes.label)
-        right = []
+        loss = self.regime.label * F.cross_entropy(logits, scenes.label)
+        answers = []
         for head, asked, weight in (
-            (self.right, scenes.right, regime.right),
-            (self.own, scenes.own, regime.own),
+            (self.right, scenes.right, self.regime.right),
+            (self.own, scenes.own, self.regime.own),
         ):
-            answers = head(last.patches)
+            answers.append(head(last.patches))
             loss = loss + weight * F.cross_entropy(
-                answers.transpose(1, 2), asked, ignore_index=NOTHING
+                answers[-1].transpose(1, 2), asked, ignore_index=NOTHING
             )
-            right.append(answers.argmax(-1) == asked)
-        asks = torch.stack([scenes.right, scenes.own]) != NOTHING
-        metrics["local"] = torch.stack(right)[asks].float().mean()
-        metrics["triggered"] = right[1][asks[1] & scenes.triggered].float().mean()
-        return loss, metrics
+        if (
+            torch.is_grad_enabled()
+        ):  # a step of the optimiser wants no accuracies, and pays for them
+            return loss, {}
+        asked = torch.stack([scenes.right, scenes.own])
+        right = torch.stack(answers).argmax(-1) == asked
+        asks = asked != NOTHING
+        return loss, {
+            "accuracy": (logits.argmax(1) == scenes.label).float().mean(),
+            "local": right[asks].float().mean(),
+            "triggered": right[1][asks[1] & scenes.triggered].float().mean(),
+        }
 
     # --- what the examination asks of a net
 

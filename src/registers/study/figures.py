@@ -1,0 +1,236 @@
+"""The figures of the emergence study."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from registers.figures.paint import style
+from registers.outliers import MIN_RATIO
+from registers.study.sweep import Sweep
+
+WITHOUT = style.colour("deit3")
+WITH = style.colour("dinov2")
+HIGHEST = 4.0  # norm over the median at which the colours of norm maps end
+
+
+# --- the headline: one scene, without and with registers
+
+
+def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
+    """A row for each run: one scene, its norms and what one head's attention falls on, and the
+    norms of all scenes."""
+    figure, axes = style.canvas(
+        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1, 1, 1.28, 1.9]}
+    )
+    for row, (panels, name) in enumerate(zip(axes, names, strict=True)):
+        run = json.loads((runs / name / "run.json").read_text())
+        with np.load(runs / name / "maps.npz") as arrays:
+            maps = {key: arrays[key] for key in arrays.files}
+        draw_scene(panels[0], maps, scene)
+        image = draw_norms(panels[1], maps, scene)
+        weights = draw_attention(panels[2], maps, scene, run["registers"])
+        draw_histogram(panels[3], maps, run["numbers"]["cutoff"], legend=row == 0)
+        panels[0].set_ylabel(style.registers_label(run["registers"]))
+        figure.colorbar(image, ax=panels[1], shrink=0.7, ticks=[0, 2, 4])
+        figure.colorbar(weights, ax=panels[2], shrink=0.7)
+    titles = ("scene", "norm / median", "attention of one head", "norms of all patches")
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    axes[-1][3].set_xlabel("norm / median")
+    return figure
+
+
+def _bare(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def draw_scene(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
+    """Pixels where patches are pictures, else a symbol's number in its colour. A triangle: tells
+    its left neighbour's symbol; a frame: carries the code; hatched: blank."""
+    grid = round(maps["redundant"].shape[1] ** 0.5)
+    hues = colormaps["twilight"](maps["symbols"][scene] / (maps["symbols"].max() + 1))[:, :3]
+    tints = 0.45 * hues + 0.55
+    tints[maps["redundant"][scene]] = 1.0
+    ax.imshow(tints.reshape(grid, grid, 3), interpolation="nearest")
+    for cell in range(grid**2):
+        y, x = divmod(cell, grid)
+        if maps["redundant"][scene, cell]:
+            ax.add_patch(_square(x, y, ec=style.GREY, hatch="////", lw=0.4))
+            continue
+        number = str(maps["symbols"][scene, cell])
+        ax.text(x, y, number, ha="center", va="center", fontsize=6)
+        if maps["triggered"][scene, cell]:
+            ax.plot(x - 0.34, y - 0.3, marker="<", ms=2.5, color=style.INK, lw=0)
+        if maps["marked"][scene, cell]:
+            ax.add_patch(_square(x, y, size=0.86, ec=style.CUTOFF, lw=1.2))
+    _bare(ax)
+
+
+def _square(x: float, y: float, size: float = 1.0, **look) -> Rectangle:
+    return Rectangle((x - size / 2, y - size / 2), size, size, fill=False, **look)
+
+
+def draw_norms(ax: Axes, maps: dict[str, np.ndarray], scene: int):
+    """After the last block, over the median of all patches."""
+    norms = maps["norms"][-1][scene] / np.median(maps["all_norms"])
+    grid = round(len(norms) ** 0.5)
+    image = ax.imshow(norms.reshape(grid, grid), vmin=0, vmax=HIGHEST, cmap="magma")
+    _bare(ax)
+    return image
+
+
+def draw_attention(ax: Axes, maps: dict[str, np.ndarray], scene: int, registers: int):
+    """Mean over queries of one head's weights; registers stand in a column of their own."""
+    weights = maps["attention"][scene]
+    patches = weights[-maps["redundant"].shape[1] :]
+    grid = round(len(patches) ** 0.5)
+    shown = np.full((grid, grid + 2), np.nan)
+    shown[:, :grid] = patches.reshape(grid, grid)
+    shown[:registers, -1] = weights[len(weights) - len(patches) - registers :][:registers][:grid]
+    image = ax.imshow(shown, vmin=0, cmap="viridis")
+    if registers:
+        ax.text(grid + 1, min(registers, grid) - 0.2, "reg.", ha="center", va="top", fontsize=6)
+    _bare(ax)
+    return image
+
+
+def draw_histogram(
+    ax: Axes, maps: dict[str, np.ndarray], cutoff: float | None, legend: bool
+) -> None:
+    """All patches, those that are blank in colour; the cut-off, where there is a second mode."""
+    norms = maps["all_norms"] / np.median(maps["all_norms"])
+    blank = maps["all_redundant"]
+    bins = np.linspace(0, max(5.0, float(norms.max())), 80)
+    ax.hist(norms[~blank], bins, color=style.GREY, alpha=0.7, label="other patches")
+    ax.hist(norms[blank], bins, color=style.CUTOFF, alpha=0.8, label="blank patches")
+    if cutoff:
+        ax.axvline(cutoff / np.median(maps["all_norms"]), color=style.INK, lw=0.8, ls=":")
+    else:
+        style.note(ax, "no second mode", "lower right")
+    ax.set_yscale("log")
+    ax.set_ylabel("patches")
+    if legend:
+        ax.legend(loc="upper right")
+
+
+# --- which ingredients are needed
+
+
+def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
+    """A row a variant, a dot a seed: norms of blanks, what a head gives them, what they store."""
+    rows = [(sweep.headline, "the regime"), *sweep.ingredients.items()]
+    rows = [row for row in rows if (frame.variant == row[0]).any()]
+    figure, axes = style.canvas(1, 3, 0.6 + 0.21 * len(rows), sharey=True)
+    columns = (
+        ("most_over_others", "norm of blanks / others,\nlargest of the layers"),
+        ("redundant_over_others", "the same at the output"),
+        ("class/redundant", "label from one blank"),
+    )
+    for ax, (column, title) in zip(axes[0], columns, strict=True):
+        for place, (variant, _) in enumerate(rows):
+            runs = frame[(frame.variant == variant) & (frame.registers == 0)].sort_values("seed")
+            spread = place + np.linspace(-0.2, 0.2, len(runs))
+            second = runs.second_mode.astype(bool).to_numpy()
+            for chosen, face in ((second, style.CUTOFF), (~second, "white")):
+                ax.scatter(
+                    runs[column].to_numpy()[chosen],
+                    spread[chosen],
+                    s=15,
+                    color=style.CUTOFF,
+                    facecolors=face,
+                    linewidths=0.8,
+                )
+        ax.set_xlabel(title)
+        ax.set_xlim(left=0)
+    axes[0][0].axvline(1, color=style.INK, lw=0.6)
+    axes[0][1].axvline(1, color=style.INK, lw=0.6)
+    axes[0][2].axvline(frame["class/chance"].median(), color=style.INK, lw=0.6)
+    names = [name for _, name in rows]
+    axes[0][0].set_yticks(range(len(rows)), names)
+    axes[0][0].invert_yaxis()
+    return figure
+
+
+# --- the search before it
+
+
+def landscape(frame: pd.DataFrame) -> Figure:
+    """Every run without registers: how far its largest norm is above the median, and whether its
+    highest norms lie in redundant patches."""
+    figure, axes = style.canvas(1, 2, 3.0)
+    where, before = axes[0]
+    known = frame[(frame.registers == 0) & frame.ratio.notna()]
+    second = known.second_mode.astype(bool)
+    share = known["redundant/tail"] / known["redundant/all"]
+    for ax, x, y in ((where, known.ratio, share), (before, known.start_ratio, known.ratio)):
+        ax.scatter(x[~second], y[~second], s=14, color=style.GREY, label="one mode of norms")
+        ax.scatter(x[second], y[second], s=18, color=style.CUTOFF, label="second mode")
+    where.axhline(1, color=style.INK, lw=0.6)
+    where.axvline(MIN_RATIO, color=style.INK, lw=0.6, ls=":")
+    where.set(
+        xlabel="largest patch norm / median",
+        ylabel="highest 2 % of norms:\nshare in redundant patches / chance",
+    )
+    where.legend(loc="center right")
+    ends = [1, 1.05 * known.ratio.max()]
+    before.plot(ends, ends, color=style.INK, lw=0.6)
+    before.set(xlabel="largest norm / median before training", ylabel="after training")
+    return figure
+
+
+def course(runs: Path, frame: pd.DataFrame, variants: list[str]) -> Figure:
+    """Largest over median norm after the last block along training; one panel a variant, without
+    and with registers, all seeds."""
+    figure, axes = style.canvas(1, len(variants), 2.3, sharey=True)
+    for ax, variant in zip(axes[0], variants, strict=True):
+        for row in frame[frame.variant == variant].sort_values("registers").itertuples():
+            history = pd.read_csv(runs / row.run / "history.csv")
+            depth = json.loads((runs / row.run / "run.json").read_text())["regime"]["depth"]
+            first = row.seed == frame[frame.variant == variant].seed.min()
+            ax.plot(
+                history.step,
+                history[f"layer{depth}/max_over_median"],
+                color=WITH if row.registers else WITHOUT,
+                lw=1.1,
+                label=style.registers_label(row.registers) if first else None,
+            )
+        ax.axhline(MIN_RATIO, color=style.INK, lw=0.6, ls=":")
+        ax.set(title=variant, xlabel="step")
+        ax.legend(loc="upper right")
+    axes[0, 0].set_ylabel("largest patch norm / median")
+    return figure
+
+
+def maps(runs: Path, names: list[str], scenes: int = 4) -> Figure:
+    """Scenes and their patch norms after the last block over the median, a row a run; a frame
+    marks patches above the cut-off."""
+    figure, axes = style.canvas(len(names), 2 * scenes, 0.95 * len(names) + 0.3)
+    for row, name in zip(axes, names, strict=True):
+        arrays = np.load(runs / name / "maps.npz")
+        cutoff = json.loads((runs / name / "run.json").read_text())["numbers"]["cutoff"]
+        norms = arrays["norms"][-1]
+        median = np.median(arrays["all_norms"])
+        grid = int(norms.shape[1] ** 0.5)
+        for i in range(scenes):
+            picture = np.clip(arrays["images"][i].transpose(1, 2, 0) / 2.4 + 0.5, 0, 1)
+            row[2 * i].imshow(picture, interpolation="nearest")
+            ax = row[2 * i + 1]
+            ratios = norms[i].reshape(grid, grid) / median
+            image = ax.imshow(ratios, vmin=0, vmax=HIGHEST, cmap="magma")
+            for cell in np.flatnonzero(norms[i] > (cutoff or np.inf)):
+                y, x = divmod(cell, grid)
+                ax.add_patch(_square(x, y, ec="white", lw=0.8))
+        for ax in row:
+            _bare(ax)
+        row[0].set_ylabel(name, fontsize=5)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="norm / median")
+    return figure
