@@ -1,4 +1,7 @@
+"""The built-in world: the same bytes everywhere, and annotations that fit the image."""
+
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -26,22 +29,25 @@ def fingerprint(sample) -> str:
 
 
 def test_same_bytes_on_every_machine():
-    """Recorded once on x86-64 Linux, numpy 2.4; only correctly rounded operations are used, so it must hold anywhere."""
+    """Recorded on x86-64 Linux, numpy 2.4. Only correctly rounded operations are used."""
     digest = hashlib.sha256("".join(fingerprint(s) for s in SCENES[:40]).encode()).hexdigest()
     assert digest == "1f3e811ae0d85cb77f8a96aff1b36ba230c4f65b121a282140dbb2f5f942019b"
     assert fingerprint(scene(0, 3, 64)) == fingerprint(SCENES[3])
 
 
 def test_same_bytes_without_the_vector_units():
-    """numpy picks its loops by processor: with all of them switched off the plain loops must give the same."""
+    """numpy picks its loops by processor; with all of those off, the plain ones give the same."""
     from numpy._core import _multiarray_umath as core
 
     extensions = [f for f in core.__cpu_dispatch__ if core.__cpu_features__.get(f)]
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_world; print(*map(test_world.fingerprint, test_world.SCENES[:40]))"
-    env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)}
-    here = str(Path(__file__).parent)
+    code = "from test_world import *; print(*map(fingerprint, SCENES[:40]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, here], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(extensions)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == [fingerprint(s) for s in SCENES[:40]]
 
@@ -54,23 +60,18 @@ def test_random_stream_is_that_of_philox():
 
 
 def test_splits_seeds_and_indices_never_share_a_scene():
-    seen = {
-        fingerprint(scene(seed, i, 16, split))
-        for seed in (0, 1)
-        for split in SPLITS
-        for i in range(20)
-    }
-    assert len(seen) == 2 * 3 * 20
+    keys = itertools.product((0, 1), range(20), SPLITS)
+    fingerprints = {fingerprint(scene(seed, i, 16, split)) for seed, i, split in keys}
+    assert len(fingerprints) == 2 * 20 * 3
 
 
 def test_background_is_the_majority_and_smooth():
-    shares = [np.mean(s.mask == 0) for s in SCENES]
-    assert min(shares) > 0.5
     for s in SCENES:
-        ground = s.depth[s.mask == 0]
-        assert ground.min() >= 7 and ground.max() <= 10
-        both = (s.mask[:, 1:] == 0) & (s.mask[:, :-1] == 0)
-        assert np.abs(np.diff(s.depth, axis=1))[both].max() < 0.5
+        background = s.mask == 0
+        assert background.mean() > 0.5
+        assert s.depth[background].min() >= 7 and s.depth[background].max() <= 10
+        neighbours = background[:, 1:] & background[:, :-1]
+        assert np.abs(np.diff(s.depth, axis=1))[neighbours].max() < 0.5
 
 
 def test_things_stand_before_the_background():
@@ -79,7 +80,10 @@ def test_things_stand_before_the_background():
 
 
 def test_boxes_are_the_visible_extents():
-    """Every pixel of a thing lies in a box, every box is tight: its four border lines touch a thing of some class."""
+    """Every pixel of a thing lies in a box, and every box is tight.
+
+    Tight: each of its four border lines touches a thing of some class.
+    """
     for s in SCENES:
         covered = np.zeros(s.mask.shape, bool)
         for x0, y0, x1, y1 in s.boxes.astype(int):
@@ -103,32 +107,33 @@ def test_occlusion_follows_depth():
     """Where main and second overlap, the nearer one owns the pixels."""
     checked = 0
     for index in range(150):
-        the_plan = plan_scene(Draws(0, "train", index))
-        if not the_plan.touching or len(the_plan.things) != 2:
+        planned = plan_scene(Draws(0, "train", index))
+        if not planned.touching or len(planned.things) != 2:
             continue
-        both = plan._silhouette(the_plan.things[0]) & plan._silhouette(the_plan.things[1])
+        main, second = planned.things
+        both = plan._silhouette(main) & plan._silhouette(second)
+        front = min(planned.things, key=lambda thing: thing.depth)
         drawn = scene(0, index, plan.GRID)
-        front = min(the_plan.things, key=lambda thing: thing.depth)
         assert (drawn.mask[both] == front.kind + 1).all()
-        assert ("in front of" in drawn.caption) == (front is the_plan.things[0])
+        assert ("in front of" in drawn.caption) == (front is main)
         checked += 1
     assert checked > 10
 
 
 def test_main_thing_lies_in_its_quadrant_and_size_grows():
-    heights = {0: [], 1: [], 2: []}
+    radii = {0: [], 1: [], 2: []}
     for index in range(150):
-        the_plan = plan_scene(Draws(0, "train", index))
-        main, labels = the_plan.things[0], labels_of(the_plan)
-        name = ATTRIBUTES["quadrant"][labels["quadrant"]]
-        assert (main.y < 0.5) == name.startswith("upper") and (main.x < 0.5) == name.endswith(
-            "left"
-        )
-        heights[labels["size"]].append(main.radius)
-    assert max(heights[0]) < min(heights[1]) and max(heights[1]) < min(heights[2])
+        planned = plan_scene(Draws(0, "train", index))
+        main = planned.things[0]
+        labels = labels_of(planned)
+        quadrant = ATTRIBUTES["quadrant"][labels["quadrant"]]
+        assert (main.y < 0.5) == quadrant.startswith("upper")
+        assert (main.x < 0.5) == quadrant.endswith("left")
+        radii[labels["size"]].append(main.radius)
+    assert max(radii[0]) < min(radii[1]) and max(radii[1]) < min(radii[2])
 
 
-def test_facts_do_not_depend_on_the_number_of_pixels():
+def test_the_plan_does_not_depend_on_the_number_of_pixels():
     for index in range(20):
         small, large = scene(0, index, 32), scene(0, index, 96)
         assert small.attributes == large.attributes and small.caption == large.caption
@@ -138,59 +143,62 @@ def test_facts_do_not_depend_on_the_number_of_pixels():
         assert np.abs(mean - np.asarray(small.image, float)).mean() < 3
 
 
-def test_light_brightens_the_lit_side_and_throws_the_shadow_away_from_it():
-    """A single thing on a plain ground: the ground left of it is darker when the light comes from the right."""
-    gaps = {0: [], 1: []}
+def test_the_shadow_falls_away_from_the_light():
+    """The ground left of a single thing is darker when the light comes from the right."""
+    gaps = {"left": [], "right": []}
     for index in range(600):
         s = scene(1, index, 32)
-        if (
-            s.attributes["count"] == 0
-            and ATTRIBUTES["background"][s.attributes["background"]] == "plain"
-        ):
-            grey = np.asarray(s.image.convert("L"), float)
-            x0, y0, x1, y1 = s.boxes[0].astype(int)
-            middle = slice((y0 + y1) // 2 - 2, (y0 + y1) // 2 + 2)
-            gaps[s.attributes["light"] % 2].append(
-                grey[middle, x0 - 1].mean() - grey[middle, min(x1, 31)].mean()
-            )
-    assert np.mean(gaps[1]) < -2 and np.mean(gaps[0]) > 2  # lit from the right, from the left
+        names = {name: ATTRIBUTES[name][value] for name, value in s.attributes.items()}
+        if names["count"] != "1" or names["background"] != "plain":
+            continue
+        grey = np.asarray(s.image.convert("L"), float)
+        x0, y0, x1, y1 = s.boxes[0].astype(int)
+        middle = slice((y0 + y1) // 2 - 2, (y0 + y1) // 2 + 2)
+        left = grey[middle, x0 - 1].mean()
+        right = grey[middle, min(x1, 31)].mean()
+        gaps[names["light"].split()[1]].append(left - right)
+    assert np.mean(gaps["right"]) < -2
+    assert np.mean(gaps["left"]) > 2
 
 
-def test_fourteen_label_sets_all_values_occur():
-    assert (
-        len(ATTRIBUTES) == 14 and len(ATTRIBUTES["class"]) == 10 and len(ATTRIBUTES["fine"]) == 40
-    )
+def test_there_are_fourteen_label_sets():
+    assert len(ATTRIBUTES) == 14
+    assert len(ATTRIBUTES["class"]) == 10
+    assert len(ATTRIBUTES["fine"]) == 40
+
+
+def test_all_values_of_all_label_sets_occur_and_agree():
     labels = [labels_of(plan_scene(Draws(2, "val", i))) for i in range(1500)]
     for name, values in ATTRIBUTES.items():
-        seen = {label[name] for label in labels}
-        assert seen == set(range(len(values))), name
+        assert {label[name] for label in labels} == set(range(len(values))), name
     for label in labels:
-        assert label["fine"] // 4 == label["class"] and label["fine"] % 4 == label["texture"]
+        assert label["fine"] // 4 == label["class"]
+        assert label["fine"] % 4 == label["texture"]
         assert (label["second"] == 0) == (label["count"] == 0) == (label["order"] == 0)
 
 
-def test_captions_tell_the_facts():
+def test_captions_describe_the_scene():
     for s in SCENES:
+        names = {name: ATTRIBUTES[name][value] for name, value in s.attributes.items()}
         for name in ("class", "colour", "texture", "background_colour"):
-            assert ATTRIBUTES[name][s.attributes[name]] in s.caption
-        assert (" a " in f" {s.caption} ") or (" an " in f" {s.caption} ")
+            assert names[name] in s.caption
+        assert " a " in f" {s.caption} " or " an " in f" {s.caption} "
         assert " a orange" not in s.caption
-        if s.attributes["second"]:
-            assert ATTRIBUTES["second"][s.attributes["second"]] in s.caption
+        if names["second"] != "none":
+            assert names["second"] in s.caption
     assert len({s.caption for s in SCENES}) > 130
 
 
 @pytest.mark.parametrize("name", list(shapes.SHAPES))
 def test_shapes_are_distances(name):
-    """A distance changes by at most the way gone, is negative in the middle parts and positive beyond the window's rim."""
+    """A distance changes by at most the way gone; inside it is negative, far out positive."""
     u, v = np.meshgrid(np.linspace(-1.6, 1.6, 161), np.linspace(-1.6, 1.6, 161))
     d = shapes.SHAPES[name](u, v)
-    step = 0.02
-    assert (
-        np.abs(np.diff(d, axis=0)).max() <= step * 1.0001
-        and np.abs(np.diff(d, axis=1)).max() <= step * 1.0001
-    )
-    assert (d < 0).any() and (d[np.sqrt(u * u + v * v) > 1.25] > 0).all()
+    step = 0.02 * 1.0001
+    assert np.abs(np.diff(d, axis=0)).max() <= step
+    assert np.abs(np.diff(d, axis=1)).max() <= step
+    assert (d < 0).any()
+    assert (d[np.sqrt(u * u + v * v) > 1.25] > 0).all()
     assert 0.8 < (d < 0).mean() * 3.2**2 < 3.2  # areas of the same order
 
 
@@ -223,7 +231,8 @@ def test_prepared_split_reads_back_exactly(tmp_path):
 
 def test_prepare_is_idempotent_and_redraws_on_other_settings(tmp_path):
     folder = prepare(tmp_path / "w", "train", 4, 16, progress=False)
-    first, stamp = World(folder).fingerprint, (folder / "image.npy").stat().st_mtime_ns
+    first = World(folder).fingerprint
+    stamp = (folder / "image.npy").stat().st_mtime_ns
     prepare(folder, "train", 4, 16, progress=False)
     assert (folder / "image.npy").stat().st_mtime_ns == stamp
     assert World(prepare(tmp_path / "v", "train", 4, 16, progress=False)).fingerprint == first
@@ -247,18 +256,23 @@ def test_a_killed_prepare_leaves_no_split_and_is_repaired(tmp_path, monkeypatch)
 
 
 def test_wrong_split_or_index_is_one_clear_line():
-    with pytest.raises(ConfigError, match="split = 'dev': allowed are train, val, test"):
+    with pytest.raises(ConfigError, match="split = 'dev': must be one of train, val, test"):
         scene(0, 0, 16, "dev")
     with pytest.raises(ConfigError, match="index = -1"):
         scene(0, -1, 16)
 
 
 def test_a_kind_usually_wears_its_own_colour_and_texture():
-    """Colour seven times in eight its own, texture three times in four, else any of all (which may be its own again)."""
+    """Its own colour seven times in eight, its own texture three times in four.
+
+    Otherwise any of all, which may be its own again.
+    """
     labels = [labels_of(plan_scene(Draws(3, "train", i))) for i in range(600)]
     colour = np.mean([label["colour"] == plan.HOME_COLOUR[label["class"]] for label in labels])
     texture = np.mean([label["texture"] == plan.HOME_TEXTURE[label["class"]] for label in labels])
-    assert colour == pytest.approx(7 / 8 + 1 / 8 / 8, abs=0.06) and texture == pytest.approx(
-        0.75 + 0.25 / 4, abs=0.06
-    )
+    assert colour == pytest.approx(7 / 8 + 1 / 8 / 8, abs=0.06)
+    assert texture == pytest.approx(3 / 4 + 1 / 4 / 4, abs=0.06)
+
+
+def test_no_two_kinds_share_colour_and_texture():
     assert len(set(zip(plan.HOME_COLOUR, plan.HOME_TEXTURE))) == len(plan.KINDS)

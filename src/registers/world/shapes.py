@@ -1,8 +1,9 @@
-"""Shapes and textures of the embedded world: elementwise arithmetic only, so every machine computes the same bits.
+"""Shapes and textures of the built-in world, the same bits on every machine.
 
-Each shape is a signed distance in its own frame: u right, v down, negative inside, about one unit from centre to rim.
-Only + - * /, sqrt, comparisons and integer operations are used: IEEE 754 rounds each of them exactly, while sin, exp or a
-matrix product may differ in the last bit from one machine to the next.
+Each shape is a signed distance in its own frame: u right, v down, negative inside, about one unit
+from centre to rim. Only + - * /, sqrt, comparisons and integer operations are used, elementwise:
+IEEE 754 rounds each of them exactly, while sin, exp or a matrix product may differ in the last bit
+from one machine to the next.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 SIN60 = 0.8660254037844386
-COS72, SIN72 = 0.30901699437494745, 0.9510565162951535
-COS36, SIN36 = 0.8090169943749475, 0.5877852522924731
+COS72 = 0.30901699437494745
+SIN72 = 0.9510565162951535
+COS36 = 0.8090169943749475
+SIN36 = 0.5877852522924731
 HALF_SQRT2 = 0.7071067811865476
 
 Array = np.ndarray
@@ -19,7 +22,8 @@ Array = np.ndarray
 
 def _around(u: Array, v: Array, x: float = 0.0, y: float = 0.0) -> Array:
     """Distance to the point (x, y)."""
-    du, dv = u - x, v - y
+    du = u - x
+    dv = v - y
     return np.sqrt(du * du + dv * dv)
 
 
@@ -37,10 +41,17 @@ def triangle(u: Array, v: Array) -> Array:
 
 
 def star(u: Array, v: Array) -> Array:
-    """A pentagram is where at most one of five half planes is left: the second largest of their distances."""
-    low, high = SIN72 * u, SIN36 * u  # outward normals 72 degrees apart, the first one up
+    """A pentagram.
+
+    It is where a point lies outside at most one of five half planes, so its distance is the second
+    largest of theirs.
+    """
+    low = SIN72 * u
+    high = SIN36 * u
+    # outward normals 72 degrees apart, the first one up
     planes = (-v, low - COS72 * v, -low - COS72 * v, high + COS36 * v, -high + COS36 * v)
-    first, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
+    first = np.maximum(planes[0], planes[1])
+    second = np.minimum(planes[0], planes[1])
     for plane in planes[2:]:
         second = np.maximum(second, np.minimum(first, plane))
         first = np.maximum(first, plane)
@@ -52,7 +63,8 @@ def ring(u: Array, v: Array) -> Array:
 
 
 def cross(u: Array, v: Array) -> Array:
-    u, v = np.abs(u), np.abs(v)
+    u = np.abs(u)
+    v = np.abs(v)
     return np.maximum(np.minimum(u, v) - 0.3, np.maximum(u, v) - 0.95)
 
 
@@ -61,7 +73,8 @@ def moon(u: Array, v: Array) -> Array:
 
 
 def hexagon(u: Array, v: Array) -> Array:
-    u, v = np.abs(u), np.abs(v)
+    u = np.abs(u)
+    v = np.abs(v)
     return np.maximum(u, 0.5 * u + SIN60 * v) - 0.82
 
 
@@ -74,7 +87,8 @@ def heart(u: Array, v: Array) -> Array:
 
 def flower(u: Array, v: Array) -> Array:
     """Six petals around a disc, by symmetry two of them."""
-    u, v = np.abs(u), np.abs(v)
+    u = np.abs(u)
+    v = np.abs(v)
     petals = np.minimum(_around(u, v, 0.6) - 0.33, _around(u, v, 0.3, 0.5196) - 0.33)
     return np.minimum(petals, _around(u, v) - 0.38)
 
@@ -85,11 +99,16 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-# --- textures: how much of the second tone (0..1) at (u, v); `blur` is one pixel in the frame's units --------------------
+# --- textures -------------------------------------------------------------------------------------
+# How much of the second tone (0 to 1) there is at (u, v). `blur` is one pixel in the frame's units,
+# `table` (8, 8) random numbers.
 
 
 def _wave(t: Array, period: float) -> Array:
-    """Triangle wave of `period`: distance to the nearest edge of a half-and-half pattern, positive in the second half."""
+    """Distance to the nearest edge of a half-and-half pattern, positive in the second half.
+
+    A triangle wave of `period`.
+    """
     t = t / period
     return (0.25 - np.abs(t - np.floor(t) - 0.5)) * period
 
@@ -103,27 +122,31 @@ def striped(u: Array, v: Array, blur: float, table: Array) -> Array:
 
 
 def checked(u: Array, v: Array, blur: float, table: Array) -> Array:
-    a, b = _soft(_wave(u, 0.8), blur), _soft(_wave(v, 0.8), blur)
+    a = _soft(_wave(u, 0.8), blur)
+    b = _soft(_wave(v, 0.8), blur)
     return a + b - 2 * a * b
 
 
 def dotted(u: Array, v: Array, blur: float, table: Array) -> Array:
     """Discs on a square lattice of period 0.5."""
-    u, v = u / 0.5, v / 0.5
+    u = u / 0.5
+    v = v / 0.5
     return _soft(0.15 - 0.5 * _around(u - np.floor(u), v - np.floor(v), 0.5, 0.5), blur)
 
 
 def speckled(u: Array, v: Array, blur: float, table: Array) -> Array:
-    """Value noise: the entries of a random table (8, 8), bilinear in between, 0.22 units apart."""
-    u, v = u / 0.22 + 64, v / 0.22 + 64
-    i, j = u.astype(np.int32), v.astype(np.int32)
-    a, b = u - i, v - j
-    i0, j0, i1, j1 = i % 8, j % 8, (i + 1) % 8, (j + 1) % 8
-    top = table[j0, i0] + (table[j0, i1] - table[j0, i0]) * a
-    bottom = table[j1, i0] + (table[j1, i1] - table[j1, i0]) * a
-    return top + (bottom - top) * b
+    """Value noise: the entries of the table, bilinear in between, 0.22 units apart."""
+    u = u / 0.22 + 64
+    v = v / 0.22 + 64
+    column = u.astype(np.int32)
+    row = v.astype(np.int32)
+    left, right = column % 8, (column + 1) % 8
+    above, below = row % 8, (row + 1) % 8
+    top = table[above, left] + (table[above, right] - table[above, left]) * (u - column)
+    bottom = table[below, left] + (table[below, right] - table[below, left]) * (u - column)
+    return top + (bottom - top) * (v - row)
 
 
 TEXTURES: dict[str, Callable[[Array, Array, float, Array], Array]] = {
-    t.__name__: t for t in (striped, checked, dotted, speckled)
+    texture.__name__: texture for texture in (striped, checked, dotted, speckled)
 }
