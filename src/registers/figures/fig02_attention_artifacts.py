@@ -1,56 +1,55 @@
-"""Fig. 2: artifacts in the attention of [CLS] in the last layer: models of all methods without registers, DINO among them."""
+"""Fig. 2: artifacts in the attention of [CLS]: all methods without registers, DINO among them.
+
+Last layer, mean over heads (paper, section 1).
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids, style
+from registers.figures import selection
+from registers.figures.paint import cls_attention, grids, image_maps, style
 from registers.settings.backbone_id import BackboneId
 
 IMAGES = 3
-ORDER = (
-    "deit3",
-    "openclip",
-    "dino",
-    "dinov2",
-)  # the paper's columns: labels, text, self-supervision
+# the paper's columns: supervised by labels, by text, by images alone; others follow
+ORDER = ("deit3", "openclip", "dino", "dinov2")
 
 
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map: see `grids.long`."""
-    return grids.long(_cells(maps))
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map: see `image_maps.long`."""
+    return image_maps.long(_cells(maps))
 
 
-def draw(maps: grids.Maps) -> Figure:
-    shown, rows = _models(maps), _cells(maps)
-    page = grids.page(
-        len(rows), 1 + len(shown), ["Input", *(style.name(b.method) for b in shown)], [1]
+def draw(maps: image_maps.ImageMaps) -> Figure:
+    titles = [style.name(id.method) for id in _models(maps)]
+    return grids.gallery(image_maps.pictures(maps), _cells(maps), titles).figure
+
+
+def caption(maps: image_maps.ImageMaps) -> str:
+    rows = _cells(maps)
+    ids = _models(maps)
+    medians = image_maps.medians(rows)
+    peaks = {id.method: medians[str(id)] for id in ids}
+    numbers = style.listing(f"{style.times(v)} in {style.name(m)}" for m, v in peaks.items())
+    text = (
+        f"{cls_attention.peak_over_median(len(rows))} is {numbers}, "
+        f"{style.having(ids[0].registers)}"
     )
-    for axes, picture, row in zip(page.axes, grids.inputs(maps), rows):
-        axes[0].imshow(picture, aspect="auto")
-        for ax, cell in zip(axes[1:], row):
-            grids.show(ax, cell.values)
-    return page.figure
+    others = [method for method in peaks if method != "dino"]
+    if "dino" not in peaks or not others:
+        return f"{text}."
+    larger = [m for m in others if peaks[m] > image_maps.NOTICEABLE * peaks["dino"]]
+    names = style.listing(style.name(method) for method in larger)
+    return f"{text}; clearly larger than in DINO for {names} (in the paper: for all others)."
 
 
-def caption(maps: grids.Maps) -> str:
-    rows, shown = _cells(maps), _models(maps)
-    found = grids.peaks(rows)
-    said = style.listing(f"{grids.times(found[str(b)])} in {style.name(b.method)}" for b in shown)
-    count = shown[0].registers
-    text = f"The largest attention of [CLS] to a patch over the median one (median of {len(rows)} images, {style.having(count)}) is {said}"
-    dino = next((found[str(b)] for b in shown if b.method == "dino"), None)
-    others = {b.method: found[str(b)] for b in shown if b.method != "dino"}
-    if dino is None or not others:
-        return text + "."
-    peaky = [style.name(m) for m, value in others.items() if value > grids.NOTICEABLE * dino]
-    return f"{text}: larger than in DINO for {style.listing(peaky)} (the paper: for all others)."
-
-
-def _models(maps: grids.Maps) -> list[BackboneId]:
+def _models(maps: image_maps.ImageMaps) -> list[BackboneId]:
     """The models with the fewest registers, in the paper's order."""
-    found = grids.ends(maps)[0]
-    return sorted(found, key=lambda b: ORDER.index(b.method) if b.method in ORDER else len(ORDER))
+    fewest = selection.ends(maps)[0]
+    return sorted(
+        fewest, key=lambda id: ORDER.index(id.method) if id.method in ORDER else len(ORDER)
+    )
 
 
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
-    return grids.cells(maps, _models(maps), IMAGES, "attention", grids.cls_attention)
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
+    return cls_attention.of_models(maps, _models(maps), IMAGES)

@@ -1,20 +1,21 @@
-"""Fig. 5: where high-norm patches lie (a: similarity to the neighbours) and what they hold of their place (b) (paper, section 2.1)."""
+"""Fig. 5: where high-norm patches lie (a: similarity to their neighbours), and what they hold of
+their place (b) (paper, section 2.1)."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from registers.figures import selection
+from registers.figures.local_measures import MEASURES, PIXELS, POSITION, LocalMeasure
 from registers.figures.paint import style
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
-MEASURES = {  # column of b: (question, metric, scale, digits)
-    "position\ntop-1 (%)": ("position", "top1", 100, 1),
-    "position\ndistance (patches)": ("position", "distance", 1, 2),
-    "reconstruction\nL2 error": ("reconstruction", "l2", 1, 2),
-}
-PAPER = ("position top-1", "position distance", "reconstruction L2")
-LINE = 0.155  # inches a line of b
+HEADINGS = ("position\ntop-1 (%)", "position\ndistance (patches)", "reconstruction\nL2 error")
+COLUMNS = (0.0, 0.17, 0.56, 0.79, 1.0)  # of b, as fractions of its width
+LINE = 0.155  # inches: a line of b
+DENSITIES = 2.35  # inches: the height of a
+DASH = "–"
 
 
 def table(
@@ -23,45 +24,31 @@ def table(
     reconstruction: pd.DataFrame,
     reference: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Panel a: densities and means of the cosine similarity; b: scores. By backbone and kind of token, with the paper's own for b.
+    """Panel a: densities and means of the cosine similarity. Panel b: scores, and the paper's own.
 
-    value, low, high, chance: as measured (top1 0 to 1). note: why a cell is empty, and of how many images it is.
+    By backbone and kind of token. value, low, high, chance: as measured (top1 from 0 to 1). note:
+    why a cell is empty, and how many images it is of.
     """
-    a = neighbours.assign(panel="a")
-    b = pd.concat([position, reconstruction]).assign(panel="b")
-    rows = pd.concat([style.first_seed(a), style.first_seed(b)], ignore_index=True)
-    kept = [
-        "panel",
-        "backbone",
-        "question",
-        "metric",
-        "token",
-        "at",
-        "value",
-        "low",
-        "high",
-        "n",
-        "chance",
-        "note",
-    ]
-    rows = rows[kept]
-    names = {
-        "position top-1": ("position", "top1", 100),
-        "position distance": ("position", "distance", 1),
-    }
-    names["reconstruction L2"] = ("reconstruction", "l2", 1)
-    printed = [
-        {
+    a = selection.first_seed(neighbours).assign(panel="a")
+    b = selection.first_seed(pd.concat([position, reconstruction])).assign(panel="b")
+    columns = ["panel", "backbone", "question", "metric", "token", "at", "value", "low", "high"]
+    ours = pd.concat([a, b], ignore_index=True)[[*columns, "n", "chance", "note"]]
+
+    measures = {measure.column: measure for measure in MEASURES}
+    printed = []
+    for cell in _printed(reference).itertuples():
+        measure = measures[cell.column]
+        row = {
             "panel": "b",
             "backbone": "the paper",
             "token": cell.row,
-            "value": cell.value / names[cell.column][2],
+            "value": cell.value / measure.scale,
             "note": cell.source,
+            "question": measure.question,
+            "metric": measure.metric,
         }
-        | dict(zip(("question", "metric"), names[cell.column]))
-        for cell in reference[reference["artifact"] == "fig05"].itertuples()
-    ]
-    return pd.concat([rows, pd.DataFrame(printed)], ignore_index=True)
+        printed.append(row)
+    return pd.concat([ours, pd.DataFrame(printed)], ignore_index=True)
 
 
 def draw(
@@ -70,22 +57,22 @@ def draw(
     reconstruction: pd.DataFrame,
     reference: pd.DataFrame,
 ) -> Figure:
-    shown, probed = _models(neighbours), _models(pd.concat([position, reconstruction]))
-    lines = _lines(probed, reference)
+    lines = _lines(_models(pd.concat([position, reconstruction])), _printed(reference))
     below = LINE * (len(lines) + 3.5)
-    figure = Figure(figsize=(style.WIDTH, 2.0 + below), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, DENSITIES + below), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.0, below])
-    axes = top.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
-    lowest = 1.0
-    for ax, (method, rows) in zip(axes, shown.items()):
-        lowest = min(lowest, _densities(ax, method, rows))
-    axes[0].set_xlim(lowest, 1)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[DENSITIES, below])
+
+    models = _models(neighbours)
+    axes = top.subplots(1, len(models), squeeze=False, sharex=True, sharey=True)[0]
+    lowest = [_densities(ax, method, rows) for ax, (method, rows) in zip(axes, models.items())]
+    axes[0].set_xlim(min(lowest), 1)
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("density")
     top.supxlabel("cosine similarity to the 4 neighbours, after the patch embedding", fontsize=8)
-    axes[0].set_title(f"(a) {style.name(next(iter(shown)))}", loc="left")
-    _grid(bottom.subplots(), lines)
+    top.suptitle("(a) Similarity of patches to their neighbours", x=0.008, ha="left", fontsize=8.5)
+
+    _printed_table(bottom.subplots(), lines)
     return figure
 
 
@@ -95,156 +82,166 @@ def caption(
     reconstruction: pd.DataFrame,
     reference: pd.DataFrame,
 ) -> str:
-    said, probed = [], _models(pd.concat([position, reconstruction]))
-    for method, rows in _models(neighbours).items():
-        there = _known(rows, "neighbours", "mean", OUTLIER) is not None
-        kind = OUTLIER if there else TAIL
-        words = [
-            f"similarity {_pair([_known(rows, 'neighbours', 'mean', k) for k in (kind, NORMAL)], 1, 2)}"
-        ]
-        for name, column in (
-            (("position top-1 in %", 0), ("L2 error of pixels", 2)) if method in probed else ()
-        ):
-            question, metric, scale, digits = list(MEASURES.values())[column]
-            words.append(
-                f"{name} {_pair([_known(probed[method], question, metric, k) for k in (kind, NORMAL)], scale, digits)}"
-            )
-        who = "outliers" if there else f"{TAIL}, as there is no second mode"
-        said.append(f"{style.name(method)} ({who}) {', '.join(words)}")
+    local = _models(pd.concat([position, reconstruction]))
+    models = _models(neighbours)
+    kinds = {method: OUTLIER if _has_outliers(rows) else TAIL for method, rows in models.items()}
+    findings = []
+    for method, rows in models.items():
+        kind = kinds[method]
+        pair = [_value(rows, "neighbours", "mean", token) for token in (kind, NORMAL)]
+        words = [f"similarity {_pair(pair, '{:.2f}'.format)}"]
+        for title, measure in (("position top-1 in %", POSITION), ("L2 error of pixels", PIXELS)):
+            if method in local:
+                pair = [_measured(local[method], measure, token) for token in (kind, NORMAL)]
+                words.append(f"{title} {_pair(pair, measure.text)}")
+        who = f" ({kind})" if len(set(kinds.values())) > 1 else ""
+        findings.append(f"{style.name(method)}{who} {', '.join(words)}")
+    subject = {
+        (OUTLIER,): "Outliers",
+        (TAIL,): f"As there is no second mode, the {TAIL}",
+    }.get(tuple(set(kinds.values())), f"Outliers, or the {TAIL} where there is no second mode,")
     return (
-        f"High-norm patches against normal ones: {'; '.join(said)}; ≈ where the intervals overlap."
+        f"{subject} against normal patches: {'; '.join(findings)}; ≈ where the intervals overlap."
     )
 
 
+def _printed(reference: pd.DataFrame) -> pd.DataFrame:
+    """The paper's own numbers of Fig. 5b."""
+    return reference[reference["artifact"] == "fig05"]
+
+
 def _models(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows of the first seed by method, in the paper's order of methods."""
-    rows = style.first_seed(rows)
-    return {m: rows[rows["method"] == m] for m in style.in_order(rows["method"])}
+    """Rows of the first seed by method, in the paper's order."""
+    return selection.by_method(selection.first_seed(rows))
 
 
-def _known(rows: pd.DataFrame, question: str, metric: str, token: str) -> pd.Series | None:
-    found = rows[
+def _value(rows: pd.DataFrame, question: str, metric: str, token: str) -> pd.Series | None:
+    """The row that has a value; None where none has."""
+    cells = rows[
         (rows["question"] == question) & (rows["metric"] == metric) & (rows["token"] == token)
     ].dropna(subset=["value"])
-    return found.iloc[0] if len(found) else None
+    return cells.iloc[0] if len(cells) else None
 
 
-def _pair(pair: list[pd.Series | None], scale: float, digits: int) -> str:
-    """ "0.89 > 0.78": two values and how their intervals lie; a dash for one that does not exist."""
-    a, b = pair
-    if a is None or b is None:
-        return " and ".join(
-            "–" if one is None else f"{scale * one['value']:.{digits}f}" for one in pair
-        )
-    sign = ">" if a["low"] > b["high"] else "<" if a["high"] < b["low"] else "≈"
-    return f"{scale * a['value']:.{digits}f} {sign} {scale * b['value']:.{digits}f}"
+def _measured(rows: pd.DataFrame, measure: LocalMeasure, token: str) -> pd.Series | None:
+    return _value(rows, measure.question, measure.metric, token)
+
+
+def _has_outliers(rows: pd.DataFrame) -> bool:
+    return _value(rows, "neighbours", "mean", OUTLIER) is not None
+
+
+def _pair(pair: list[pd.Series | None], text) -> str:
+    """0.89 > 0.78: two values and how their intervals lie; a dash for one that does not exist."""
+    first, second = pair
+    if first is None or second is None:
+        return " and ".join(DASH if cell is None else text(cell["value"]) for cell in pair)
+    sign = "≈"
+    if first["low"] > second["high"]:
+        sign = ">"
+    elif first["high"] < second["low"]:
+        sign = "<"
+    return f"{text(first['value'])} {sign} {text(second['value'])}"
+
+
+# --- a
 
 
 def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
-    """Filled steps for normal patches, lines for outliers or, where there are none, the tail. Returns the lowest occupied edge."""
-    outliers = _known(rows, "neighbours", "mean", OUTLIER) is not None
+    """Filled steps for normal patches, a line for outliers or, where there are none, the tail.
+
+    Returns the similarity below which 0.1 % of the patches of every kind lie.
+    """
+    has_outliers = _has_outliers(rows)
     looks = {
         NORMAL: dict(fill=True, color=style.shade(method, 0.15)),
         OUTLIER: dict(color=style.CUTOFF, linewidth=1.4),
         TAIL: dict(color=style.INK, linewidth=1.1, linestyle=(0, (3, 1.5))),
     }
+    if has_outliers:
+        del looks[TAIL]
     lowest = 1.0
     for token, look in looks.items():
-        one = rows[(rows["metric"] == "density") & (rows["token"] == token)].sort_values("at")
-        if one.empty or (token == TAIL and outliers):
+        density = rows[(rows["metric"] == "density") & (rows["token"] == token)].sort_values("at")
+        if density.empty:
             continue
-        step = one["at"].diff().median()
-        edges = np.append(one["at"] - step / 2, one["at"].iloc[-1] + step / 2)
-        mean = _known(rows, "neighbours", "mean", token)
-        ax.stairs(one["value"], edges, label=f"{token} (mean {mean['value']:.2f})", **look)
-        lowest = min(
-            lowest, float(edges[np.argmax(one["value"].cumsum().to_numpy() * step > 0.001)])
-        )  # 0.1 % may lie outside
-    chance = _known(rows, "neighbours", "mean", NORMAL)
-    if chance is not None:
-        ax.axvline(
-            chance["chance"],
-            color=style.GREY,
-            linewidth=0.8,
-            linestyle=":",
-            label=f"any two patches ({chance['chance']:.2f})",
-        )
-    ax.set_title(style.name(method), loc="left")
-    box = dict(frameon=True, facecolor="white", edgecolor="none", framealpha=0.85, borderpad=0.2)
+        width = density["at"].diff().median()
+        edges = np.append(density["at"] - width / 2, density["at"].iloc[-1] + width / 2)
+        mean = _value(rows, "neighbours", "mean", token)["value"]
+        ax.stairs(density["value"], edges, label=f"{token} (mean {mean:.2f})", **look)
+        share_below = density["value"].cumsum().to_numpy() * width
+        lowest = min(lowest, float(edges[np.argmax(share_below > 0.001)]))
+
+    normal = _value(rows, "neighbours", "mean", NORMAL)
+    if normal is not None:
+        label = f"any two patches ({normal['chance']:.2f})"
+        dotted = dict(color=style.GREY, linewidth=0.8, linestyle=":")
+        ax.axvline(normal["chance"], label=label, **dotted)
+    # above the panel, so that it hides no bars
+    remark = "" if has_outliers else ", no second mode"
     ax.legend(
-        loc="upper left",
-        handlelength=1.4,
-        **box,
-        title=None if outliers else "no second mode",
-        title_fontsize=7,
+        title=f"{style.name(method)}{remark}",
+        title_fontsize=8,
         alignment="left",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderpad=0,
+        borderaxespad=0.3,
+        handlelength=1.4,
     )
     ax.grid(False, axis="x")
     return lowest
 
 
-def _lines(models: dict[str, pd.DataFrame], reference: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The cells of b as texts: model, kind of token, the three measures; an empty line stands for a rule."""
+# --- b
+
+
+def _lines(models: dict[str, pd.DataFrame], printed: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The cells of b as texts: model, kind of token, the three measures; () stands for a rule."""
     lines: list[tuple[str, ...]] = []
     for method, rows in models.items():
         for token in (NORMAL, OUTLIER, TAIL):
-            found = [_known(rows, q, m, token) for q, m, *_ in MEASURES.values()]
-            shown = [
-                _text(one, scale, digits)
-                for one, (*_, scale, digits) in zip(found, MEASURES.values())
-            ]
-            if all(one is None for one in found):
-                shown = ["– no second mode" if token == OUTLIER else "–", "–", "–"]
-            lines.append((style.name(method) if token == NORMAL else "", token, *shown))
-        guesses = [_known(rows, q, m, NORMAL) for q, m, *_ in MEASURES.values()]
-        shown = [
-            "–" if g is None else f"{s * g['chance']:.{d}f}"
-            for g, (*_, s, d) in zip(guesses, MEASURES.values())
+            cells = [_measured(rows, measure, token) for measure in MEASURES]
+            texts = [_with_interval(cell, measure) for cell, measure in zip(cells, MEASURES)]
+            if token == OUTLIER and all(cell is None for cell in cells):
+                texts[0] = f"{DASH} no second mode"
+            lines.append((style.name(method) if token == NORMAL else "", token, *texts))
+        cells = [_measured(rows, measure, NORMAL) for measure in MEASURES]
+        chance = [
+            DASH if cell is None else measure.text(cell["chance"])
+            for cell, measure in zip(cells, MEASURES)
         ]
-        lines += [("", "chance", *shown), ()]
-    printed = reference[reference["artifact"] == "fig05"]
+        lines += [("", "chance", *chance), ()]
     for row, cells in printed.groupby("row", sort=False):
         values = cells.set_index("column")["value"]
-        lines.append(
-            ("the paper, ViT-g" if row == NORMAL else "", row, *(f"{values[c]:g}" for c in PAPER))
-        )
+        texts = [f"{values[measure.column]:g}" for measure in MEASURES]
+        lines.append(("the paper, ViT-g" if row == NORMAL else "", row, *texts))
     return lines
 
 
-def _text(one: pd.Series | None, scale: float, digits: int) -> str:
-    if one is None:
-        return "–"
-    value, low, high = (f"{scale * one[c]:.{digits}f}" for c in ("value", "low", "high"))
+def _with_interval(cell: pd.Series | None, measure: LocalMeasure) -> str:
+    if cell is None:
+        return DASH
+    value, low, high = (measure.text(cell[column]) for column in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
-def _grid(ax: Axes, lines: list[tuple[str, ...]]) -> None:
-    """A printed table: words left, numbers right, rules between models."""
+def _printed_table(ax: Axes, lines: list[tuple[str, ...]]) -> None:
+    """A table as in print: words left, numbers right, rules between models."""
     ax.set_axis_off()
     ax.set_title("(b) Linear probes on single patches, on held-out images", loc="left")
-    at = (0.0, 0.17, 0.56, 0.79, 1.0)
     height = len(lines) + 2.2
     ax.set(xlim=(0, 1), ylim=(height, 0))
+    small = dict(va="center", fontsize=7)
     ax.axhline(0.05, color=style.INK, linewidth=0.8)
-    for x, head in zip(at[2:], MEASURES):
-        ax.text(
-            x, 0.95, head, ha="right", va="center", fontsize=7, color=style.GREY, linespacing=1.1
-        )
+    for x, heading in zip(COLUMNS[2:], HEADINGS):
+        ax.text(x, 0.95, heading, ha="right", color=style.GREY, linespacing=1.1, **small)
     ax.axhline(1.85, color=style.INK, linewidth=0.5)
-    for i, line in enumerate(lines):
-        y = i + 2.5
+    for y, line in enumerate(lines, start=2):
         if not line:
-            ax.axhline(y, color=style.PALE, linewidth=0.8)
-            continue
-        for x, text, side in zip(at, line, ("left", "left", "right", "right", "right")):
-            grey = line[1] == "chance" or text.startswith("–")
-            ax.text(
-                x,
-                y,
-                text,
-                ha=side,
-                va="center",
-                fontsize=7,
-                color=style.GREY if grey else style.INK,
-            )
+            ax.axhline(y + 0.5, color=style.PALE, linewidth=0.8)
+        for x, text in zip(COLUMNS, line):
+            pale = line[1] == "chance" or text.startswith(DASH)
+            side = "left" if x < COLUMNS[2] else "right"
+            ax.text(x, y + 0.5, text, ha=side, color=style.GREY if pale else style.INK, **small)
     ax.axhline(height - 0.1, color=style.INK, linewidth=0.8)

@@ -1,66 +1,95 @@
-"""Fig. 8: attention of [CLS] by number of registers (top), and downstream performance against it (bottom) (paper, section 3.2)."""
+"""Fig. 8: attention of [CLS] by number of registers (top), and downstream performance against it
+(bottom) (paper, section 3.2)."""
+
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from registers.figures.paint import grids, style
+from registers.figures import selection
+from registers.figures.paint import cls_attention, grids, image_maps, style
 
-# panels of the bottom row, left to right: question: (metric, title, axis label, factor, whether a larger value is better)
-TASKS = {
-    "linear": ("top1", "classification", "top-1 accuracy (%)", 100, True),
-    "segmentation": ("miou", "segmentation", "mIoU (%)", 100, True),
-    "depth": ("rmse", "depth", "RMSE, lower is better", 1, False),
-}
 HEIGHT = 2.2  # inches: the bottom row with its labels
 
 
+@dataclass(frozen=True)
+class Task:
+    """One panel of the bottom row.
+
+    metric: of the question's rows. scale: 100 for per cent. higher_is_better: of the metric.
+    """
+
+    metric: str
+    title: str
+    label: str
+    scale: int
+    higher_is_better: bool
+
+    def best(self, values: pd.Series) -> int:
+        """The index of the best value."""
+        return values.idxmax() if self.higher_is_better else values.idxmin()
+
+    def apart(self, better: pd.Series, worse: pd.Series) -> bool:
+        """Whether the bars of two points, low to high, do not touch."""
+        if self.higher_is_better:
+            return better["low"] > worse["high"]
+        return better["high"] < worse["low"]
+
+
+TASKS = {  # by question, left to right
+    "linear": Task("top1", "classification", "top-1 accuracy (%)", 100, True),
+    "segmentation": Task("miou", "segmentation", "mIoU (%)", 100, True),
+    "depth": Task("rmse", "depth", "RMSE, lower is better", 1, False),
+}
+
+
 def table(
-    maps: grids.Maps,
+    maps: image_maps.ImageMaps,
     linear: pd.DataFrame,
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Top: a row per patch of every map, panel attention. Bottom: a row per backbone, panel linear...: value, its interval low to high.
+    """Top: a row per patch of every map, panel attention. Bottom: a row per backbone.
 
-    Values of "linear" and "segmentation" are in per cent, of "depth" in the data's unit (metres for NYUd); several sets of a task are
-    averaged. n: images, chance: the value of guessing. Drawn are means over seeds and their standard deviation (of one seed its interval).
+    Panels linear and segmentation are in per cent, depth in the data's unit (metres for NYUd);
+    several sets of a task are averaged. value, low, high: with its interval. n: images. chance: the
+    value of guessing. Drawn are means over seeds and their standard deviation (of a single seed its
+    interval).
     """
-    bottom = [
-        _rows(question, frame).assign(panel=question)
-        for question, frame in _given(linear=linear, segmentation=segmentation, depth=depth).items()
-    ]
-    return pd.concat([grids.long(_cells(maps)), *bottom], ignore_index=True)
+    parts = [image_maps.long(_cells(maps, 1))]
+    for question, rows in _tasks(linear, segmentation, depth).items():
+        parts.append(rows.assign(panel=question))
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw(
-    maps: grids.Maps,
+    maps: image_maps.ImageMaps,
     linear: pd.DataFrame,
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> Figure:
-    cells, given = _cells(maps)[0], _given(linear=linear, segmentation=segmentation, depth=depth)
-    titles = ["Input", *(f"{b.registers} [reg]" for b in _models(maps))]
-    page = grids.page(1, len(titles), titles, [1], below=HEIGHT, whole=True)
-    page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
-    for ax, cell in zip(page.axes[0, 1:], cells):
-        grids.show(ax, cell.values)
-    width, methods = page.figure.get_size_inches()[0], []
-    room = (width - 0.1) / max(
-        2, len(given)
-    )  # inches a panel, labels included; one panel alone stays narrower than the page
-    start = (width - room * len(given)) / 2
-    for i, (question, frame) in enumerate(given.items()):
-        ax = page.figure.add_axes(page.box(start + i * room + 0.5, 0.6, room - 0.6, HEIGHT - 0.95))
-        _curve(ax, question, _rows(question, frame))
-        methods += list(frame["method"])
-    methods = style.in_order(methods)
-    handles = [
-        Line2D([], [], color=style.colour(m), marker="o", label=style.name(m)) for m in methods
-    ]
+    # --- top
+    titles = [f"{id.registers} [reg]" for id in selection.subject_models(maps)]
+    images = image_maps.pictures(maps)
+    page = grids.gallery(images, _cells(maps, 1), titles, below=HEIGHT, whole=True)
+
+    # --- bottom: panels side by side; a single one is half a page wide, in the middle
+    tasks = _tasks(linear, segmentation, depth)
+    width = page.figure.get_size_inches()[0]
+    room = (width - 0.1) / max(2, len(tasks))
+    start = (width - room * len(tasks)) / 2
+    for i, (question, rows) in enumerate(tasks.items()):
+        place = page.box(start + i * room + 0.5, 0.6, room - 0.6, HEIGHT - 0.95)
+        _curves(page.figure.add_axes(place), TASKS[question], rows)
+
+    methods = selection.in_order(method for rows in tasks.values() for method in rows["method"])
     page.figure.legend(
-        handles=handles,
+        handles=[
+            Line2D([], [], color=style.colour(method), marker="o", label=style.name(method))
+            for method in methods
+        ],
         loc="lower center",
         ncols=len(methods),
         bbox_to_anchor=(0.5, 0.0),
@@ -70,71 +99,71 @@ def draw(
 
 
 def caption(
-    maps: grids.Maps,
+    maps: image_maps.ImageMaps,
     linear: pd.DataFrame,
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> str:
-    peaks, backbones = grids.peaks(_cells(maps, None)), _models(maps)
-    by_count = style.listing(f"{grids.times(peaks[str(b)])} ({b.registers})" for b in backbones)
-    attention = f"the largest [CLS] attention of {style.name(backbones[0].method)} over the median one is {by_count}"
-    given = _given(linear=linear, segmentation=segmentation, depth=depth)
-    said = [_finding(question, frame) for question, frame in given.items()]
-    seeds = max(
-        int(_points(_rows(question, frame))["seeds"].max()) for question, frame in given.items()
+    # --- top, over all images
+    ids = selection.subject_models(maps)
+    peaks = image_maps.medians(_cells(maps))
+    by_count = style.listing(f"{style.times(peaks[str(id)])} ({id.registers})" for id in ids)
+    images = len(image_maps.image_names(maps[str(ids[0])]))
+    over = f"median of {style.plural(images, 'image')}"
+    attention = (
+        f"the largest [CLS] attention of {style.name(ids[0].method)} over the median one ({over}) "
+        f"is {by_count}"
     )
-    bars = (
-        f"standard deviations over {seeds} seeds around their mean"
-        if seeds > 1
-        else "95 % intervals over images, of one seed"
-    )
-    return f"By number of registers, {attention}; {'; '.join(said)}; bars are {bars}."
+
+    # --- bottom
+    tasks = _tasks(linear, segmentation, depth)
+    findings = [_finding(TASKS[question], rows) for question, rows in tasks.items()]
+    seeds = max(int(_points(rows)["seeds"].max()) for rows in tasks.values())
+    bars = "95 % intervals over images, of one seed"
+    if seeds > 1:
+        bars = f"standard deviations over {seeds} seeds around their mean"
+    return f"By number of registers, {attention}; {'; '.join(findings)}; bars are {bars}."
 
 
-def _finding(question: str, frame: pd.DataFrame) -> str:
+def _finding(task: Task, rows: pd.DataFrame) -> str:
     """What the curves of one task show, method by method."""
-    rows, said = _rows(question, frame), []
-    points = _points(rows)
-    for method in style.in_order(rows["method"]):
-        one = points[points["method"] == method].set_index("registers")
-        better = TASKS[question][4]
-        best, first = one["value"].idxmax() if better else one["value"].idxmin(), one.index.min()
-        model, start, top = (
-            style.name(method),
-            style.number(one.loc[first, "value"]),
-            style.number(one.loc[best, "value"]),
-        )
-        apart = (
-            one.loc[best, "low"] > one.loc[first, "high"]
-            if better
-            else one.loc[best, "high"] < one.loc[first, "low"]
-        )
-        bars = "standard deviations" if one["seeds"].max() > 1 else "intervals"
-        verdict = (
-            f"{top} with {best}, where {best} is best, {'beyond' if apart else 'within'} the {bars}"
-        )
-        said.append(
-            f"{model} {start} with {first} and {f'no higher count improves on {first}' if best == first else verdict}"
-        )
-    images, sets = int(rows["n"].min()), rows["data"].iloc[0].split(", ")
+    findings = []
+    for method, points in selection.by_method(_points(rows)).items():
+        points = points.set_index("registers")
+        first = points.index.min()
+        best = task.best(points["value"])
+        start = f"{style.number(points.loc[first, 'value'])} with {first}"
+        if best == first:
+            improvement = f"no higher count improves on {first}"
+        else:
+            where = "beyond" if task.apart(points.loc[best], points.loc[first]) else "within"
+            bars = "standard deviations" if points["seeds"].max() > 1 else "intervals"
+            top = style.number(points.loc[best, "value"])
+            improvement = f"{top} with {best}, where {best} is best, {where} the {bars}"
+        findings.append(f"{style.name(method)} {start} and {improvement}")
+    sets = _sets(rows)
     averaged = f", averaged over {style.listing(sets)}" if len(sets) > 1 else ""
-    return f"{TASKS[question][1]} ({TASKS[question][2]}{averaged}, n = {images}) gives for {'; '.join(said)}"
+    about = f"{task.label}{averaged}, n = {int(rows['n'].min())}"
+    return f"{task.title} ({about}) gives for {'; '.join(findings)}"
 
 
-def _curve(ax: Axes, question: str, rows: pd.DataFrame) -> None:
-    """One line per method through the means over seeds with their bars, beside them pale the seeds; counts are evenly spaced."""
-    _, title, label, _, better = TASKS[question]
-    counts, points, methods = (
-        sorted(rows["registers"].unique()),
-        _points(rows),
-        style.in_order(rows["method"]),
-    )
-    for m, method in enumerate(methods):
-        shift = 0.12 * (m - (len(methods) - 1) / 2)
-        one, single = (frame[frame["method"] == method] for frame in (points, rows))
-        x = [counts.index(r) + shift for r in one["registers"]]
-        error = [(one["value"] - one["low"]).fillna(0), (one["high"] - one["value"]).fillna(0)]
-        look = dict(
+def _curves(ax: Axes, task: Task, rows: pd.DataFrame) -> None:
+    """One line per method through the means over seeds with their bars; counts evenly spaced.
+
+    Beside them, pale, each seed where there are several.
+    """
+    counts = sorted(rows["registers"].unique())
+    points = selection.by_method(_points(rows))
+    for i, (method, means) in enumerate(points.items()):
+        # methods stand a little apart, so that their bars do not hide one another
+        shift = 0.12 * (i - (len(points) - 1) / 2)
+        x = [counts.index(count) + shift for count in means["registers"]]
+        error = means["value"] - means["low"], means["high"] - means["value"]
+        ax.errorbar(
+            x,
+            means["value"],
+            [side.fillna(0) for side in error],
+            fmt="o-",
             color=style.colour(method),
             markersize=3.5,
             linewidth=1.2,
@@ -142,80 +171,81 @@ def _curve(ax: Axes, question: str, rows: pd.DataFrame) -> None:
             capsize=1.5,
             zorder=3,
         )
-        ax.errorbar(x, one["value"], error, fmt="o-", **look)
-        if one["seeds"].max() > 1:
-            x = [counts.index(r) + shift + 0.13 for r in single["registers"]]
-            ax.plot(
-                x,
-                single["value"],
-                "o",
-                color=style.colour(method),
-                alpha=0.45,
-                markersize=1.8,
-                markeredgewidth=0,
-                zorder=2,
-            )
-    chance = rows["chance"].mean()
-    if (
-        chance > 0.8 * rows["low"].min() if better else chance < 1.2 * rows["high"].max()
-    ):  # where it does not squeeze the curves
-        ax.axhline(chance, color=style.GREY, linestyle=":", linewidth=0.9)
-        words = {
-            "fontsize": 6.5,
-            "color": style.GREY,
-            "ha": "center",
-            "va": "bottom",
-            "transform": ax.get_yaxis_transform(),
-        }
-        ax.text(0.5, chance, f"chance {style.number(chance)}", **words)
-    ax.set_xticks(range(len(counts)), [str(r) for r in counts])
-    sets = rows["data"].iloc[0].split(", ")
-    ax.set(
-        xlabel="number of [reg] tokens",
-        title=f"{title}, {sets[0] if len(sets) == 1 else f'mean of {len(sets)} sets'}",
-    )
-    ax.set_ylabel(label)
+        if means["seeds"].max() > 1:
+            seeds = rows[rows["method"] == method]
+            x = [counts.index(count) + shift + 0.13 for count in seeds["registers"]]
+            pale = dict(alpha=0.45, markersize=1.8, markeredgewidth=0, zorder=2)
+            ax.plot(x, seeds["value"], "o", color=style.colour(method), **pale)
+    _chance(ax, task, rows)
+
+    sets = _sets(rows)
+    over = sets[0] if len(sets) == 1 else f"mean of {len(sets)} sets"
+    ax.set_xticks(range(len(counts)), [str(count) for count in counts])
+    ax.set(xlabel="number of [reg] tokens", title=f"{task.title}, {over}", ylabel=task.label)
     ax.margins(x=0.08)
 
 
-def _given(**tasks: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
+def _chance(ax: Axes, task: Task, rows: pd.DataFrame) -> None:
+    """The level of guessing, where it does not squeeze the curves."""
+    chance = rows["chance"].mean()
+    if task.higher_is_better:
+        near = chance > 0.8 * rows["low"].min()
+    else:
+        near = chance < 1.2 * rows["high"].max()
+    if near:
+        ax.axhline(chance, color=style.GREY, linestyle=":", linewidth=0.9)
+        words = dict(fontsize=6.5, color=style.GREY, ha="center", va="bottom")
+        across = ax.get_yaxis_transform()
+        ax.text(0.5, chance, f"chance {style.number(chance)}", transform=across, **words)
+
+
+def _tasks(
+    linear: pd.DataFrame, segmentation: pd.DataFrame | None, depth: pd.DataFrame | None
+) -> dict[str, pd.DataFrame]:
+    """`_rows` of the tasks that were run, by question."""
+    frames = {"linear": linear, "segmentation": segmentation, "depth": depth}
     return {
-        question: frame for question, frame in tasks.items() if frame is not None and len(frame)
+        question: _rows(TASKS[question], frame)
+        for question, frame in frames.items()
+        if frame is not None and len(frame)
     }
 
 
-def _rows(question: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """backbone, method, registers, seed, data, value, low, high, n, chance of one task's metric: the mean over its data sets."""
-    metric, _, _, factor, _ = TASKS[question]
-    rows = frame[frame["metric"] == metric].dropna(subset=["value"])
-    means = dict.fromkeys(("value", "low", "high", "chance"), "mean")
-    rows = rows.groupby(["backbone", "method", "registers", "seed"], as_index=False).agg(
-        {"data": ", ".join, **means, "n": "min"}
-    )
+def _rows(task: Task, frame: pd.DataFrame) -> pd.DataFrame:
+    """One task's metric, a row per backbone: the mean over its data sets.
+
+    Columns: backbone, method, registers, seed, data, value, low, high, chance, n.
+    """
+    rows = frame[frame["metric"] == task.metric].dropna(subset=["value"])
+    numbers = ["value", "low", "high", "chance"]
+    by_backbone = rows.groupby(["backbone", "method", "registers", "seed"], as_index=False)
+    rows = by_backbone.agg({"data": ", ".join, **dict.fromkeys(numbers, "mean"), "n": "min"})
     rows = rows.sort_values(["method", "registers", "seed"], ignore_index=True)
-    rows[["value", "low", "high", "chance"]] *= factor
+    rows[numbers] *= task.scale
     return rows.astype({"seed": "Int64", "n": "Int64"})
 
 
+def _sets(rows: pd.DataFrame) -> list[str]:
+    """The data sets that a task is averaged over."""
+    return rows["data"].iloc[0].split(", ")
+
+
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
-    """method, registers, seeds, value, low, high: the mean over seeds, one standard deviation below and above; of one seed its interval."""
+    """Means over seeds: method, registers, seeds, value, low, high.
+
+    low and high lie one standard deviation away; of a single seed they are its interval.
+    """
     means = {column: (column, "mean") for column in ("value", "low", "high")}
     points = rows.groupby(["method", "registers"], as_index=False).agg(
         seeds=("seed", "nunique"), deviation=("value", "std"), **means
     )
-    several = points["seeds"] > 1
+    single = points["seeds"] == 1
     for column, sign in (("low", -1), ("high", 1)):
-        points[column] = points[column].where(
-            ~several, points["value"] + sign * points["deviation"]
-        )
+        away = points["value"] + sign * points["deviation"]
+        points[column] = points[column].where(single, away)
     return points
 
 
-def _models(maps: grids.Maps) -> list:
-    method = grids.subject(maps).method
-    return [b for b in grids.models(maps) if b.method == method]
-
-
-def _cells(maps: grids.Maps, images: int | None = 1) -> list[list[grids.Cell]]:
-    """The first image, as in the paper; all of them for the numbers in the caption."""
-    return grids.cells(maps, _models(maps), images, "attention", grids.cls_attention)
+def _cells(maps: image_maps.ImageMaps, images: int | None = None) -> list[list[image_maps.MapCell]]:
+    """A column per number of registers. The paper shows one image."""
+    return cls_attention.of_models(maps, selection.subject_models(maps), images)

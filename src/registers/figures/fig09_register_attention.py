@@ -1,81 +1,86 @@
-"""Fig. 9: attention of [CLS] and of four registers in the last layer, side by side (paper, section 3.4)."""
+"""Fig. 9: attention of [CLS] and of four registers in the last layer, side by side
+(paper, section 3.4)."""
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids, style
+from registers.figures import selection
+from registers.figures.paint import grids, image_maps, style
+from registers.settings.backbone_id import BackboneId
 
 IMAGES = 3
-SHOWN = ("reg0", "reg6", "reg8", "reg12")  # the paper's, of a model with 16
+PAPER = ("reg0", "reg6", "reg8", "reg12")  # the registers that the paper shows, of 16
 
 
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map; panel: cls, reg0...: see `grids.long`."""
-    return grids.long(_cells(maps))
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map; panel: cls, reg0...: see `image_maps.long`."""
+    return image_maps.long(_cells(maps))
 
 
-def draw(maps: grids.Maps) -> Figure:
+def draw(maps: image_maps.ImageMaps) -> Figure:
     rows = _cells(maps)
-    page = grids.page(
-        len(rows),
-        1 + len(rows[0]),
-        ["Input", *(f"[{c.panel.upper() if c.panel == 'cls' else c.panel}]" for c in rows[0])],
-        [1],
+    titles = ["[CLS]" if cell.panel == "cls" else f"[{cell.panel}]" for cell in rows[0]]
+    return grids.gallery(image_maps.pictures(maps), rows, titles).figure
+
+
+def caption(maps: image_maps.ImageMaps) -> str:
+    rows = _cells(maps)
+    backbone = _model(maps)
+    model = style.model(backbone.method, backbone.registers)
+    if len(rows[0]) == 1:
+        return f"{model} has no registers, so only [CLS] is shown."
+
+    to_cls = []
+    pairs = []
+    for cls, *registers in rows:
+        to_cls += [_correlation(cls, register) for register in registers]
+        pairs += [_correlation(a, b) for a, b in combinations(registers, 2)]
+    over = style.plural(len(rows), "image")
+    text = (
+        f"In {model}, the attention map of a register correlates with that of [CLS] at "
+        f"{np.mean(to_cls):.2f} on average over {over}"
     )
-    for axes, picture, row in zip(page.axes, grids.inputs(maps), rows):
-        axes[0].imshow(picture, aspect="auto")
-        for ax, cell in zip(axes[1:], row):
-            grids.show(ax, cell.values)
-    return page.figure
+    if pairs:
+        lowest = f"lowest {min(pairs):.2f}; 1 would be the same map"
+        text += f", those of two registers at {np.mean(pairs):.2f} ({lowest})"
+    return f"{text}; under each map is its largest value over its median."
 
 
-def caption(maps: grids.Maps) -> str:
-    rows, backbone = _cells(maps), _model(maps)
-    model = f"{style.name(backbone.method)} {style.having(backbone.registers)}"
-    registers = [[c.values.ravel() for c in row[1:]] for row in rows]
-    if not registers[0]:
-        return f"{model[0].upper()}{model[1:]}: only [CLS] can be shown."
-    to_cls = np.mean(
-        [
-            [_correlation(row[0].values.ravel(), r) for r in found]
-            for row, found in zip(rows, registers)
-        ]
-    )
-    text = f"In {model}, the attention map of a register correlates with that of [CLS] at {to_cls:.2f} on average over {len(rows)} images"
-    if len(registers[0]) < 2:
-        return text + "."
-    pairs = [
-        _correlation(a, b) for found in registers for i, a in enumerate(found) for b in found[:i]
-    ]
-    return f"{text}, those of two registers at {np.mean(pairs):.2f} (lowest {min(pairs):.2f}; 1 would be the same map)."
+def _correlation(a: image_maps.MapCell, b: image_maps.MapCell) -> float:
+    if not a.values.std() or not b.values.std():
+        return 0.0
+    return float(np.corrcoef(a.values.ravel(), b.values.ravel())[0, 1])
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else 0.0
+def _model(maps: image_maps.ImageMaps) -> BackboneId:
+    return selection.ends(maps)[-1][0]
 
 
-def _model(maps: grids.Maps):
-    return grids.ends(maps)[-1][0]
+def _queries(registers: int) -> list[str]:
+    """[CLS] and the paper's registers, or else up to four that are spread evenly."""
+    names = [f"reg{r}" for r in range(registers)]
+    if set(PAPER) <= set(names):
+        return ["cls", *PAPER]
+    if not names:
+        return ["cls"]
+    even = np.linspace(0, registers - 1, min(len(PAPER), registers)).round().astype(int)
+    return ["cls", *(names[i] for i in np.unique(even))]
 
 
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
     backbone = _model(maps)
     arrays = maps[str(backbone)]
-    there = [f"reg{r}" for r in range(backbone.registers)]
-    even = (
-        [
-            there[i]
-            for i in np.unique(
-                np.linspace(0, len(there) - 1, min(4, len(there))).round().astype(int)
-            )
-        ]
-        if there
-        else []
-    )
-    queries = ["cls", *(SHOWN if set(SHOWN) <= set(there) else even)]
-    names = [str(n) for n in arrays["names"][:IMAGES]]
-    return [
-        [grids.Cell(str(backbone), n, q, grids.query_attention(arrays, i, q)) for q in queries]
-        for i, n in enumerate(names)
-    ]
+    rows = []
+    for i, image in enumerate(image_maps.image_names(arrays, IMAGES)):
+        queries = _queries(backbone.registers)
+        attention = [image_maps.query_attention(arrays, i, query) for query in queries]
+        rows.append(
+            [
+                image_maps.MapCell(str(backbone), image, query, values)
+                for query, values in zip(queries, attention)
+            ]
+        )
+    return rows

@@ -1,142 +1,126 @@
-"""Fig. 10: how often a token at each position has a norm above the cut-off, without (left) and with antialiasing (right) (appendix A).
+"""Fig. 10: how often a token at each position has a norm above the cut-off (appendix A).
 
-Antialiasing of the resize of position embeddings in training. Where norms have no second mode there are no outliers: the 2 % of tokens
-of highest norm are shown, under that name.
+Left without, right with antialiasing of the resize of position embeddings in training. Where norms
+have no second mode there are no outliers: the 2 % of tokens of highest norm are shown, under that
+name.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids, style
+from registers.figures import selection
+from registers.figures.paint import grids, image_maps, style
+from registers.vocabulary import TAIL
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's map: the share of images with a high norm at each position.
+
+    bound: the cut-off or, without a second mode, the norm where the tail begins.
+    """
+
+    cell: image_maps.MapCell
+    noaa: bool
+    second_mode: bool
+    bound: float
+    images: int
+
+    @property
+    def training(self) -> str:
+        return "without antialiasing" if self.noaa else "with antialiasing"
 
 
 def table(positions: pd.DataFrame) -> pd.DataFrame:
-    """A row per position: see `grids.long`; value: share of images. And noaa, second_mode, cutoff (or the tail's norm)."""
+    """A row per position: see `image_maps.long`; value: share of images.
+
+    And noaa, second_mode, and cutoff (or the norm where the tail begins).
+    """
     parts = []
-    for cell, rows in _models(positions):
-        about = dict(
-            noaa=bool(rows["noaa"].iloc[0]),
-            second_mode=_second_mode(rows),
-            cutoff=_one(rows, _bound(rows)),
+    for model in _models(positions):
+        rows = image_maps.long([[model.cell]])
+        parts.append(
+            rows.assign(noaa=model.noaa, second_mode=model.second_mode, cutoff=model.bound)
         )
-        parts.append(grids.long([[cell]]).assign(**about))
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(positions: pd.DataFrame) -> Figure:
-    shown = _models(positions)
-    high = max(cell.values.max() for cell, _ in shown)
-    page = grids.page(
-        1,
-        len(shown),
-        ["" for _ in shown],
-        range(1, len(shown)),
-        side=2.1,
-        below=grids.BAR,
-        above=0.15,
-    )
-    for ax, (cell, rows) in zip(page.axes[0], shown):
-        image = grids.show(ax, 100 * cell.values, low=0, high=100 * high)
-        ax.set_title(f"{_how(rows)}\n{_short(rows)}", fontsize=8, pad=3)
-    page.bar(
-        image,
-        0,
-        len(shown) - 1,
-        "images with such a norm at this position (%)",
-        grids.ticks(0, 100 * high, 8),
-    )
+    models = _models(positions)
+    highest = 100 * max(model.cell.values.max() for model in models)
+    titles = [""] * len(models)
+    groups = range(1, len(models))
+    page = grids.page(1, len(models), titles, groups, side=2.1, below=grids.BAR, above=0.15)
+    for ax, model in zip(page.axes[0], models):
+        image = grids.show(ax, 100 * model.cell.values, low=0, high=highest)
+        bound = style.number(model.bound)
+        above = f"norm above the cut-off {bound}" if model.second_mode else f"{TAIL}: above {bound}"
+        ax.set_title(f"{model.training}\n{above}", fontsize=8, pad=3)
+    label = "images with such a norm at this position (%)"
+    page.bar(image, 0, len(models) - 1, label, grids.ticks(0, highest, 8))
     return page.figure
 
 
 def caption(positions: pd.DataFrame) -> str:
-    said = []
-    for cell, rows in _models(positions):
-        border = np.ones(cell.values.shape, dtype=bool)
-        border[1:-1, 1:-1] = False
-        images, outer, inner = (
-            int(rows["n"].min()),
-            cell.values[border].mean(),
-            cell.values[1:-1, 1:-1].mean(),
-        )
-        low, high = style.percent(cell.values.min()), style.percent(cell.values.max())
-        border_and_inside = (
-            f"{style.percent(outer)} at the border and {style.percent(inner)} inside"
-        )
-        said.append(
-            f"{_how(rows)}, {low} to {high} of {images} images have {_above(rows)} at a position, {border_and_inside}, and "
-            f"neighbouring columns differ {_stripes(cell.values, images):.1f} times as much as if tokens were independent"
-        )
-    return f"In {style.name(positions['method'].iloc[0])}, {'; '.join(said)}."
+    findings = [_finding(model) for model in _models(positions)]
+    return f"In {style.name(positions['method'].iloc[0])}, {'; '.join(findings)}."
+
+
+def _finding(model: Model) -> str:
+    values = model.cell.values
+    border = np.ones(values.shape, dtype=bool)
+    border[1:-1, 1:-1] = False
+    range_of_shares = style.span(style.percent(share) for share in (values.min(), values.max()))
+    outer = style.percent(values[border].mean())
+    inner = style.percent(values[~border].mean())
+    bound = style.number(model.bound)
+    above = f"above the cut-off {bound}"
+    if not model.second_mode:
+        above = f"in the {TAIL.removesuffix(')')}, above {bound})"
+    stripes = _stripes(values, model.images)
+    return (
+        f"{model.training}, {range_of_shares} of {style.plural(model.images, 'image')} have a norm "
+        f"{above} at a position, {outer} at the border and {inner} inside, and neighbouring "
+        f"columns differ {stripes:.1f} times as much as if tokens were independent"
+    )
 
 
 def _stripes(values: np.ndarray, images: int) -> float:
-    """How far the means of columns alternate: their second differences (root mean square) over those of independent tokens.
+    """How far the means of columns alternate.
 
-    Vertical stripes raise it above 1, a smooth change from the border to the centre hardly does.
+    Their second differences (root mean square) over those of independent tokens: vertical stripes
+    raise it above 1, a smooth change from the border to the centre hardly does.
     """
     mean = values.mean()
-    chance = np.sqrt(
-        6 * mean * (1 - mean) / (images * values.shape[0])
-    )  # second difference: variance 1 + 4 + 1
-    return (
-        float(np.sqrt((np.diff(values.mean(0), 2) ** 2).mean()) / chance)
-        if chance and values.shape[1] > 2
-        else 0.0
-    )
+    # a second difference of independent means has 1 + 4 + 1 times the variance of one mean
+    chance = np.sqrt(6 * mean * (1 - mean) / (images * values.shape[0]))
+    if not chance or values.shape[1] <= 2:
+        return 0.0
+    differences = np.diff(values.mean(0), 2)
+    return float(np.sqrt((differences**2).mean()) / chance)
 
 
-def _how(rows: pd.DataFrame) -> str:
-    return "without antialiasing" if rows["noaa"].iloc[0] else "with antialiasing"
-
-
-def _above(rows: pd.DataFrame) -> str:
-    bound = style.number(_one(rows, _bound(rows)))
-    return (
-        f"a norm above the cut-off {bound}"
-        if _second_mode(rows)
-        else f"a norm in the high-norm tail (2 %, above {bound})"
-    )
-
-
-def _short(rows: pd.DataFrame) -> str:
-    bound = style.number(_one(rows, _bound(rows)))
-    return (
-        f"norm above the cut-off {bound}"
-        if _second_mode(rows)
-        else f"high-norm tail (2 %): above {bound}"
-    )
-
-
-def _bound(rows: pd.DataFrame) -> str:
-    return "cutoff" if _second_mode(rows) else "tail"
-
-
-def _second_mode(rows: pd.DataFrame) -> bool:
-    return _one(rows, "second_mode") == 1
-
-
-def _one(rows: pd.DataFrame, metric: str) -> float:
-    return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
-
-
-def _models(positions: pd.DataFrame) -> list[tuple[grids.Cell, pd.DataFrame]]:
+def _models(positions: pd.DataFrame) -> list[Model]:
     """The model trained without antialiasing, then the one with: the paper's left and right."""
-    rows = style.first_seed(positions)
-    found = []
-    for noaa in (True, False):
-        one = rows[rows["noaa"].astype(bool) == noaa]
-        if len(one):
-            panel = "share_above" if _second_mode(one) else "share_tail"
-            found.append(
-                (
-                    grids.Cell(
-                        one["backbone"].iloc[0],
-                        "share of all",
-                        panel,
-                        grids.square(one, panel, "patch"),
-                    ),
-                    one,
-                )
-            )
-    return found
+    first = selection.first_seed(positions)
+    parts = [first[first["noaa"].astype(bool) == noaa] for noaa in (True, False)]
+    return [_model(rows) for rows in parts if len(rows)]
+
+
+def _model(rows: pd.DataFrame) -> Model:
+    def value(metric: str) -> float:
+        return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
+
+    second_mode = value("second_mode") == 1
+    panel = "share_above" if second_mode else "share_tail"
+    values = image_maps.by_position(rows, panel, "patch")
+    return Model(
+        cell=image_maps.MapCell(rows["backbone"].iloc[0], "share of all", panel, values),
+        noaa=bool(rows["noaa"].iloc[0]),
+        second_mode=second_mode,
+        bound=value("cutoff" if second_mode else "tail"),
+        images=int(rows["n"].min()),
+    )

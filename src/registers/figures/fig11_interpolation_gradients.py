@@ -1,13 +1,15 @@
-"""Fig. 11: unit gradients through the bicubic resize of position embeddings, 16 x 16 to 7 x 7 (paper, appendix A). Exact.
+"""Fig. 11: unit gradients through the bicubic resize of position embeddings, 16 x 16 to 7 x 7
+(paper, appendix A). Exact.
 
-The paper shows the resize without antialiasing; the one with antialiasing, which it recommends, stands beside it.
+The paper shows the resize without antialiasing; the one with antialiasing, which it recommends,
+stands beside it.
 """
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import style
+from registers.figures.paint import image_maps, style
 
 TITLES = {
     "offset": "7.1 / 16, no antialiasing",
@@ -21,30 +23,25 @@ def table(interpolation: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for mode, grid in _maps(interpolation).items():
         row, column = np.indices(grid.shape)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "mode": mode,
-                    "row": row.ravel(),
-                    "column": column.ravel(),
-                    "gradient": grid.ravel(),
-                }
-            )
-        )
+        pixels = {"row": row.ravel(), "column": column.ravel(), "gradient": grid.ravel()}
+        parts.append(pd.DataFrame({"mode": mode, **pixels}))
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(interpolation: pd.DataFrame) -> Figure:
     maps = _maps(interpolation)
     figure, axes = style.canvas(1, len(maps), height=2.55, sharey=True)
-    least, most = min(g.min() for g in maps.values()), max(g.max() for g in maps.values())
-    for ax, label, (mode, grid) in zip(axes[0], "abcdef", maps.items()):
-        image = ax.imshow(grid, cmap="viridis", vmin=least, vmax=most)
-        style.letter(ax, label, TITLES.get(mode, mode))
+    scale = dict(
+        vmin=min(grid.min() for grid in maps.values()),
+        vmax=max(grid.max() for grid in maps.values()),
+    )
+    for ax, letter, (mode, grid) in zip(axes[0], "abcdef", maps.items()):
+        image = ax.imshow(grid, cmap="viridis", **scale)
+        style.letter(ax, letter, TITLES.get(mode, mode))
         ax.set_xticks([0, grid.shape[1] - 1])
         ax.set_yticks([0, grid.shape[0] - 1])
         ax.grid(False)
-        ax.set_xlabel(f"{grid.min():.2f} to {grid.max():.2f}")
+        ax.set_xlabel(_range(grid))
     bar = figure.colorbar(image, ax=list(axes[0]), shrink=0.85, pad=0.02)
     bar.set_label("gradient")
     bar.outline.set_visible(False)
@@ -52,25 +49,30 @@ def draw(interpolation: pd.DataFrame) -> Figure:
 
 
 def caption(interpolation: pd.DataFrame) -> str:
-    spread = {mode: grid.max() - grid.min() for mode, grid in _maps(interpolation).items()}
-    plain, smooth = (
-        max((m for m in spread if "+aa" not in m), key=spread.get),
-        next((m for m in spread if "+aa" in m), None),
+    maps = _maps(interpolation)
+    spread = {mode: grid.max() - grid.min() for mode, grid in maps.items()}
+    striped = max((mode for mode in spread if "+aa" not in mode), key=spread.get)
+    smooth = next((mode for mode in spread if "+aa" in mode), None)
+    text = (
+        "Without antialiasing the weight of a position embedding ranges from "
+        f"{_range(maps[striped])} in stripes"
     )
-    grid = _maps(interpolation)[plain]
-    text = f"Without antialiasing the weight of a position embedding ranges from {grid.min():.2f} to {grid.max():.2f} in stripes"
     if smooth:
-        other = _maps(interpolation)[smooth]
-        text += f"; with antialiasing from {other.min():.2f} to {other.max():.2f}, a {spread[plain] / spread[smooth]:.0f} times smaller range"
-    return text + "."
+        ratio = spread[striped] / spread[smooth]
+        text += (
+            f"; with antialiasing from {_range(maps[smooth])}, a range {ratio:.0f} times smaller"
+        )
+    return f"{text}."
+
+
+def _range(grid: np.ndarray) -> str:
+    return f"{grid.min():.2f} to {grid.max():.2f}"
 
 
 def _maps(interpolation: pd.DataFrame) -> dict[str, np.ndarray]:
     """Gradient maps (rows, columns) by mode."""
-    rows = interpolation[interpolation["metric"] == "gradient"]
-    maps = {}
-    for mode in rows["variant"].unique():
-        values = rows[rows["variant"] == mode].sort_values("at")["value"].to_numpy()
-        side = round(len(values) ** 0.5)
-        maps[mode] = values.reshape(side, side)
-    return maps
+    gradients = interpolation[interpolation["metric"] == "gradient"]
+    return {
+        mode: image_maps.by_position(gradients[gradients["variant"] == mode], "gradient", "")
+        for mode in gradients["variant"].unique()
+    }

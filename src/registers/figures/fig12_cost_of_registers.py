@@ -1,72 +1,87 @@
-"""Fig. 12: increase in FLOPs and in parameters against the number of registers (paper, appendix B). Exact."""
+"""Fig. 12: increase in FLOPs and in parameters against the number of registers (appendix B). Exact.
+
+The paper's models and this run's have panels of their own: registers weigh much more beside the few
+patches of a small image.
+"""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from registers.figures.paint import style
 
 MARKERS = "osD^vPX"
-INKS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#444444", "#56B4E9"]
+INKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#444444", "#56B4E9")
 METRICS = {"macs_increase": "flops", "params_increase": "parameters"}
+PAPER = "ViT-"  # how names of the paper's models begin
 
 
 def table(cost: pd.DataFrame) -> pd.DataFrame:
-    """A row per model and count: model, registers, increase of FLOPs and of parameters in per cent."""
-    rows = cost[cost["metric"].isin(METRICS)]
-    frame = (
-        rows.pivot(index=["data", "at"], columns="metric", values="value").rename(columns=METRICS)
-        * 100
-    )
-    frame = (
-        frame.reset_index()
-        .rename(columns={"data": "model", "at": "registers"})
-        .rename_axis(columns=None)
-    )
-    order = {m: i for i, m in enumerate(cost["data"].unique())}
-    frame = frame.sort_values(
-        ["model", "registers"], key=lambda c: c.map(order) if c.name == "model" else c
-    )
-    return frame.astype({"registers": int}).reset_index(drop=True)[
-        ["model", "registers", *METRICS.values()]
-    ]
+    """A row per model and count: model, registers, increase of FLOPs and parameters in per cent."""
+    increases = cost[cost["metric"].isin(METRICS)]
+    frame = 100 * increases.pivot(index=["data", "at"], columns="metric", values="value")
+    names = {"data": "model", "at": "registers", **METRICS}
+    frame = frame.reset_index().rename(columns=names).rename_axis(columns=None)
+    order = {model: i for i, model in enumerate(cost["data"].unique())}
+    frame["order"] = frame["model"].map(order)
+    frame = frame.sort_values(["order", "registers"], ignore_index=True)
+    return frame.astype({"registers": int})[["model", "registers", *METRICS.values()]]
 
 
 def draw(cost: pd.DataFrame) -> Figure:
     rows = table(cost)
-    figure, axes = style.canvas(1, 2, height=2.6)
-    for ax, column, title in zip(axes[0], METRICS.values(), ("FLOPs", "Parameters")):
-        for i, model in enumerate(rows["model"].unique()):
-            one = rows[rows["model"] == model]
-            if column == "parameters":
-                one = one[one["registers"] > 0]
-            line = dict(
-                color=INKS[i % len(INKS)],
-                marker=MARKERS[i % len(MARKERS)],
-                linestyle="-" if i < 2 else (0, (3, 1.5)),
-            )
-            ax.plot(one["registers"], one[column], label=model, linewidth=1.2, markersize=4, **line)
-        counts = sorted(rows["registers"].unique())
-        ax.set_xticks(counts, [str(c) for c in counts])
-        ax.set(xlabel="number of register tokens", ylabel="increase (%)", title=title)
-    axes[0, 1].set_yscale("log")
-    for axis in (axes[0, 0].yaxis, axes[0, 1].yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    looks = {
+        model: dict(color=INKS[i % len(INKS)], marker=MARKERS[i % len(MARKERS)])
+        for i, model in enumerate(rows["model"].unique())
+    }
+    of_paper = rows["model"].str.startswith(PAPER)
+    panels = {
+        "FLOPs, the paper's models": (rows[of_paper], "flops"),
+        "FLOPs, this run's models": (rows[~of_paper], "flops"),
+        "Parameters, all models": (rows[rows["registers"] > 0], "parameters"),
+    }
+    panels = {title: panel for title, panel in panels.items() if len(panel[0])}
+    figure, axes = style.canvas(1, len(panels), height=2.6)
+    for ax, letter, (title, (part, column)) in zip(axes[0], "abc", panels.items()):
+        _curves(ax, part, column, looks)
+        style.letter(ax, letter, title)
+    axes[0, 0].set_ylabel("increase (%)")
+    axes[0, -1].set_yscale("log")
+    for ax in axes[0]:
+        ax.set_xlabel("number of register tokens")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figure.legend(*axes[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def caption(cost: pd.DataFrame) -> str:
     rows = table(cost).set_index(["model", "registers"])
-    models = list(dict.fromkeys(m for m, _ in rows.index))
+    models = list(dict.fromkeys(model for model, _ in rows.index))
 
-    def each(count: int) -> str:
+    def added_flops(count: int) -> str:
         return style.listing(
-            f"{style.number(rows.loc[(m, count), 'flops'])} % ({m})"
-            for m in models
-            if (m, count) in rows.index
+            f"{style.number(rows.loc[(model, count), 'flops'])} % ({model})"
+            for model in models
+            if (model, count) in rows.index
         )
 
     largest = rows["parameters"].groupby("model").max()
-    least, most = style.number(largest.min()), style.number(largest.max())
-    return f"Four registers add {each(4)} to the FLOPs, sixteen add {each(16)}; parameters grow by at most {least} to {most} %."
+    ends = (largest.min(), largest.max())
+    parameters = style.span(style.number(value, 2) for value in ends)
+    return (
+        f"Four registers add {added_flops(4)} to the FLOPs, sixteen add {added_flops(16)}; "
+        f"parameters grow by at most {parameters} %, depending on the model."
+    )
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, column: str, looks: dict[str, dict]) -> None:
+    """A line per model over its numbers of registers."""
+    for model in rows["model"].unique():
+        line = rows[rows["model"] == model]
+        dashes = "-" if model.startswith(PAPER) else (0, (3, 1.5))
+        look = dict(looks[model], linestyle=dashes, linewidth=1.2, markersize=4)
+        ax.plot(line["registers"], line[column], label=model, **look)
+    # 1 and 2 lie too close for both to be named
+    counts = [count for count in sorted(rows["registers"].unique()) if count != 1]
+    ax.set_xticks(counts, [str(count) for count in counts])

@@ -4,123 +4,94 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids, photos, style
+from registers.figures import selection
+from registers.figures.paint import image_maps, lost_images, photos, style
+from registers.figures.paint.lost_images import LostImage
 
-STEPS = {
+MAPS = {
     "score": "score and seed",
-    "similarity": "likeness to the seed",
+    "similarity": "similarity to seed",
     "expansion": "seed expansion",
-    "component": "mask and box",
 }
-IMAGE = 0  # the first one, as in the paper
+COMPONENT = "mask and box"
 
 
-def table(lost: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map (panel: score, similarity, expansion, component), and the box in pixels (box.x0 to box.y1)."""
-    shown, boxes = _models(lost), []
-    rows = [
-        [
-            grids.Cell(str(b), _name(lost[str(b)]), s, _step(lost[str(b)], s).astype(float))
-            for s in STEPS
-        ]
-        for b in shown
-    ]
-    for b in shown:
-        about = {
-            "backbone": str(b),
-            "method": b.method,
-            "registers": b.registers,
-            "image": _name(lost[str(b)]),
-        }
-        box = lost[str(b)][_key(lost[str(b)], "box")].tolist()
-        boxes += [
-            about | {"panel": f"box.{edge}", "value": value}
-            for edge, value in zip(("x0", "y0", "x1", "y1"), box)
-        ]
-    return pd.concat([grids.long(rows), pd.DataFrame(boxes)], ignore_index=True)
+def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map, and the box in pixels.
 
-
-def draw(lost: grids.Maps) -> Figure:
-    shown = _models(lost)
-    shape = [photos.ratio(lost[str(b)][f"{IMAGE}_rgb"]) for b in shown]
-    page = grids.page(len(shown), 2 + len(STEPS), ["", "Input", *STEPS.values()], [1], ratios=shape)
-    for axes, backbone in zip(page.axes, shown):
-        arrays = lost[str(backbone)]
-        picture, patch, (row, column) = (
-            arrays[f"{IMAGE}_rgb"],
-            int(arrays["patch"]),
-            arrays[_key(arrays, "seed")],
+    panel: score, similarity, expansion, component, and box.x0 to box.y1.
+    """
+    cells = []
+    boxes = []
+    for id, image in lost_images.first_images(lost):
+        steps = {step: image.step(step).astype(float) for step in (*MAPS, "component")}
+        cells.append(
+            [image_maps.MapCell(str(id), image.name, step, map) for step, map in steps.items()]
         )
-        facet = {"k": "keys", "q": "queries", "v": "values"}[str(arrays["facet"])]
-        text = (
-            f"{style.name(backbone.method)}\n{style.registers_label(backbone.registers)}\n({facet})"
-        )
-        axes[0].text(
-            0.5,
-            0.5,
-            text,
-            transform=axes[0].transAxes,
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=style.INK,
-        )
-        axes[0].patch.set_visible(False)
-        photos.photo(axes[1], picture)
-        photos.boxes(axes[1], arrays[f"{IMAGE}_truths"], "white")
-        for ax, step in zip(axes[2:], STEPS):
-            if step == "component":
-                photos.photo(ax, photos.shaded(picture, _step(arrays, step), patch))
-                photos.boxes(ax, arrays[_key(arrays, "box")], style.CUTOFF)
-            else:
-                photos.over(ax, _step(arrays, step), picture.shape, patch)
-        seed = np.array([column, row, column + 1, row + 1]) * patch
-        photos.boxes(axes[2], np.minimum(seed, [*picture.shape[1::-1]] * 2), style.CUTOFF)
+        for edge, value in zip(("x0", "y0", "x1", "y1"), image.box().tolist()):
+            row = {
+                "backbone": str(id),
+                "method": id.method,
+                "registers": id.registers,
+                "image": image.name,
+                "panel": f"box.{edge}",
+                "value": value,
+            }
+            boxes.append(row)
+    return pd.concat([image_maps.long(cells), pd.DataFrame(boxes)], ignore_index=True)
+
+
+def draw(lost: image_maps.ImageMaps) -> Figure:
+    rows = lost_images.first_images(lost)
+    page = lost_images.page(rows, [*MAPS.values(), COMPONENT], facets=True)
+    for axes, (_, image) in zip(page.axes, rows):
+        _, photo, *maps, component = axes
+        photos.boxes(photo, image.truths, "white")
+        for ax, step in zip(maps, MAPS):
+            photos.over(ax, image.step(step), image.rgb.shape, image.patch)
+        photos.boxes(maps[0], _seed(image), style.CUTOFF)
+        photos.photo(component, photos.shaded(image.rgb, image.step("component"), image.patch))
+        photos.boxes(component, image.box(), style.CUTOFF)
     return page.figure
 
 
-def caption(lost: grids.Maps) -> str:
-    by_method: dict[str, list[tuple[int, float, int]]] = {}
-    for backbone in _models(lost):
-        overlaps = [
-            _overlap(lost[str(backbone)], i) for i in range(len(lost[str(backbone)]["names"]))
-        ]
-        by_method.setdefault(backbone.method, []).append(
-            (backbone.registers, float(np.mean(overlaps)), len(overlaps))
-        )
-    images = min(n for found in by_method.values() for _, _, n in found)
-    said = [
-        f"{style.name(m)} {style.listing(f'{v:.2f} {style.having(r)}' for r, v, _ in found)}"
-        for m, found in by_method.items()
-    ]
-    better = [
-        style.name(m)
-        for m, found in by_method.items()
-        if len(found) > 1 and found[-1][1] > found[0][1]
-    ]
-    verdict = (
-        f", larger with registers for {style.listing(better)}"
-        if any(len(f) > 1 for f in by_method.values())
-        else ""
+def caption(lost: image_maps.ImageMaps) -> str:
+    findings = []
+    larger = []
+    groups = _by_method(lost)
+    for method, models in groups.items():
+        ends = []
+        for registers, overlaps in models.items():
+            mean = f" ({np.mean(overlaps):.2f})" if len(overlaps) > 1 else ""
+            ends.append(f"{overlaps[0]:.2f}{mean} {style.having(registers)}")
+        findings.append(f"{style.name(method)} {style.listing(ends)}")
+        means = [round(float(np.mean(overlaps)), 2) for overlaps in models.values()]
+        if means[-1] > means[0]:
+            larger.append(method)
+
+    images = min(len(overlaps) for models in groups.values() for overlaps in models.values())
+    over = f" (in brackets the mean of {images} images)" if images > 1 else ""
+    verdict = ""
+    if any(len(models) > 1 for models in groups.values()):
+        verdict = f"; on average larger with registers for {image_maps.these(larger, groups)}"
+    return (
+        f"Overlap (IoU) of LOST's box with the nearest true one, in the image shown{over}: "
+        f"{'; '.join(findings)}{verdict}."
     )
-    return f"Overlap of LOST's box with the nearest true one (IoU, mean of {images} images): {'; '.join(said)}{verdict}."
 
 
-def _models(lost: grids.Maps) -> list:
-    return grids.models(lost)
+def _by_method(lost: image_maps.ImageMaps) -> dict[str, dict[int, list[float]]]:
+    """Overlaps of LOST's box in each image, by method and number of registers."""
+    groups: dict[str, dict[int, list[float]]] = {}
+    for id in selection.models(lost):
+        overlaps = [image.overlap() for image in lost_images.images(lost[str(id)])]
+        groups.setdefault(id.method, {})[id.registers] = overlaps
+    return groups
 
 
-def _key(arrays: dict[str, np.ndarray], step: str, image: int = IMAGE) -> str:
-    return f"{image}_{arrays['facet']}_{step}"
-
-
-def _step(arrays: dict[str, np.ndarray], step: str) -> np.ndarray:
-    return arrays[_key(arrays, step)]
-
-
-def _name(arrays: dict[str, np.ndarray]) -> str:
-    return str(arrays["names"][IMAGE])
-
-
-def _overlap(arrays: dict[str, np.ndarray], image: int) -> float:
-    return photos.overlap(arrays[_key(arrays, "box", image)], arrays[f"{image}_truths"])
+def _seed(image: LostImage) -> np.ndarray:
+    """The box of the seed's patch, cut off where the photo ends."""
+    row, column = image.step("seed")
+    height, width = image.rgb.shape[:2]
+    box = np.array([column, row, column + 1, row + 1]) * image.patch
+    return np.minimum(box, [width, height, width, height])

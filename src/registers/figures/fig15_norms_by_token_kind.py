@@ -1,101 +1,118 @@
-"""Fig. 15: norms of patch tokens, [CLS] and each register, of DINOv2 without and with registers (paper, appendix D.1)."""
+"""Fig. 15: norms of patch tokens, [CLS] and each register, of DINOv2 without and with registers
+(paper, appendix D.1).
+
+The paper draws all histograms on one another; here [CLS] and registers have a strip each, darker
+where more of their tokens are, so that none hides another.
+"""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from registers.figures import selection
 from registers.figures.paint import distributions, style
+
+PATCHES = 1.5  # inches: the height of the patches' histogram
+STRIP = 0.14  # inches: the height of a strip
 
 
 def table(norms: pd.DataFrame) -> pd.DataFrame:
-    """The bins of every curve: backbone, registers, token, low and high edge, share of that kind's tokens, count."""
-    parts = [
-        distributions.histogram(rows, token).assign(
-            backbone=rows["backbone"].iloc[0], registers=registers, token=token
-        )
-        for registers, rows in _models(norms)
-        for token in _kinds(rows)
-    ]
+    """The bins of every histogram: backbone, registers, token, low and high edge, count.
+
+    share: of that kind's tokens.
+    """
+    parts = []
+    for registers, rows in _models(norms).items():
+        for token in ("patch", *_others(rows)):
+            bins = distributions.histogram(rows, token)
+            parts.append(
+                bins.assign(backbone=rows["backbone"].iloc[0], registers=registers, token=token)
+            )
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(norms: pd.DataFrame) -> Figure:
     models = _models(norms)
-    figure, axes = style.canvas(1, len(models), height=2.5, sharex=True, sharey=True)
-    for ax, label, (registers, rows) in zip(axes[0], "ab", models):
-        method, found = rows["method"].iloc[0], distributions.verdict(rows)
-        distributions.bars(
-            ax,
-            distributions.histogram(rows),
-            style.shade(method, 0.15),
-            found.cutoff,
-            floor=1e-5,
-            label="patch",
-        )
-        kinds = [k for k in _kinds(rows) if k != "patch"]
-        for i, kind in enumerate(kinds):
-            bins = distributions.histogram(rows, kind)
-            ink = style.INK if kind == "cls" else style.register_colour(i - 1, len(kinds) - 1)
-            edges = np.append(bins["low"], bins["high"].iloc[-1])
-            ax.stairs(
-                np.maximum(bins["share"], 1e-5),
-                edges,
-                baseline=1e-5,
-                color=ink,
-                linewidth=1.1,
-                label=_label(kind),
-            )
-        style.letter(ax, label, f"{style.name(method)}, {style.registers_label(registers)}")
-        style.note(
-            ax, found.words, "upper right", style.CUTOFF if found.second_mode else style.GREY
-        )
-        ax.set_xlabel("L2 norm at the output")
-    axes[0, 0].set_ylabel("share of this kind of token")
-    least = min(
-        h["share"][h["share"] > 0].min()
-        for _, rows in models
-        for h in [distributions.histogram(rows)]
+    strips = max(len(_others(rows)) for rows in models.values())
+    below = STRIP * (strips + 1)
+    figure, axes = style.canvas(
+        2,
+        len(models),
+        height=PATCHES + below + 0.75,
+        sharex=True,
+        sharey="row",
+        height_ratios=[PATCHES, below],
     )
-    axes[0, 0].set_ylim(least / 2, 1.1)
-    distributions.headroom(axes[0, 0], shares=True)
-    style.logarithmic(axes[0, 0].xaxis)
-    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles))
-    )
+    for i, (registers, rows) in enumerate(models.items()):
+        upper, lower = axes[:, i]
+        method = rows["method"].iloc[0]
+        summary = distributions.mode_summary(rows)
+        bins = distributions.histogram(rows)
+        distributions.bars(upper, bins, style.shade(method, 0.3), summary.cutoff)
+        style.note(upper, summary.words, colour=summary.colour)
+        style.letter(upper, "ab"[i], f"{style.name(method)}, {style.registers_label(registers)}")
+        _strips(lower, method, {t: distributions.histogram(rows, t) for t in _others(rows)})
+        lower.set_xlabel("L2 norm at the output")
+
+    least = distributions.smallest_share(distributions.histogram(r) for r in models.values())
+    first = axes[0, 0]
+    first.set_ylabel("share of patches")
+    first.set_ylim(least / 2, 1.1)
+    distributions.headroom(first, shares=True)
+    names = _others(list(models.values())[-1])  # with the most registers
+    axes[1, 0].set_yticks(range(len(names)), [_label(name) for name in names])
+    axes[1, 0].set_ylim(strips - 0.3, -0.7)
+    style.logarithmic(first.xaxis)
     return figure
 
 
 def caption(norms: pd.DataFrame) -> str:
     models = _models(norms)
-    found = [(style.having(r), distributions.verdict(rows).second_mode) for r, rows in models]
-    said = [f"{having} {'a' if there else 'no'} second mode" for having, there in found]
-    registers, rows = models[-1]
-    middle = {k: distributions.quantiles(rows, k)["q50"].iloc[-1] for k in _kinds(rows)}
-    patch = middle.pop("patch")
-    ratios = [f"{_label(k)} {v / patch:.2f}" for k, v in middle.items()]
+    counts: dict[str, list[str]] = {}
+    for registers, rows in models.items():
+        article = "a" if distributions.mode_summary(rows).second_mode else "no"
+        counts.setdefault(article, []).append(style.having(registers))
+    verdicts = [
+        f"{article} second mode {style.listing(having)}" for article, having in counts.items()
+    ]
+
+    registers, rows = list(models.items())[-1]
+    patch = distributions.quantiles(rows)["q50"].iloc[-1]
+    ratios = []
+    for token in _others(rows):
+        median = distributions.quantiles(rows, token)["q50"].iloc[-1]
+        ratios.append(f"{_label(token)} {median / patch:.2f}")
     return (
-        f"Patch norms of {style.name(rows['method'].iloc[0])} have {style.listing(said)}; {style.having(registers)} the median norms of "
-        f"the other tokens, over that of patches, are {style.listing(ratios)}."
+        f"Patch norms of {style.name(rows['method'].iloc[0])} have {style.listing(verdicts)}; "
+        f"{style.having(registers)} the median norms of the other tokens, over that of patches, "
+        f"are {style.listing(ratios)}."
     )
 
 
-def _models(norms: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """DINOv2 (or else the first method) with the fewest and with the most registers given."""
-    methods = style.in_order(norms["method"])
-    rows = style.first_seed(
-        norms[norms["method"] == ("dinov2" if "dinov2" in methods else methods[0])]
-    )
-    counts = sorted({int(r) for r in rows["registers"]})
-    return [(r, rows[rows["registers"] == r]) for r in dict.fromkeys((counts[0], counts[-1]))]
+def _strips(ax: Axes, method: str, histograms: dict[str, pd.DataFrame]) -> None:
+    """A horizontal strip per kind of token, from the top, darker where more tokens are."""
+    scale = distributions.density_scale(histograms.values())
+    for y, bins in enumerate(histograms.values()):
+        edges = np.append(bins["low"], bins["high"].iloc[-1])
+        occupied = np.ma.masked_equal(bins["share"].to_numpy(), 0)[None]
+        painting = dict(cmap=style.colormap(method), norm=scale, linewidth=0)
+        ax.pcolormesh(edges, [y - 0.42, y + 0.42], occupied, **painting)
+    ax.set_xscale("log")
+    ax.grid(False, axis="x")
 
 
-def _kinds(rows: pd.DataFrame) -> list[str]:
-    found = set(rows.loc[rows["metric"] == "count", "token"])
-    return [k for k in ("patch", "cls") if k in found] + sorted(
-        (k for k in found if k.startswith("reg")), key=lambda k: int(k[3:])
-    )
+def _models(norms: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """DINOv2 (or else the first method) with the fewest and with the most registers."""
+    return selection.by_registers(selection.of_subject(norms))
 
 
-def _label(kind: str) -> str:
-    return "[CLS]" if kind == "cls" else kind
+def _others(rows: pd.DataFrame) -> list[str]:
+    """The kinds of tokens beside patches: [CLS], then registers by number."""
+    tokens = set(rows.loc[rows["metric"] == "count", "token"])
+    registers = sorted((t for t in tokens if t.startswith("reg")), key=lambda t: int(t[3:]))
+    return [token for token in ("cls", *registers) if token in tokens]
+
+
+def _label(token: str) -> str:
+    return "[CLS]" if token == "cls" else token

@@ -1,62 +1,75 @@
-"""Fig. 18: attention of [CLS] to the patches in the last layer, head by head, without registers (paper, appendix F)."""
+"""Fig. 18: attention of [CLS] to the patches in the last layer, head by head, without registers
+(paper, appendix F)."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids, style
+from registers.figures import selection
+from registers.figures.paint import grids, image_maps, style
 
 IMAGES = 3
 ACROSS = 8  # heads side by side; with more of them one image fills the page
 
 
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map; panel: head 1...: see `grids.long`."""
-    return grids.long(_cells(maps))
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map; panel: head 1...: see `image_maps.long`."""
+    return image_maps.long(_cells(maps))
 
 
-def draw(maps: grids.Maps) -> Figure:
+def draw(maps: image_maps.ImageMaps) -> Figure:
     rows = _cells(maps)
-    heads = len(rows[0])
-    if heads <= ACROSS:
-        page = grids.page(len(rows), 1 + heads, ["Input", *(c.panel for c in rows[0])], [1])
-        for axes, picture, row in zip(page.axes, grids.inputs(maps), rows):
-            axes[0].imshow(picture, aspect="auto")
-            for ax, cell in zip(axes[1:], row):
-                grids.show(ax, cell.values)
-        return page.figure
-    lines = -(-heads // ACROSS)
-    page = grids.page(lines, 1 + ACROSS, ["Input"], [1], row_gap=grids.TITLE)
-    page.axes[0, 0].imshow(grids.inputs(maps)[0], aspect="auto")
-    for i, cell in enumerate(rows[0]):
-        ax = page.axes[i // ACROSS, 1 + i % ACROSS]
-        grids.show(ax, cell.values)
-        ax.set_title(cell.panel, fontsize=8, pad=3)
-    for ax in page.axes.ravel():
-        ax.set_visible(ax is page.axes[0, 0] or bool(ax.images))
-    return page.figure
+    if len(rows[0]) <= ACROSS:
+        titles = [cell.panel for cell in rows[0]]
+        return grids.gallery(image_maps.pictures(maps), rows, titles).figure
+    return _one_image(image_maps.pictures(maps)[0], rows[0])
 
 
-def caption(maps: grids.Maps) -> str:
-    rows, backbone = _cells(maps), grids.subject(maps)
-    by_head = np.array([[grids.peak(c.values) for c in row] for row in rows])
-    value = np.median(by_head, axis=0)
-    most, least = int(value.argmax()), int(value.argmin())
-    model = f"{style.name(backbone.method)} {style.having(backbone.registers)}"
-    images = f"{len(rows)} image{'s' if len(rows) > 1 else ''}"
+def caption(maps: image_maps.ImageMaps) -> str:
+    rows = _cells(maps)
+    backbone = selection.subject_models(maps)[0]
+    peaks = np.median([[image_maps.peak(cell.values) for cell in row] for row in rows], axis=0)
+    most = int(peaks.argmax())
+    least = int(peaks.argmin())
+    over = f"(under each map; median of {style.plural(len(rows), 'image')})"
+    text = (
+        f"In {style.model(backbone.method, backbone.registers)} the largest attention of [CLS] is"
+    )
+    if style.times(peaks[most]) == style.times(peaks[least]):
+        value = style.times(peaks[most])
+        return f"{text} {value} times the median one {over} in each of the {len(peaks)} heads."
     return (
-        f"In {model} the largest attention of [CLS] is {grids.times(value[least])} (head {least + 1}) to {grids.times(value[most])} "
-        f"(head {most + 1}) times the median one, median of {images}, so the {len(value)} heads differ "
-        f"{grids.times(value[most] / value[least])}-fold in their peaks."
+        f"{text} {style.times(peaks[least])} (head {least + 1}) to {style.times(peaks[most])} "
+        f"(head {most + 1}) times the median one {over}, so the peaks of the {len(peaks)} heads "
+        f"differ by a factor of up to {style.times(peaks[most] / peaks[least])}."
     )
 
 
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
-    backbone = grids.subject(maps)
-    arrays = maps[str(backbone)]
-    heads = arrays["heads"].shape[1]
-    names = [str(n) for n in arrays["names"][: IMAGES if heads <= ACROSS else 1]]
+def _one_image(picture: np.ndarray, cells: list[image_maps.MapCell]) -> Figure:
+    """The image, and right of it the maps of its heads in several lines."""
+    lines = -(-len(cells) // ACROSS)
+    gap = grids.TITLE + grids.LABEL
+    page = grids.page(lines, 1 + ACROSS, ["Input"], [1], row_gap=gap, below=grids.LABEL)
+    page.axes[0, 0].imshow(picture, aspect="auto")
+    panels = [ax for line in page.axes for ax in line[1:]]
+    for ax, cell in zip(panels, cells):
+        grids.attention(ax, cell)
+        ax.set_title(cell.panel, fontsize=8, pad=3)
+    for ax in page.axes.ravel():
+        ax.set_visible(bool(ax.images))
+    return page.figure
+
+
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
+    """A row per image, a column per head."""
+    backbone = str(selection.subject_models(maps)[0])
+    arrays = maps[backbone]
+    heads = range(arrays["heads"].shape[1])
+    names = image_maps.image_names(arrays, IMAGES if len(heads) <= ACROSS else 1)
     return [
-        [grids.Cell(str(backbone), n, f"head {h + 1}", arrays["heads"][i, h]) for h in range(heads)]
-        for i, n in enumerate(names)
+        [
+            image_maps.MapCell(backbone, name, f"head {head + 1}", arrays["heads"][i, head])
+            for head in heads
+        ]
+        for i, name in enumerate(names)
     ]

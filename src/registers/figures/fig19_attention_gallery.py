@@ -1,28 +1,25 @@
-"""Fig. 19: Fig. 1 for all images shown: attention of [CLS] in the last layer, mean over heads, without and with registers (appendix H)."""
+"""Fig. 19: Fig. 1 for all images kept: attention of [CLS] without and with registers.
+
+Paper, appendix H.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import grids
+from registers.figures import selection
+from registers.figures.paint import cls_attention, grids, image_maps
 
 
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map: see `grids.long`."""
-    return grids.long(_cells(maps))
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map: see `image_maps.long`."""
+    return image_maps.long(cls_attention.of_ends(maps))
 
 
-def draw(maps: grids.Maps) -> Figure:
-    return grids.compare(
-        maps, grids.ends(maps), _cells(maps), lambda ax, cell: grids.show(ax, cell.values)
-    ).figure
+def draw(maps: image_maps.ImageMaps) -> Figure:
+    return grids.compare(maps, cls_attention.of_ends(maps)).figure
 
 
-def caption(maps: grids.Maps) -> str:
-    rows = _cells(maps)
-    found = grids.comparison(grids.ends(maps), grids.peaks(rows))
-    return f"Over {len(rows)} images, the median of the largest attention of [CLS] to a patch over the median one is {found}."
-
-
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
-    shown = [b for group in grids.ends(maps) for b in group]
-    return grids.cells(maps, shown, None, "attention", grids.cls_attention)
+def caption(maps: image_maps.ImageMaps) -> str:
+    rows = cls_attention.of_ends(maps)
+    peaks = image_maps.comparison(selection.ends(maps), image_maps.medians(rows))
+    return f"{cls_attention.peak_over_median(len(rows))} is {peaks}."

@@ -1,50 +1,48 @@
-"""Fig. 20: first principal component of each image's patches, whitened, from -3 to +3 sigma, without and with registers (appendix H)."""
+"""Fig. 20: first principal component of each image's patches, whitened, without and with registers
+(paper, appendix H)."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from registers.figures.paint import grids
+from registers.figures import selection
+from registers.figures.paint import grids, image_maps, style
 
 RANGE = 3  # sigma, as in the paper
 
 
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map, in standard deviations: see `grids.long`."""
-    return grids.long(_cells(maps))
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map, in standard deviations: see `image_maps.long`."""
+    return image_maps.long(_cells(maps))
 
 
-def draw(maps: grids.Maps) -> Figure:
-    painted = []
-
-    def paint(ax, cell):
-        painted.append(grids.show(ax, cell.values, "RdBu_r", -RANGE, RANGE))
-
-    groups = grids.ends(maps)
-    page = grids.compare(maps, groups, _cells(maps), paint, below=grids.BAR)
-    page.bar(
-        painted[0],
-        1,
-        sum(map(len, groups)),
-        "standard deviations from the mean of the image",
-        [-3, -2, -1, 0, 1, 2, 3],
-    )
+def draw(maps: image_maps.ImageMaps) -> Figure:
+    page = grids.compare(maps, _cells(maps), _paint, below=grids.BAR)
+    image = page.axes[0, 1].images[0]
+    label = "standard deviations from the mean of the image"
+    page.bar(image, 1, page.axes.shape[1] - 1, label, range(-RANGE, RANGE + 1))
     return page.figure
 
 
-def caption(maps: grids.Maps) -> str:
+def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
-    largest: dict[str, list[float]] = {}
-    for cell in (c for row in rows for c in row):
-        largest.setdefault(cell.backbone, []).append(float(np.abs(cell.values).max()))
-    found = grids.comparison(
-        grids.ends(maps), {b: float(np.median(v)) for b, v in largest.items()}, claim=""
+    farthest = image_maps.medians(rows, lambda values: float(np.abs(values).max()))
+    comparison = image_maps.comparison(selection.ends(maps), farthest, in_paper=False)
+    over = f"median of {style.plural(len(rows), 'image')}"
+    return (
+        f"The farthest patch along the first component ({over}), in standard deviations, is at "
+        f"{comparison}."
     )
-    return f"The farthest patch along the first component (median of {len(rows)} images), in standard deviations, is at {found}."
 
 
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
-    shown = [b for group in grids.ends(maps) for b in group]
-    return grids.cells(
-        maps, shown, None, "component 1", lambda arrays, i: arrays["components"][i, 0]
+def _paint(ax: Axes, cell: image_maps.MapCell) -> AxesImage:
+    return grids.show(ax, cell.values, "RdBu_r", -RANGE, RANGE)
+
+
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
+    ids = [id for group in selection.ends(maps) for id in group]
+    return image_maps.cells(
+        maps, ids, None, "component 1", lambda arrays, image: arrays["components"][image, 0]
     )

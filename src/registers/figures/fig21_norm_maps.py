@@ -1,50 +1,57 @@
-"""Fig. 21: maps of output norms (last block, before the final norm), without and with registers; a colour scale per method (appendix H)."""
+"""Fig. 21: maps of output norms (last block, before the final norm), without and with registers; a
+colour scale per method (paper, appendix H)."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from registers.figures.paint import grids
-
-
-def table(maps: grids.Maps) -> pd.DataFrame:
-    """A row per patch of every map: see `grids.long`."""
-    return grids.long(_cells(maps))
+from registers.figures import selection
+from registers.figures.paint import grids, image_maps, style
+from registers.settings.backbone_id import BackboneId
 
 
-def draw(maps: grids.Maps) -> Figure:
-    groups, rows = grids.ends(maps), _cells(maps)
-    method = {str(b): b.method for group in groups for b in group}
-    limits: dict[str, list[float]] = {}
-    for cell in (c for row in rows for c in row):
-        limits.setdefault(method[cell.backbone], []).extend(
-            (float(cell.values.min()), float(cell.values.max()))
-        )
-    painted = {}
+def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
+    """A row per patch of every map: see `image_maps.long`."""
+    return image_maps.long(_cells(maps))
 
-    def paint(ax, cell):
-        found = limits[method[cell.backbone]]
-        painted[cell.backbone] = grids.show(
-            ax, cell.values, grids.ATTENTION, min(found), max(found)
-        )
 
-    page = grids.compare(maps, groups, rows, paint, below=grids.BAR)
-    for column, backbone in enumerate((b for group in groups for b in group), start=1):
-        page.bar(
-            painted[str(backbone)],
-            column,
-            column,
-            "L2 norm",
-            grids.ticks(*painted[str(backbone)].get_clim()),
-        )
+def draw(maps: image_maps.ImageMaps) -> Figure:
+    rows = _cells(maps)
+    limits = _limits(rows)
+
+    def paint(ax: Axes, cell: image_maps.MapCell) -> AxesImage:
+        low, high = limits[_method(cell)]
+        return grids.show(ax, cell.values, low=low, high=high)
+
+    page = grids.compare(maps, rows, paint, below=grids.BAR)
+    for column, cell in enumerate(rows[0], start=1):
+        image = page.axes[0, column].images[0]
+        page.bar(image, column, column, "L2 norm", grids.ticks(*limits[_method(cell)]))
     return page.figure
 
 
-def caption(maps: grids.Maps) -> str:
+def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
-    found = grids.comparison(grids.ends(maps), grids.peaks(rows))
-    return f"The largest patch norm over the median one (median of {len(rows)} images) is {found}."
+    peaks = image_maps.comparison(selection.ends(maps), image_maps.medians(rows))
+    over = f"median of {style.plural(len(rows), 'image')}"
+    return f"The largest patch norm over the median one ({over}) is {peaks}."
 
 
-def _cells(maps: grids.Maps) -> list[list[grids.Cell]]:
-    shown = [b for group in grids.ends(maps) for b in group]
-    return grids.cells(maps, shown, None, "norm", lambda arrays, i: arrays["norms"][i])
+def _limits(rows: list[list[image_maps.MapCell]]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest norm by method, without and with registers."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for cell in row:
+            ends = (float(cell.values.min()), float(cell.values.max()))
+            values.setdefault(_method(cell), []).extend(ends)
+    return {method: (min(norms), max(norms)) for method, norms in values.items()}
+
+
+def _method(cell: image_maps.MapCell) -> str:
+    return BackboneId.parse(cell.backbone).method
+
+
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
+    ids = [id for group in selection.ends(maps) for id in group]
+    return image_maps.cells(maps, ids, None, "norm", image_maps.norms)

@@ -1,9 +1,12 @@
-"""Cells of tables about kinds of token: a value with its interval, or a dash and, once for a row, the reason."""
+"""Cells of tables about kinds of token: a value with its interval, or a dash and, once for a row,
+the reason."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 
+from registers.figures import selection
 from registers.figures.paint import style
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
@@ -12,8 +15,14 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number of a table: mean over seeds, and the span of their intervals. text: "45.3 [37.1, 53.9]", or a dash."""
+class TableCell:
+    """One number of a table.
+
+    value: the mean over seeds; None where there is none, with the reason.
+    low, high: the span of the seeds' intervals.
+    chance: the value of guessing.
+    n: test images.
+    """
 
     value: float | None
     low: float
@@ -24,63 +33,101 @@ class Cell:
     n: int = 0
 
     @property
-    def note(self) -> str:
-        """Why there is a dash, or what the tokens are and how many images were tested, with their own chance level."""
-        tested = (
-            f"{self.n} test images, chance {self.chance:.{self.digits}f} on them" if self.n else ""
-        )
-        return "; ".join(part for part in (self.reason, tested) if part)
-
-    @property
     def text(self) -> str:
-        return (
-            DASH
-            if self.value is None
-            else f"{self.short} [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
-        )
+        """45.3 [37.1, 53.9], or a dash."""
+        if self.value is None:
+            return DASH
+        return f"{self.short} [{self._written(self.low)}, {self._written(self.high)}]"
 
     @property
     def short(self) -> str:
-        return DASH if self.value is None else f"{self.value:.{self.digits}f}"
+        """45.3, or a dash."""
+        return DASH if self.value is None else self._written(self.value)
 
-    def against(self, other: "Cell") -> str:
+    @property
+    def guess(self) -> str:
+        """The value of guessing, or a dash where there is no value."""
+        return DASH if self.value is None else self._written(self.chance)
+
+    @property
+    def note(self) -> str:
+        """Why there is a dash, or how many images were tested, with their own chance level."""
+        if not self.n:
+            return self.reason
+        tested = f"{self.n} test images, chance {self._written(self.chance)} on them"
+        return f"{self.reason}; {tested}" if self.reason else tested
+
+    def against(self, other: "TableCell") -> str:
         """Whether this interval lies above or below another, in words."""
         if self.low > other.high:
             return "above"
         return "below" if self.high < other.low else "not apart from"
 
+    def _written(self, value: float) -> str:
+        return f"{value:.{self.digits}f}"
 
-def cell(rows: pd.DataFrame, scale: float = 100, digits: int = 1) -> Cell:
-    """The rows of one cell (one metric, token, label set and model; a row a seed). scale: 100 for per cent."""
+
+def cell(rows: pd.DataFrame, scale: float = 100, digits: int = 1) -> TableCell:
+    """The cell of one metric, token, label set and model, from its rows, one per seed.
+
+    scale: 100 for per cent. digits: after the point.
+    """
     known = rows.dropna(subset=["value"])
     if known.empty:
-        why = rows["note"].iloc[0] if len(rows) else "not measured in this run"
-        return Cell(None, float("nan"), float("nan"), float("nan"), why, digits)
-    inside = known["value"].mean(), known["low"].min(), known["high"].max(), known["chance"].mean()
-    return Cell(
-        *(float(scale * v) for v in inside), known["note"].iloc[0], digits, int(known["n"].min())
+        reason = rows["note"].iloc[0] if len(rows) else "not measured in this run"
+        return TableCell(None, float("nan"), float("nan"), float("nan"), reason, digits)
+    return TableCell(
+        value=float(scale * known["value"].mean()),
+        low=float(scale * known["low"].min()),
+        high=float(scale * known["high"].max()),
+        chance=float(scale * known["chance"].mean()),
+        reason=known["note"].iloc[0],
+        digits=digits,
+        n=int(known["n"].min()),
     )
 
 
-def models(rows: pd.DataFrame) -> list[tuple[str, int, pd.DataFrame]]:
-    """(name, registers, rows) of each method and register count, the paper's main focus first."""
-    methods = style.in_order(rows["method"])
-    methods = sorted(methods, key=lambda m: m != "dinov2")
-    found = [
-        (m, r, rows[(rows["method"] == m) & (rows["registers"] == r)])
-        for m in methods
-        for r in sorted(set(rows["registers"]))
-    ]
+@dataclass(frozen=True)
+class TableModel:
+    """A method with a number of registers, and its rows."""
+
+    method: str
+    registers: int
+    rows: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """DINOv2, DINOv2+4 reg."""
+        return self.title + (f"+{self.registers} reg" if self.registers else "")
+
+    @property
+    def title(self) -> str:
+        """The method's name."""
+        return style.name(self.method)
+
+    @property
+    def has_outliers(self) -> bool:
+        """Whether there is a second mode: any row about outliers has a value."""
+        return bool(self.rows.loc[self.rows["token"] == OUTLIER, "value"].notna().any())
+
+
+def models(rows: pd.DataFrame) -> list[TableModel]:
+    """Every method and number of registers, the paper's main focus first."""
+    by_method = selection.by_method(rows)
+    subject = selection.subject(by_method)
+    order = [subject, *(method for method in by_method if method != subject)]
     return [
-        (style.name(m) + (f"+{int(r)} reg" if r else ""), int(r), part)
-        for m, r, part in found
-        if len(part)
+        TableModel(method, int(registers), part)
+        for method in order
+        for registers, part in by_method[method].groupby("registers")
     ]
 
 
-def second_mode(rows: pd.DataFrame) -> bool:
-    """Whether one model has outliers: any of its outlier rows has a value."""
-    return bool(rows.loc[rows["token"] == OUTLIER, "value"].notna().any())
+def without_outliers(models: Iterable[TableModel]) -> str:
+    """For a caption: why some models have no outliers; "" where all have."""
+    if all(model.has_outliers for model in models):
+        return ""
+    return "; where norms have no second mode there are no outliers"
 
 
 def printed(reference: pd.DataFrame, artifact: str) -> pd.DataFrame:
@@ -95,26 +142,33 @@ def with_paper(
     tokens: list[str],
     deviation: bool = False,
 ) -> pd.DataFrame:
-    """Rows of ours (model, tokens, mean, one cell per label set, note) above those of the paper, whose data sets head its block.
+    """Rows of ours above those of the paper, whose data sets head its block.
 
-    deviation: "69.0 ± 0.7" where a standard deviation is printed. Where the paper has more sets than this run, columns are added.
+    rows: model, token, mean, one cell per label set, note.
+    sets: our label sets; columns are added where the paper has more.
+    printed: the paper's cells. tokens: its rows that are shown.
+    deviation: "69.0 ± 0.7" where a standard deviation is printed.
     """
     theirs = list(dict.fromkeys(printed.index.get_level_values("column")))
     width = max(len(sets), len(theirs))
     columns = [*sets, *(f"set {i + 1}" for i in range(len(sets), width))]
-    table = [[*row[:3], *row[3:-1], *[""] * (width - len(sets)), row[-1]] for row in rows]
 
-    def block(filled: list[str]) -> list[str]:
-        return [*filled, *[""] * (width - len(theirs))]
+    def padded(texts: list[str]) -> list[str]:
+        return [*texts, *[""] * (width - len(texts))]
 
+    lines = [[*row[:3], *padded(row[3:-1]), row[-1]] for row in rows]
     source = printed["source"].iloc[0]
-    table.append(["the paper", "its data sets:", "", *block(theirs), source])
+    lines.append(["the paper", "its data sets:", "", *padded(theirs), source])
     for token in tokens:
         if token in printed.index.get_level_values("row"):
-            found = printed.loc[token]
-            known = [(found.loc[s, "value"], found.loc[s, "deviation"]) for s in theirs]
-            shown = [
-                f"{v:.1f}" + (f" ± {d:.1f}" if deviation and pd.notna(d) else "") for v, d in known
-            ]
-            table.append(["the paper", token, f"{found['value'].mean():.1f}", *block(shown), ""])
-    return pd.DataFrame(table, columns=["model", "token", "mean", *columns, "note"])
+            row = printed.loc[token]
+            texts = [_printed_text(row.loc[name], deviation) for name in theirs]
+            lines.append(["the paper", token, f"{row['value'].mean():.1f}", *padded(texts), ""])
+    return pd.DataFrame(lines, columns=["model", "token", "mean", *columns, "note"])
+
+
+def _printed_text(cell: pd.Series, deviation: bool) -> str:
+    text = f"{cell['value']:.1f}"
+    if deviation and pd.notna(cell["deviation"]):
+        return f"{text} ± {cell['deviation']:.1f}"
+    return text

@@ -1,22 +1,43 @@
-"""Table 2: downstream performance without and with registers: linear evaluation of frozen features (a), zero-shot classification (b)."""
+"""Table 2: downstream performance without and with registers (paper, section 3.2).
+
+Linear evaluation of frozen features (a), zero-shot classification (b).
+"""
+
+from dataclasses import dataclass
 
 import pandas as pd
 
+from registers.figures import selection
 from registers.figures.paint import style
+from registers.tables import changes
 
-# measure: (part, metric, factor, the paper's column, whether higher is better); the paper's data are ImageNet, ADE20k and NYUd
-MEASURES = {
-    "linear top-1": ("a", "top1", 100, "ImageNet top-1", True),
-    "segmentation mIoU": ("a", "miou", 100, "ADE20k mIoU", True),
-    "depth rmse": ("a", "rmse", 1, "NYUd rmse", False),
-    "depth rmse, mean of images": (
-        "a",
-        "rmse_mean_image",
-        1,
-        "NYUd rmse",
-        False,
-    ),  # the paper does not say which of the two it prints
-    "zero-shot top-1": ("b", "top1", 100, "ImageNet top-1", True),
+
+@dataclass(frozen=True)
+class DownstreamTask:
+    """One task of the table.
+
+    part: of the table, a or b. metric: of our rows. scale: 100 for per cent.
+    column: the paper's, whose data are ImageNet, ADE20k and NYUd.
+    """
+
+    part: str
+    metric: str
+    scale: int
+    column: str
+    higher_is_better: bool = True
+
+    def written(self, change: float) -> str:
+        """A change in words."""
+        return changes.points(change) if self.scale == 100 else style.change(change, 3)
+
+
+# The paper does not tell which of the two means of the depth's error it prints.
+TASKS = {
+    "linear top-1": DownstreamTask("a", "top1", 100, "ImageNet top-1"),
+    "segmentation mIoU": DownstreamTask("a", "miou", 100, "ADE20k mIoU"),
+    "depth rmse": DownstreamTask("a", "rmse", 1, "NYUd rmse", False),
+    "depth rmse, mean of images": DownstreamTask("a", "rmse_mean_image", 1, "NYUd rmse", False),
+    "zero-shot top-1": DownstreamTask("b", "top1", 100, "ImageNet top-1"),
 }
 
 
@@ -27,38 +48,29 @@ def table(
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """A row per part, task and model: ours with its 95 % interval, n, chance, data set; the paper's value. Top-1 and mIoU in per cent,
-    rmse in the data's unit (metres for NYUd).
+    """A row per part, task and model: ours with its 95 % interval, n, chance, data; the paper's.
 
-    Several seeds: mean, standard deviation (std), and the span of their intervals. `note` says why a cell is empty.
+    Top-1 and mIoU are in per cent, rmse in the data's unit (metres for NYUd). Several seeds: mean,
+    standard deviation (std), and the span of their intervals. note: why a cell is empty.
     """
-    printed = reference[reference["artifact"] == "table2"].set_index(["part", "row", "column"])[
-        "value"
-    ]
-    given = dict(zip(MEASURES, (linear, segmentation, depth, depth, zeroshot)))
+    cells = reference[reference["artifact"] == "table2"]
+    printed = cells.set_index(["part", "row", "column"])["value"]
+    frames = dict(zip(TASKS, (linear, segmentation, depth, depth, zeroshot)))
     rows = []
-    for task, frame in given.items():
+    for name, frame in frames.items():
         if frame is None:
             continue
-        part, metric, factor, column, _ = MEASURES[task]
-        frame = frame[frame["metric"] == metric]
-        counts = sorted({int(r) for r in frame["registers"]})
-        for method in style.in_order(frame["method"]):
+        task = TASKS[name]
+        frame = frame[frame["metric"] == task.metric]
+        counts = sorted({int(count) for count in frame["registers"]})
+        for method, of_method in selection.by_method(frame).items():
             for registers in counts:
-                found = frame[(frame["method"] == method) & (frame["registers"] == registers)]
-                label = style.name(method) + ("+reg" if registers else "")
-                row = {
-                    "part": part,
-                    "task": task,
-                    "model": label,
-                    "registers": registers,
-                    "seeds": found["seed"].nunique(),
-                }
-                row |= _cells(found, factor) | {
-                    "paper": printed.get((part, label, column)),
-                    "note": _reason(found),
-                }
-                rows.append(row)
+                part = of_method[of_method["registers"] == registers]
+                model = changes.label(method, registers)
+                about = {"part": task.part, "task": name, "model": model, "registers": registers}
+                paper = printed.get((task.part, model, task.column))
+                numbers = {"seeds": part["seed"].nunique(), **_numbers(part, task.scale)}
+                rows.append(about | numbers | {"paper": paper, "note": _reason(part)})
     return pd.DataFrame(rows)
 
 
@@ -69,51 +81,38 @@ def caption(
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> str:
-    rows, said = table(linear, zeroshot, reference, segmentation, depth), []
-    for task in MEASURES:
-        changes = []
-        one = rows[rows["task"] == task].dropna(subset=["ours"])
-        for _, pair in one.groupby(one["model"].str.removesuffix("+reg"), sort=False):
-            if len(pair) > 1:
-                before, after = pair.iloc[0], pair.iloc[-1]
-                change = after["ours"] - before["ours"]
-                apart = after["low"] > before["high"] or before["low"] > after["high"]
-                size = f"{change:+.3f}" if MEASURES[task][2] == 1 else f"{change:+.1f} points"
-                changes.append(
-                    f"{size} for {before['model']} ({'beyond' if apart else 'within'} the intervals)"
-                )
-        if changes:
-            lower = "" if MEASURES[task][4] else " (lower is better)"
-            said.append(f"{task}{lower} changes by {style.listing(changes)}")
-    return (
-        f"With registers {'; '.join(said)}."
-        if said
-        else "Only one register count was run, so nothing is compared."
-    )
+    rows = table(linear, zeroshot, reference, segmentation, depth)
+    findings = []
+    for name, task in TASKS.items():
+        of_task = rows[rows["task"] == name].dropna(subset=["ours"])
+        texts = changes.changes(of_task, "ours", task.written)
+        if texts:
+            lower = "" if task.higher_is_better else " (lower is better)"
+            findings.append(f"{name}{lower} changes by {style.listing(texts)}")
+    return f"With registers {'; '.join(findings)}." if findings else changes.ONE_COUNT
 
 
-def _cells(found: pd.DataFrame, factor: int) -> dict[str, float | int | str | None]:
-    known = found.dropna(subset=["value"])
+def _numbers(rows: pd.DataFrame, scale: int) -> dict[str, float | int | str | None]:
+    """ours, std, low, high, n, chance and data of one cell."""
+    known = rows.dropna(subset=["value"])
     if known.empty:
         return dict.fromkeys(("ours", "std", "low", "high", "n", "chance")) | {"data": ""}
-    inside = {
+    digits = 2 if scale == 100 else 3
+    values = {
         "ours": known["value"].mean(),
         "std": known.groupby("seed")["value"].mean().std(),
         "low": known["low"].min(),
-    }
-    inside |= {
         "high": known["high"].max(),
-        "n": int(known["n"].min()),
         "chance": known["chance"].mean(),
     }
-    cells = {
-        key: value if key == "n" else round(factor * value, 2 if factor == 100 else 3)
-        for key, value in inside.items()
-    }
-    return cells | {"data": ", ".join(dict.fromkeys(known["data"]))}
+    numbers = {name: round(scale * value, digits) for name, value in values.items()}
+    chance = numbers.pop("chance")
+    data = ", ".join(dict.fromkeys(known["data"]))
+    return numbers | {"n": int(known["n"].min()), "chance": chance, "data": data}
 
 
-def _reason(found: pd.DataFrame) -> str:
-    if found.empty:
+def _reason(rows: pd.DataFrame) -> str:
+    """Why there is no number; "" where there is one."""
+    if rows.empty:
         return "not trained in this run"
-    return "" if found["value"].notna().any() else found["note"].iloc[0]
+    return "" if rows["value"].notna().any() else rows["note"].iloc[0]

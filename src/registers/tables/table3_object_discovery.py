@@ -1,89 +1,77 @@
-"""Table 3: unsupervised object discovery without and with registers: corloc of LOST and of two baselines (paper, section 3.3)."""
+"""Table 3: unsupervised object discovery without and with registers: corloc of LOST and of two
+baselines (paper, section 3.3)."""
 
 import pandas as pd
 
+from registers.figures import selection
 from registers.figures.paint import style
+from registers.tables import changes
 
-PROCEDURES = {  # metric: what found the boxes
+PROCEDURES = {  # metric: how the boxes are found
     "corloc": "LOST, as published",
     "corloc_tuned": "LOST, tuned",
     "corloc_dino_seg": "DINO-seg, best head",
     "corloc_largest_box": "largest box, best head",
 }
+PRINTED = ("corloc", "corloc_tuned")  # the paper's are LOST's, with a bias that is not published
 
 
 def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """A row per data set, procedure and model, in per cent: corloc, its 95 % interval, n, chance (the box is the image), the paper's sets.
+    """A row per data set, procedure and model, in per cent: corloc, its 95 % interval, n, chance
+    (the box is the image), and the paper's number on each of its sets.
 
-    The paper's numbers are LOST's with a bias that is not published. Several seeds: mean, standard deviation (std), and the span of
-    their intervals.
+    Several seeds: mean, standard deviation (std), and the span of their intervals.
     """
-    printed = reference[reference["artifact"] == "table3"].pivot(
-        index="row", columns="column", values="value"
-    )
-    columns = list(dict.fromkeys(reference.loc[reference["artifact"] == "table3", "column"]))
+    cells = reference[reference["artifact"] == "table3"]
+    printed = cells.pivot(index="row", columns="column", values="value")
+    columns = list(dict.fromkeys(cells["column"]))
     rows = []
-    for (data, metric), found in _known(discovery).groupby(["data", "metric"], sort=False):
-        for method in style.in_order(found["method"]):
-            for registers in sorted(found.loc[found["method"] == method, "registers"].unique()):
-                one = found[(found["method"] == method) & (found["registers"] == registers)]
-                label = style.name(method) + ("+reg" if registers else "")
-                cells = {
-                    "corloc": one["value"].mean(),
-                    "std": one["value"].std(),
-                    "low": one["low"].min(),
-                    "high": one["high"].max(),
-                }
-                cells |= {"chance": one["chance"].mean()}
-                row = {
-                    "data": data,
-                    "procedure": PROCEDURES[metric],
-                    "model": label,
-                    "registers": int(registers),
-                }
-                row |= {"seeds": one["seed"].nunique()}
-                row |= {key: round(100 * value, 1) for key, value in cells.items()} | {
-                    "n": int(one["n"].min())
-                }
-                for column in (
-                    columns
-                ):  # a set of the paper's stands beside the same set, any other beside all three
-                    known = metric in ("corloc", "corloc_tuned") and (
-                        data == column or data not in columns
-                    )
-                    row[f"paper {column}"] = printed[column].get(label) if known else None
-                rows.append(row | {"settings": "; by seed: ".join(dict.fromkeys(one["note"]))})
+    for (data, metric), part in _known(discovery).groupby(["data", "metric"], sort=False):
+        for method, of_method in selection.by_method(part).items():
+            for registers, model in of_method.groupby("registers"):
+                label = changes.label(method, registers)
+                row = {"data": data, "procedure": PROCEDURES[metric], "model": label}
+                row |= {"registers": int(registers), **_numbers(model)}
+                for column in columns:
+                    # a set of the paper's stands beside the same set, any other beside all three
+                    beside = metric in PRINTED and (data == column or data not in columns)
+                    row[f"paper {column}"] = printed[column].get(label) if beside else None
+                rows.append(row | {"settings": "; by seed: ".join(dict.fromkeys(model["note"]))})
     return pd.DataFrame(rows)
 
 
 def caption(discovery: pd.DataFrame, reference: pd.DataFrame) -> str:
-    said = []
     rows = table(discovery, reference)
-    for (data, procedure), one in rows[rows["procedure"].str.startswith("LOST")].groupby(
-        ["data", "procedure"], sort=False
-    ):
-        changes = []
-        for _, pair in one.groupby(one["model"].str.removesuffix("+reg"), sort=False):
-            if len(pair) > 1:
-                before, after = pair.iloc[0], pair.iloc[-1]
-                apart = after["low"] > before["high"] or before["low"] > after["high"]
-                change = f"{after['corloc'] - before['corloc']:+.1f} points for {before['model']}"
-                changes.append(f"{change} ({'beyond' if apart else 'within'} the intervals)")
-        if changes:
-            said.append(f"{procedure} on {data} (n = {one['n'].min()}), {style.listing(changes)}")
-    return (
-        f"With registers corloc changes by: {'; '.join(said)}."
-        if said
-        else "Only one register count was run, so nothing is compared."
-    )
+    lost = rows[rows["procedure"].str.startswith("LOST")]
+    findings = []
+    for (data, procedure), part in lost.groupby(["data", "procedure"], sort=False):
+        texts = changes.changes(part, "corloc", changes.points)
+        if texts:
+            about = f"{procedure} on {data} (n = {part['n'].min()})"
+            findings.append(f"{about}, {style.listing(texts)}")
+    if not findings:
+        return changes.ONE_COUNT
+    return f"With registers corloc changes by: {'; '.join(findings)}."
+
+
+def _numbers(rows: pd.DataFrame) -> dict[str, float | int]:
+    """seeds; corloc, std, low, high and chance in per cent; n."""
+    shares = {
+        "corloc": rows["value"].mean(),
+        "std": rows["value"].std(),
+        "low": rows["low"].min(),
+        "high": rows["high"].max(),
+        "chance": rows["chance"].mean(),
+    }
+    percent = {name: round(100 * share, 1) for name, share in shares.items()}
+    return {"seeds": rows["seed"].nunique(), **percent, "n": int(rows["n"].min())}
 
 
 def _known(discovery: pd.DataFrame) -> pd.DataFrame:
-    found = discovery[discovery["metric"].isin(list(PROCEDURES))].dropna(subset=["value"])
-    order = found["metric"].map(list(PROCEDURES).index)
-    sets = found["data"].map(list(dict.fromkeys(found["data"])).index)
-    return (
-        found.assign(_set=sets, _order=order)
-        .sort_values(["_set", "_order"], kind="stable")
-        .drop(columns=["_set", "_order"])
+    """Rows with a value: data sets as they come, procedures in the table's order."""
+    known = discovery[discovery["metric"].isin(list(PROCEDURES))].dropna(subset=["value"])
+    data = list(dict.fromkeys(known["data"]))
+    ranks = {"data": data.index, "metric": list(PROCEDURES).index}
+    return known.sort_values(
+        ["data", "metric"], key=lambda column: column.map(ranks[column.name]), kind="stable"
     )

@@ -1,73 +1,62 @@
-"""Table 6: Table 1 with the standard deviation over the random choice of the token (paper, appendix G)."""
+"""Table 6: Table 1 with the standard deviation over the random choice of the token (appendix G)."""
 
 import pandas as pd
 
+from registers.figures.paint import style
 from registers.tables import cells
+from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
-ORDER = (
-    cells.NORMAL,
-    cells.OUTLIER,
-    cells.TAIL,
-    "cls",
-)  # the paper's rows, our tail among the drawn ones
+ORDER = (NORMAL, OUTLIER, TAIL, "cls")  # the paper's rows, our tail among the drawn ones
 
 
 def table(tokens: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Top-1 in per cent ± standard deviation over draws: a row per model and kind of token, a column per label set.
+    """Top-1 in per cent ± standard deviation over draws.
 
-    [CLS] is one token an image: nothing is drawn, and no deviation stands there. The intervals over images are in Table 1.
+    A row per model and kind of token, a column per label set. [CLS] is one token an image: nothing
+    is drawn, and it has no deviation. The intervals over images are in Table 1.
     """
-    sets = list(dict.fromkeys(d for d in tokens["data"] if d))
+    sets = list(dict.fromkeys(name for name in tokens["data"] if name))
     rows = []
-    for name, _, part in cells.models(tokens):
+    for model in cells.models(tokens):
         for token in ORDER:
-            one = part[part["token"] == token]
-            mean = cells.cell(one[one["metric"] == "top1_mean"])
-            rows.append(
-                [
-                    name,
-                    cells.TOKENS[token],
-                    mean.short,
-                    *(_spread(one[one["data"] == d]) for d in sets),
-                    mean.note,
-                ]
-            )
-    return cells.with_paper(
-        rows,
-        sets,
-        cells.printed(reference, "table6"),
-        [cells.TOKENS[t] for t in ORDER],
-        deviation=True,
-    )
+            of_token = model.rows[model.rows["token"] == token]
+            mean = cells.cell(of_token[of_token["metric"] == "top1_mean"])
+            spreads = [_spread(of_token[of_token["data"] == name]) for name in sets]
+            rows.append([model.name, cells.TOKENS[token], mean.short, *spreads, mean.note])
+    printed = cells.printed(reference, "table6")
+    titles = [cells.TOKENS[token] for token in ORDER]
+    return cells.with_paper(rows, sets, printed, titles, deviation=True)
 
 
 def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
-    said = []
-    for name, _, part in cells.models(tokens):
-        spread = 100 * part[part["metric"] == "top1_std"].dropna(subset=["value"]).groupby("token")[
-            "value"
-        ].agg(["min", "max"])
-        ranges = [
-            f"{s['min']:.1f} to {s['max']:.1f} points for {token} patches"
-            for token, s in _ordered(spread).iterrows()
-        ]
-        words = ", ".join(r.replace(f"{cells.TAIL} patches", f"the {cells.TAIL}") for r in ranges)
-        said.append(
-            f"in {name} {words}"
-            + ("" if cells.second_mode(part) else " (no second mode, hence no outliers)")
-        )
-    return f"Which token is drawn moves top-1 by a standard deviation of, {'; '.join(said)}."
+    models = cells.models(tokens)
+    findings = [f"in {model.name} {_deviations(model.rows)}" for model in models]
+    reason = cells.without_outliers(models)
+    return (
+        "The standard deviation of top-1 over the choice of the token is, "
+        f"{'; '.join(findings)}{reason}."
+    )
 
 
-def _ordered(spread: pd.DataFrame) -> pd.DataFrame:
-    return spread.loc[[t for t in ORDER if t in spread.index]]
+def _deviations(rows: pd.DataFrame) -> str:
+    """The smallest and the largest standard deviation over label sets, by kind of token."""
+    known = rows[rows["metric"] == "top1_std"].dropna(subset=["value"])
+    texts = []
+    for token in ORDER:
+        deviations = 100 * known.loc[known["token"] == token, "value"]
+        if len(deviations):
+            ends = (f"{end:.1f}" for end in (deviations.min(), deviations.max()))
+            who = f"the {TAIL}" if token == TAIL else f"{token} patches"
+            texts.append(f"{style.span(ends)} points for {who}")
+    return style.listing(texts)
 
 
 def _spread(rows: pd.DataFrame) -> str:
-    """ "45.3 ± 2.1"; a seed's own deviation is over draws, several are averaged."""
-    top1, std = (
-        rows[rows["metric"] == m].dropna(subset=["value"])["value"] for m in ("top1", "top1_std")
-    )
+    """45.3 ± 2.1; a seed's own deviation is over draws, those of several seeds are averaged."""
+    known = rows.dropna(subset=["value"])
+    top1 = known.loc[known["metric"] == "top1", "value"]
+    deviation = known.loc[known["metric"] == "top1_std", "value"]
     if top1.empty:
         return cells.DASH
-    return f"{100 * top1.mean():.1f}" + (f" ± {100 * std.mean():.1f}" if len(std) else "")
+    text = f"{100 * top1.mean():.1f}"
+    return f"{text} ± {100 * deviation.mean():.1f}" if len(deviation) else text

@@ -1,11 +1,13 @@
-"""Photos in their own shape, with boxes on them and maps over them: what Figs. 13 and 14 and the further pictures share.
+"""Photos in their own shape, with boxes on them and maps over them.
 
-Every cell has the photo's pixels as its coordinates, x to the right and y downwards from the upper left corner, so that boxes, maps of
-patches and the photo lie on one another. A photo is padded, right and below, to whole patches; what is beyond it is not shown.
+Every cell has the photo's pixels as its coordinates, x to the right and y downwards from the upper
+left corner, so that boxes, maps of patches and the photo lie on one another. A photo is padded,
+right and below, to whole patches; what lies beyond the photo is not shown.
 """
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
@@ -18,32 +20,41 @@ def ratio(rgb: np.ndarray) -> float:
 
 
 def photo(ax: Axes, rgb: np.ndarray) -> None:
+    """The photo itself."""
     over(ax, rgb, rgb.shape)
 
 
-def over(ax: Axes, values: np.ndarray, shape: tuple[int, ...], patch: int = 1, **painting):
-    """A map (h, w) or colours (h, w, 3), `patch` pixels a value, over a photo of shape (H, W, ...). painting: of `Axes.imshow`."""
+def over(
+    ax: Axes, values: np.ndarray, shape: tuple[int, ...], patch: int = 1, **painting
+) -> AxesImage:
+    """A map over a photo.
+
+    values: (h, w), or colours (h, w, 3). shape: of the photo, (H, W, ...).
+    patch: pixels per value. painting: of `Axes.imshow`.
+    """
     height, width = shape[:2]
-    extent = (0, values.shape[1] * patch, values.shape[0] * patch, 0)
-    painted = ax.imshow(
+    image = ax.imshow(
         values,
-        extent=extent,
+        extent=(0, values.shape[1] * patch, values.shape[0] * patch, 0),
         aspect="auto",
         interpolation="nearest",
         **{"cmap": grids.ATTENTION, **painting},
     )
     ax.set(xlim=(0, width), ylim=(height, 0))
-    return painted
+    return image
 
 
 def shaded(rgb: np.ndarray, inside: np.ndarray, patch: int) -> np.ndarray:
-    """The photo, bright where the mask of patches (h, w) is."""
+    """The photo, dark outside a mask of patches (h, w)."""
     rows, columns = (np.arange(side) // patch for side in rgb.shape[:2])
     return np.where(inside[rows][:, columns, None], rgb, (0.3 * rgb).astype(np.uint8))
 
 
 def boxes(ax: Axes, corners: np.ndarray, colour: str) -> None:
-    """Boxes (K, 4) as x0, y0, x1, y1 in pixels, ends exclusive; with a rim, to be seen on any photo and at its edge."""
+    """Boxes (K, 4) as x0, y0, x1, y1 in pixels, ends exclusive.
+
+    A rim keeps them visible on any photo and at its edge.
+    """
     rim = withStroke(linewidth=1.8, foreground=style.INK if colour == "white" else "white")
     frame = dict(fill=False, edgecolor=colour, linewidth=1, clip_on=False, path_effects=[rim])
     for x0, y0, x1, y1 in np.reshape(corners, (-1, 4)):
@@ -52,13 +63,10 @@ def boxes(ax: Axes, corners: np.ndarray, colour: str) -> None:
 
 def overlap(box: np.ndarray, truths: np.ndarray) -> float:
     """Intersection over union of a box (4,) with the nearest of the true ones (K, 4)."""
-    box, truths = np.asarray(box, float), np.asarray(truths, float)
-    inter = np.maximum(
-        np.minimum(box[2:], truths[:, 2:]) - np.maximum(box[:2], truths[:, :2]), 0
-    ).prod(axis=1)
-    return float(
-        (
-            inter
-            / ((box[2:] - box[:2]).prod() + (truths[:, 2:] - truths[:, :2]).prod(axis=1) - inter)
-        ).max()
-    )
+    box = np.asarray(box, float)
+    truths = np.asarray(truths, float)
+    start = np.maximum(box[:2], truths[:, :2])
+    end = np.minimum(box[2:], truths[:, 2:])
+    intersection = np.maximum(end - start, 0).prod(axis=1)
+    areas = (box[2:] - box[:2]).prod() + (truths[:, 2:] - truths[:, :2]).prod(axis=1)
+    return float((intersection / (areas - intersection)).max())

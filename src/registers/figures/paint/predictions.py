@@ -1,94 +1,86 @@
-"""Further pictures, beyond the paper's: what the linear heads and LOST say of single photos of the validation split, beside the truth.
+"""Further pictures, beyond the paper's: predictions for single photos of the validation split,
+beside the truth.
 
-Arrays come as `evals.dense.picture_arrays` (segmentation, depth) and `evals.discovery.discover` (discovery) leave them.
+Arrays come as questions "segmentation" and "depth" (`registers.evals.dense`) and "discovery" leave
+them, each for the photos kept: IMAGE_rgb, IMAGE_truth, IMAGE_predicted, ...
 """
-
-import colorsys
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from registers.figures.paint import grids, photos, style
+from registers.figures.paint import grids, lost_images, palette, photos, style
+from registers.figures.paint.image_maps import Arrays
 from registers.settings.backbone_id import BackboneId
 from registers.settings.data import ANNOTATED_ROLES
 
-Arrays = dict[str, np.ndarray]
 IGNORE = 255  # the class id that no metric counts
 NAMED = 9  # classes that a row's legend names, the largest first
-BOXES = {"tuned": "LOST, tuned", "dino_seg": "DINO-seg, best head"}  # beside LOST as published
-FACETS = {"k": "keys", "q": "queries", "v": "values"}
-FOUND = 0.5  # overlap from which an object counts as found (CorLoc)
-SIDE, LEGEND = 1.65, 1.55  # inches: a cell's width at most, the room for names of classes
+PROCEDURES = {"tuned": "LOST, tuned", "dino_seg": "DINO-seg, best head"}  # beside LOST as published
+LOCALISED = 0.5  # overlap from which an object counts as localised (CorLoc)
+SIDE = 1.65  # inches: a cell's width at most
+LEGEND = 1.55  # inches: room for names of classes
 
 
 def draw(question: str, arrays: Arrays) -> Figure:
-    """A row per photo, in its own shape. question: segmentation, depth, discovery. Raises ValueError: another one, or no picture kept."""
-    return {"segmentation": _segmentation, "depth": _depth, "discovery": _discovery}[
-        _checked(question, arrays)
-    ](arrays)
+    """A row per photo, in its own shape.
+
+    question: segmentation, depth or discovery. Raises ValueError for another one, or where no
+    photo was kept.
+    """
+    painters = {"segmentation": _segmentation, "depth": _depth, "discovery": _discovery}
+    _check(question, arrays)
+    return painters[question](arrays)
 
 
 def caption(question: str, arrays: Arrays) -> str:
-    """What the picture shows, in numbers of these photos alone; raises as `draw`."""
-    said = {
-        "segmentation": _said_of_segmentation,
-        "depth": _said_of_depth,
-        "discovery": _said_of_discovery,
-    }[_checked(question, arrays)]
-    backbone, shown = BackboneId.parse(str(arrays["backbone"])), len(arrays["names"])
-    model = f"{style.name(backbone.method)} {style.having(backbone.registers)}"
-    return f"{question.capitalize()} with {model}, {shown} photo{'s' if shown > 1 else ''} of {arrays['data']}: {said(arrays)}."
+    """What the picture shows, in numbers of these photos alone. Raises as `draw` does."""
+    results = {
+        "segmentation": _accuracy,
+        "depth": _errors,
+        "discovery": _overlaps,
+    }
+    _check(question, arrays)
+    id = BackboneId.parse(str(arrays["backbone"]))
+    photos_of_data = f"{style.plural(len(arrays['names']), 'photo')} of {arrays['data']}"
+    return (
+        f"{question.capitalize()} by {style.model(id.method, id.registers)} on {photos_of_data}: "
+        f"{results[question](arrays)}."
+    )
 
 
-def _checked(question: str, arrays: Arrays) -> str:
+def _check(question: str, arrays: Arrays) -> None:
     if question not in ANNOTATED_ROLES:
-        raise ValueError(f"question = {question!r}: allowed are {', '.join(ANNOTATED_ROLES)}")
+        raise ValueError(f"question: {question!r} must be one of {', '.join(ANNOTATED_ROLES)}")
     if not len(arrays.get("names", ())):
-        raise ValueError(
-            f"{question}.pictures = 0: no picture was kept; allowed are numbers from 1"
-        )
-    return question
+        raise ValueError(f"{question}.pictures: 0 keeps no photo to draw; must be at least 1")
 
 
 def _page(arrays: Arrays, titles: list[str], **room) -> grids.Page:
-    shapes = [photos.ratio(arrays[f"{i}_rgb"]) for i in range(len(arrays["names"]))]
-    return grids.page(len(shapes), len(titles), titles, side=SIDE, ratios=shapes, **room)
+    ratios = [photos.ratio(arrays[f"{i}_rgb"]) for i in range(len(arrays["names"]))]
+    return grids.page(len(ratios), len(titles), titles, side=SIDE, ratios=ratios, **room)
 
 
-# --- segmentation -------------------------------------------------------------------------------------------------------
+def _pairs(arrays: Arrays) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Truth and prediction of each photo."""
+    photos_kept = range(len(arrays["names"]))
+    return [(arrays[f"{i}_truth"], arrays[f"{i}_predicted"]) for i in photos_kept]
 
 
-def palette(classes: int) -> np.ndarray:
-    """(256, 3) colours of class ids: neighbours in number lie far apart in hue (golden angle); what is not counted is pale."""
-    hues = np.arange(classes) * 0.381966 % 1
-    colours = [
-        colorsys.hls_to_rgb(hue, (0.45, 0.62, 0.32)[i % 3], (0.75, 0.55)[i % 2])
-        for i, hue in enumerate(hues)
-    ]
-    filled = np.ones((256, 3))
-    filled[:classes] = colours
-    filled[IGNORE] = [int(style.PALE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    return filled
+# --- segmentation
 
 
 def _segmentation(arrays: Arrays) -> Figure:
-    names, colours = [str(name) for name in arrays["classes"]], palette(len(arrays["classes"]))
+    colours = np.tile(style.rgb(style.PALE), (256, 1))
+    colours[: len(arrays["classes"])] = palette.distinct(len(arrays["classes"]))
     page = _page(arrays, ["Input", "Truth", "Predicted"], right=LEGEND)
-    for i, axes in enumerate(page.axes):
-        picture, both = arrays[f"{i}_rgb"], [arrays[f"{i}_truth"], arrays[f"{i}_predicted"]]
-        photos.photo(axes[0], picture)
-        for ax, ids in zip(axes[1:], both):
-            photos.over(ax, colours[ids], picture.shape)
-        areas = np.bincount(np.concatenate([ids.ravel() for ids in both]), minlength=256)
-        areas[IGNORE] = 0
-        largest = [int(c) for c in np.argsort(-areas, kind="stable")[:NAMED] if areas[c]]
-        handles = [Patch(color=colours[c], label=names[c]) for c in largest]
-        handles += [Patch(color=colours[IGNORE], label="not counted")] * bool(
-            (both[0] == IGNORE).any()
-        )
-        axes[-1].legend(
-            handles=handles,
+    for i, (axes, (truth, predicted)) in enumerate(zip(page.axes, _pairs(arrays))):
+        rgb = arrays[f"{i}_rgb"]
+        photos.photo(axes[0], rgb)
+        photos.over(axes[1], colours[truth], rgb.shape)
+        photos.over(axes[2], colours[predicted], rgb.shape)
+        axes[2].legend(
+            handles=_legend(truth, predicted, arrays["classes"], colours),
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
             fontsize=6,
@@ -98,75 +90,84 @@ def _segmentation(arrays: Arrays) -> Figure:
     return page.figure
 
 
-def _said_of_segmentation(arrays: Arrays) -> str:
-    right = counted = 0
-    for i in range(len(arrays["names"])):
-        truth = arrays[f"{i}_truth"]
-        right += int((arrays[f"{i}_predicted"] == truth)[truth != IGNORE].sum())
+def _legend(
+    truth: np.ndarray, predicted: np.ndarray, classes: np.ndarray, colours: np.ndarray
+) -> list[Patch]:
+    """The largest classes of one photo, and what is not counted."""
+    areas = np.bincount(np.concatenate([truth.ravel(), predicted.ravel()]), minlength=256)
+    areas[IGNORE] = 0
+    largest = [int(c) for c in np.argsort(-areas, kind="stable")[:NAMED] if areas[c]]
+    handles = [Patch(color=colours[c], label=str(classes[c])) for c in largest]
+    if (truth == IGNORE).any():
+        handles.append(Patch(color=colours[IGNORE], label="not counted"))
+    return handles
+
+
+def _accuracy(arrays: Arrays) -> str:
+    correct = 0
+    counted = 0
+    for truth, predicted in _pairs(arrays):
+        correct += int((predicted == truth)[truth != IGNORE].sum())
         counted += int((truth != IGNORE).sum())
-    return f"{style.percent(right / max(counted, 1))} of the pixels that count have their true one of {len(arrays['classes'])} classes"
+    share = style.percent(correct / max(counted, 1))
+    return f"{share} of the counted pixels are given their true class, of {len(arrays['classes'])}"
 
 
-# --- depth --------------------------------------------------------------------------------------------------------------
+# --- depth
 
 
 def _depth(arrays: Arrays) -> Figure:
-    page = _page(arrays, ["Input", "Truth", "Predicted"], below=grids.BAR)
-    known = np.concatenate(
-        [truth[truth > 0] for truth in (arrays[f"{i}_truth"] for i in range(len(arrays["names"])))]
-    )
+    known = np.concatenate([truth[truth > 0] for truth, _ in _pairs(arrays)])
     scale = dict(cmap="magma_r", vmin=float(known.min()), vmax=float(known.max()))
-    for i, axes in enumerate(page.axes):
-        picture, truth = arrays[f"{i}_rgb"], arrays[f"{i}_truth"]
-        photos.photo(axes[0], picture)
+    page = _page(arrays, ["Input", "Truth", "Predicted"], below=grids.BAR)
+    for i, (axes, (truth, predicted)) in enumerate(zip(page.axes, _pairs(arrays))):
+        rgb = arrays[f"{i}_rgb"]
+        photos.photo(axes[0], rgb)
         axes[1].set_facecolor(style.PALE)  # where nothing is known
-        photos.over(axes[1], np.ma.masked_equal(truth, 0), picture.shape, **scale)
-        painted = photos.over(axes[2], arrays[f"{i}_predicted"], picture.shape, **scale)
-    page.bar(
-        painted,
-        1,
-        2,
-        "depth, in the unit of the data",
-        grids.ticks(scale["vmin"], scale["vmax"], 5),
-    )
+        photos.over(axes[1], np.ma.masked_equal(truth, 0), rgb.shape, **scale)
+        image = photos.over(axes[2], predicted, rgb.shape, **scale)
+    ticks = grids.ticks(scale["vmin"], scale["vmax"], 5)
+    page.bar(image, 1, 2, "depth, in the unit of the data", ticks)
     return page.figure
 
 
-def _said_of_depth(arrays: Arrays) -> str:
+def _errors(arrays: Arrays) -> str:
     errors = []
-    for i in range(len(arrays["names"])):
-        truth, predicted = (arrays[f"{i}_{name}"].astype(float) for name in ("truth", "predicted"))
-        errors.append(float(np.sqrt(np.mean((predicted - truth)[truth > 0] ** 2))))
-    return f"root mean squared error {style.listing(style.number(e) for e in errors)}, in the unit of the data"
+    for truth, predicted in _pairs(arrays):
+        differences = (predicted.astype(float) - truth.astype(float))[truth > 0]
+        errors.append(style.number(float(np.sqrt(np.mean(differences**2)))))
+    return f"root mean squared error {style.listing(errors)}, in the unit of the data"
 
 
-# --- discovery ----------------------------------------------------------------------------------------------------------
+# --- discovery
 
 
 def _discovery(arrays: Arrays) -> Figure:
-    others = {key: title for key, title in BOXES.items() if f"0_{key}_box" in arrays}
-    facet, patch = str(arrays["facet"]), int(arrays["patch"])
-    page = _page(arrays, ["True boxes", f"LOST ({FACETS[facet]})", *others.values()])
-    for i, axes in enumerate(page.axes):
-        picture = arrays[f"{i}_rgb"]
-        photos.photo(axes[0], picture)
-        photos.boxes(axes[0], arrays[f"{i}_truths"], "white")
-        photos.photo(axes[1], photos.shaded(picture, arrays[f"{i}_{facet}_component"], patch))
-        photos.boxes(axes[1], arrays[f"{i}_{facet}_box"], style.CUTOFF)
-        for ax, key in zip(axes[2:], others):
-            photos.photo(ax, picture)
-            photos.boxes(ax, arrays[f"{i}_{key}_box"], style.CUTOFF)
+    images = lost_images.images(arrays)
+    others = {key: title for key, title in PROCEDURES.items() if images[0].has(key)}
+    facet = lost_images.FACETS[images[0].facet]
+    page = _page(arrays, ["True boxes", f"LOST ({facet})", *others.values()])
+    for axes, image in zip(page.axes, images):
+        photos.photo(axes[0], image.rgb)
+        photos.boxes(axes[0], image.truths, "white")
+        photos.photo(axes[1], photos.shaded(image.rgb, image.step("component"), image.patch))
+        photos.boxes(axes[1], image.box(), style.CUTOFF)
+        for ax, procedure in zip(axes[2:], others):
+            photos.photo(ax, image.rgb)
+            photos.boxes(ax, image.box(procedure), style.CUTOFF)
     return page.figure
 
 
-def _said_of_discovery(arrays: Arrays) -> str:
-    shown, said = range(len(arrays["names"])), []
-    for key, name in {str(arrays["facet"]): "LOST as published", **BOXES}.items():
-        if f"0_{key}_box" in arrays:
-            overlaps = [
-                photos.overlap(arrays[f"{i}_{key}_box"], arrays[f"{i}_truths"]) for i in shown
-            ]
-            said.append(
-                f"{name} {np.mean(overlaps):.2f} ({sum(o >= FOUND for o in overlaps)} found)"
-            )
-    return f"mean overlap with the nearest true box (IoU; found from {FOUND}) {style.listing(said)}"
+def _overlaps(arrays: Arrays) -> str:
+    images = lost_images.images(arrays)
+    results = []
+    for procedure, title in {"": "LOST as published", **PROCEDURES}.items():
+        if procedure and not images[0].has(procedure):
+            continue
+        overlaps = [image.overlap(procedure) for image in images]
+        localised = sum(overlap >= LOCALISED for overlap in overlaps)
+        results.append(f"{title} {np.mean(overlaps):.2f} ({localised} of {len(images)} localised)")
+    return (
+        f"mean overlap (IoU) with the nearest true box {style.listing(results)}; an object counts "
+        f"as localised from {LOCALISED}"
+    )

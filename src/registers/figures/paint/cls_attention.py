@@ -1,0 +1,27 @@
+"""Attention of [CLS] to the patches in the last layer, mean over heads: Figs. 1, 2, 8 and 19."""
+
+from collections.abc import Sequence
+
+from registers.figures import selection
+from registers.figures.paint import image_maps, style
+from registers.figures.paint.image_maps import ImageMaps, MapCell
+from registers.settings.backbone_id import BackboneId
+
+
+def of_models(
+    maps: ImageMaps, ids: Sequence[BackboneId], images: int | None = None
+) -> list[list[MapCell]]:
+    """A row per image (all of them by default), a column per model."""
+    return image_maps.cells(maps, ids, images, "attention", image_maps.cls_attention)
+
+
+def of_ends(maps: ImageMaps, images: int | None = None) -> list[list[MapCell]]:
+    """Every method without registers, then with: the columns of Figs. 1 and 19."""
+    ids = [id for group in selection.ends(maps) for id in group]
+    return of_models(maps, ids, images)
+
+
+def peak_over_median(images: int) -> str:
+    """What the number under each map is, and that the caption gives its median over images."""
+    over = f"median of {style.plural(images, 'image')}"
+    return f"The largest attention of [CLS] to a patch over the median one (under each map; {over})"
