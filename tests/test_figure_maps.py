@@ -5,6 +5,7 @@ from importlib import import_module
 
 import numpy as np
 import planted
+import planted_arrays
 import pytest
 
 from registers import artifacts
@@ -19,8 +20,8 @@ def module(artifact):
 
 
 def ends(without=PEAK, registers=2.0, **kwargs):
-    found = {f"{m}-r0-s0": planted.maps(f"{m}-r0-s0", p, **kwargs) for m, p in without.items()}
-    return found | {f"{m}-r4-s0": planted.maps(f"{m}-r4-s0", registers, **kwargs) for m in without}
+    found = {f"{m}-r0-s0": planted_arrays.maps(f"{m}-r0-s0", p, **kwargs) for m, p in without.items()}
+    return found | {f"{m}-r4-s0": planted_arrays.maps(f"{m}-r4-s0", registers, **kwargs) for m in without}
 
 
 def grid(rows, **where):
@@ -92,7 +93,7 @@ def test_captions_of_attention_say_the_direction():
 
 def test_fig02_holds_every_method_against_dino():
     maps = {
-        b: planted.maps(b, p)
+        b: planted_arrays.maps(b, p)
         for b, p in {
             "dinov2-r0-s0": 20,
             "dino-r0-s0": 3,
@@ -112,7 +113,7 @@ def test_fig02_holds_every_method_against_dino():
 def test_fig08_orders_counts_and_shows_all_methods(tmp_path):
     counts = (16, 0, 4, 1, 8, 2)
     maps = {
-        f"dinov2-r{r}-s0": planted.maps(f"dinov2-r{r}-s0", 30.0 if r == 0 else 1.5) for r in counts
+        f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0", 30.0 if r == 0 else 1.5) for r in counts
     }
     linear = [
         planted.accuracy("linear", f"{m}-r{r}-s0", b + r / 100)
@@ -142,7 +143,7 @@ def test_fig08_orders_counts_and_shows_all_methods(tmp_path):
 )
 def test_fig09_shows_the_papers_registers_or_spread_ones(registers, shown):
     name = f"dinov2-r{registers}-s0"
-    maps = {name: planted.maps(name)}
+    maps = {name: planted_arrays.maps(name)}
     rows = module("fig09").table(maps)
     assert list(dict.fromkeys(rows["panel"])) == ["cls", *shown]
     for panel in shown:
@@ -157,7 +158,7 @@ def test_fig09_shows_the_papers_registers_or_spread_ones(registers, shown):
 
 
 def test_fig17_stretches_components_to_colours():
-    maps = {"mae-r0-s0": planted.maps("mae-r0-s0", norm_peak=1.3, component=3.0)}
+    maps = {"mae-r0-s0": planted_arrays.maps("mae-r0-s0", norm_peak=1.3, component=3.0)}
     rows = module("fig17").table(maps)
     red = grid(rows, panel="components.red", image="val/0")
     assert red[1, 2] == 1 and red[-1, 0] == 0 and red[0, 0] == 0.5  # -1 to 3: 0 to 1
@@ -168,15 +169,15 @@ def test_fig17_stretches_components_to_colours():
         and "than 3.0 standard" in text
     )
     assert "some patches stand out (unlike in the paper)" in module("fig17").caption(
-        {"mae-r0-s0": planted.maps("mae-r0-s0", norm_peak=7)}
+        {"mae-r0-s0": planted_arrays.maps("mae-r0-s0", norm_peak=7)}
     )
 
 
 @pytest.mark.parametrize("heads, drawn", [(4, 3 * 5), (12, 1 + 12)])
 def test_fig18_shows_every_head(heads, drawn):
     maps = {
-        "deit3-r0-s0": planted.maps("deit3-r0-s0", 2.0, heads=heads),
-        "dinov2-r0-s0": planted.maps("dinov2-r0-s0", 5.0, heads=heads),
+        "deit3-r0-s0": planted_arrays.maps("deit3-r0-s0", 2.0, heads=heads),
+        "dinov2-r0-s0": planted_arrays.maps("dinov2-r0-s0", 5.0, heads=heads),
     }
     rows = module("fig18").table(maps)
     assert set(rows["backbone"]) == {"dinov2-r0-s0"} and rows["panel"].nunique() == heads
@@ -208,7 +209,7 @@ def test_fig03_maps_the_models_of_its_histograms(tmp_path):
         for b, o in (("dino-r0-s0", 0), ("dinov2-r0-s0", 0.02), ("deit3-r0-s0", 0))
     ]
     maps = {
-        b: planted.maps(b, norm_peak=p)
+        b: planted_arrays.maps(b, norm_peak=p)
         for b, p in (("deit3-r0-s0", 1), ("dino-r0-s0", 1), ("dinov2-r0-s0", 9))
     }
     rows = module("fig03").table(planted.frame(tmp_path, *norms), maps)
@@ -303,7 +304,7 @@ def test_rounding_keeps_four_digits():
 
 def test_lost_is_drawn_in_the_shape_of_its_photo():
     """46 x 30 pixels in patches of 4: each cell has the photo's shape, a map reaches two pixels beyond it, the box lies on its patches."""
-    models = {b: planted.lost(b, side=8, across=12) for b in ("openclip-r0-s0", "openclip-r4-s0")}
+    models = {b: planted_arrays.lost(b, side=8, across=12) for b in ("openclip-r0-s0", "openclip-r4-s0")}
     for artifact, columns in (("fig13", 5), ("fig14", 4)):
         figure = module(artifact).draw(models)
         cells = [ax for ax in figure.axes if ax.images]

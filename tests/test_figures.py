@@ -6,6 +6,7 @@ from importlib import import_module
 
 import numpy as np
 import planted
+import planted_arrays
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -82,7 +83,7 @@ def inputs(request, tmp_path_factory):
     def maps(*names):
         plain = (9.0, norm_peak)
         return {
-            n: planted.maps(n, *(plain if "-r0" in n and "dino-" not in n else (2.0, 1.1)))
+            n: planted_arrays.maps(n, *(plain if "-r0" in n and "dino-" not in n else (2.0, 1.1)))
             for n in names
         }
 
@@ -110,9 +111,9 @@ def inputs(request, tmp_path_factory):
         "fig11": {"interpolation": frame(planted.interpolation())},
         "fig12": {"cost": frame(planted.cost())},
         "fig13": {
-            "lost": {f"{m}-r{r}-s0": planted.lost(f"{m}-r{r}-s0") for m in METHODS for r in (0, 4)}
+            "lost": {f"{m}-r{r}-s0": planted_arrays.lost(f"{m}-r{r}-s0") for m in METHODS for r in (0, 4)}
         },
-        "fig14": {"lost": {f"openclip-r{r}-s0": planted.lost(f"openclip-r{r}-s0") for r in (0, 4)}},
+        "fig14": {"lost": {f"openclip-r{r}-s0": planted_arrays.lost(f"openclip-r{r}-s0") for r in (0, 4)}},
         "fig15": {"norms": frame(*ends)},
         "fig16": {"positions": frame(planted.positions("dinov2-r4-s0", bool(share)))},
         "fig17": {"maps": maps("mae-r0-s0")},
@@ -255,7 +256,7 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
         .endswith("with 4 registers DINOv2 (3.00 %) has high-norm outliers.")
     )
     linear = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 - r / 100) for r in (0, 1, 4)]
-    maps = {f"dinov2-r{r}-s0": planted.maps(f"dinov2-r{r}-s0") for r in (0, 4)}
+    maps = {f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0") for r in (0, 4)}
     assert "no higher count improves on 0" in module("fig08").caption(
         maps=maps, linear=planted.frame(tmp_path, linear)
     )
@@ -278,7 +279,7 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
     norms, linear = planted.frame(tmp_path, *norms), planted.frame(tmp_path, linear)
     first = norms[norms["registers"] == counts[0]]
     maps = {
-        f"{method}-r{r}-s{s}": planted.maps(f"{method}-r{r}-s{s}") for r in counts for s in (0, 1)
+        f"{method}-r{r}-s{s}": planted_arrays.maps(f"{method}-r{r}-s{s}") for r in counts for s in (0, 1)
     }
     some = {f"{method}-r{counts[0]}-s0": maps[f"{method}-r{counts[0]}-s0"]}
     positions = planted.frame(
@@ -330,7 +331,7 @@ def test_a_hand_picked_cutoff_does_not_make_outliers(tmp_path):
             )
         )
     caption = module("fig03").caption(
-        norms=planted.frame(tmp_path, rows), maps={"dinov2-r0-s0": planted.maps("dinov2-r0-s0")}
+        norms=planted.frame(tmp_path, rows), maps={"dinov2-r0-s0": planted_arrays.maps("dinov2-r0-s0")}
     )
     assert "no second mode" in caption and "outlier" not in caption
     assert (
@@ -423,8 +424,8 @@ def test_table3_and_the_steps_of_lost_are_the_planted_ones(inputs, tmp_path):
         "fig14"
     ).caption(given["fig14"]["lost"])  # planted
     worse = {
-        "openclip-r0-s0": planted.lost("openclip-r0-s0", expansion=0.0),
-        "openclip-r4-s0": planted.lost("openclip-r4-s0"),
+        "openclip-r0-s0": planted_arrays.lost("openclip-r0-s0", expansion=0.0),
+        "openclip-r4-s0": planted_arrays.lost("openclip-r4-s0"),
     }
     assert "smoother for none of the three" in module("fig14").caption(worse)
 

@@ -1,7 +1,7 @@
 """Further pictures: what they show is what was planted, in the photo's own shape; the truth predicted is the truth drawn."""
 
 import numpy as np
-import planted
+import planted_arrays
 import pytest
 from bands import DEPTH, SEGMENTATION, Bands
 from fakes import fake_backbone
@@ -54,7 +54,7 @@ def test_what_a_planted_backbone_predicts_is_painted_as_the_truth():
 
 
 def test_wrong_predictions_are_counted_and_seen():
-    seg, deep = planted.predictions("openclip-r4-s0", wrong=5)
+    seg, deep = planted_arrays.predictions("openclip-r4-s0", wrong=5)
     assert (
         "73.7 % of the pixels that count have their true one of 3 classes"
         in predictions.caption("segmentation", seg)
@@ -68,7 +68,7 @@ def test_wrong_predictions_are_counted_and_seen():
 
 
 def test_boxes_lie_where_they_were_found():
-    arrays = planted.lost("deit3-r4-s0", side=8, across=12)
+    arrays = planted_arrays.lost("deit3-r4-s0", side=8, across=12)
     figure = predictions.draw("discovery", arrays)
     for row in cells(figure, 4):
         boxes = [ax.patches[0].get_bbox().extents.tolist() for ax in row]
@@ -86,11 +86,11 @@ def test_boxes_lie_where_they_were_found():
 
 @pytest.mark.parametrize("question", ["segmentation", "depth", "discovery"])
 def test_photos_keep_their_shape(question):
-    seg, deep = planted.predictions("dinov2-r0-s0", shape=(30, 46))
+    seg, deep = planted_arrays.predictions("dinov2-r0-s0", shape=(30, 46))
     arrays = {
         "segmentation": seg,
         "depth": deep,
-        "discovery": planted.lost("dinov2-r0-s0", side=8, across=12),
+        "discovery": planted_arrays.lost("dinov2-r0-s0", side=8, across=12),
     }[question]
     figure = predictions.draw(question, arrays)
     width, height = figure.get_size_inches()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import planted
+import planted_arrays
 import pytest
 
 from registers import artifacts, reference
@@ -36,7 +37,7 @@ def tasks(folder, seeds=3, counts=COUNTS):
 
 @pytest.fixture
 def maps():
-    return {f"dinov2-r{r}-s0": planted.maps(f"dinov2-r{r}-s0", images=1) for r in COUNTS}
+    return {f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0", images=1) for r in COUNTS}
 
 
 def bars(ax):
