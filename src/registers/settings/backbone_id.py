@@ -4,18 +4,21 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from registers.settings.errors import ConfigError
+from registers.settings.errors import ConfigError, show
 
 _ID = re.compile(
-    r"(?P<method>[a-z0-9]+?)(-(?P<size>[a-z]+))?-r(?P<registers>\d+)-s(?P<seed>\d+)(?P<noaa>-noaa)?(-at(?P<percent>\d{3}))?"
+    r"(?P<method>[a-z0-9]+?)(-(?P<size>[a-z]+))?-r(?P<registers>\d+)-s(?P<seed>\d+)"
+    r"(?P<noaa>-noaa)?(-at(?P<percent>\d{3}))?"
 )
 
 
 @dataclass(frozen=True)
 class BackboneId:
-    """A trained backbone's name, which is also its path: {method}[-{size}]-r{registers}-s{seed}[-noaa][-at{percent}].
+    """A trained backbone's name, which is also its path.
 
-    noaa: position embeddings interpolated without antialiasing in training (Fig. 10). percent: a checkpoint on the way.
+    {method}[-{size}]-r{registers}-s{seed}[-noaa][-at{percent}]
+    noaa: position embeddings interpolated without antialiasing in training (Fig. 10).
+    percent: how far the training was, for a checkpoint on the way.
     """
 
     method: str
@@ -27,29 +30,29 @@ class BackboneId:
 
     @classmethod
     def parse(cls, text: str) -> "BackboneId":
-        found = _ID.fullmatch(text)
-        if not found:
+        """The id of a name; raises `ConfigError` for a text that is no such name."""
+        match = _ID.fullmatch(text)
+        if not match:
             raise ConfigError(
-                f'backbone = "{text}": allowed are names like dinov2-r4-s0, dinov2-giant-r0-s0, dinov2-r0-s0-at050'
+                f"backbone: {show(text)} is not allowed; must be a name like "
+                "dinov2-r4-s0, dinov2-giant-r0-s0, dinov2-r0-s0-at050"
             )
-        part = found.groupdict()
         return cls(
-            method=part["method"],
-            registers=int(part["registers"]),
-            seed=int(part["seed"]),
-            size=part["size"] or "",
-            noaa=bool(part["noaa"]),
-            percent=int(part["percent"] or 100),
+            method=match["method"],
+            registers=int(match["registers"]),
+            seed=int(match["seed"]),
+            size=match["size"] or "",
+            noaa=bool(match["noaa"]),
+            percent=int(match["percent"] or 100),
         )
 
     def __str__(self) -> str:
         size = f"-{self.size}" if self.size else ""
+        noaa = "-noaa" if self.noaa else ""
         at = f"-at{self.percent:03d}" if self.percent != 100 else ""
-        return (
-            f"{self.method}{size}-r{self.registers}-s{self.seed}{'-noaa' if self.noaa else ''}{at}"
-        )
+        return f"{self.method}{size}-r{self.registers}-s{self.seed}{noaa}{at}"
 
     @property
     def trained(self) -> "BackboneId":
-        """The training run that this checkpoint belongs to."""
+        """The training that this checkpoint belongs to."""
         return dataclasses.replace(self, percent=100)

@@ -20,12 +20,13 @@ from registers.settings.errors import (
 )
 
 LARGEST = 10**9  # no setting counts further, and every library takes such an integer
+WHOLE = "params.yaml"  # what errors call the settings as a whole
 LONGEST = 4096  # characters of a text, as long as a path may be on Linux
 
 
 def _writable(text: str) -> str:
     """Refuses what no file can be called: control characters and halves of characters."""
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
         raise UnsuitableError("", text, "a string on one line, without control characters")
     return text
 
@@ -35,7 +36,7 @@ def _expandable(path: str) -> str:
     try:
         Path(path).expanduser()
     except RuntimeError as error:
-        raise UnsuitableError("", path, "a path below a known user's home") from error
+        raise UnsuitableError("", path, "a path whose ~ names a known user") from error
     return path
 
 
@@ -54,7 +55,9 @@ Distinct = AfterValidator(_distinct)
 class Section(BaseModel):
     """A section of the settings: never changed, no unknown keys, no NaN and no infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -118,6 +121,8 @@ def must_be(hint: Any, limits: Sequence[Any] = ()) -> str:
     if origin is tuple:
         few = "a list" if _limit(limits, "min_length") is None else "a list of at least one"
         return f"{few}, each {must_be(arguments[0])}"
+    if origin is dict and arguments[1] is Any:
+        return "a mapping"
     if origin is dict:
         return f"a mapping of names, each to {must_be(arguments[1])}"
     if origin in (typing.Union, types.UnionType):
@@ -163,10 +168,13 @@ def _one_line(mistake: dict[str, Any], model: type[Section], key: str) -> Config
     """The sentence about one of pydantic's errors."""
     place = mistake["loc"]
     value = mistake["input"]
+    if place and place[-1] == "[key]":
+        return refusal(_dotted(key, place[:-2]) or WHOLE, place[-2], "a name, as a string")
     path = _dotted(key, place)
     if mistake["type"] in ("extra_forbidden", "invalid_key"):
         section, _ = _declared(model, place[:-1])
-        return unknown(path, getattr(section, "model_fields", ()))
+        path = _dotted(key, (*place[:-1], str(place[-1])))
+        return unknown(path, section.model_fields)
     if mistake["type"] == "missing":
         return ConfigError(f"{path} is missing; must be {must_be(*_declared(model, place))}")
     problem = mistake.get("ctx", {}).get("error")
@@ -183,7 +191,7 @@ def _one_line(mistake: dict[str, Any], model: type[Section], key: str) -> Config
         must = f"a string of at most {LONGEST} characters"
     elif mistake["type"] == "literal_error":
         must += nearest(value, typing.get_args(hint))
-    return refusal(path or "settings", value, must)
+    return refusal(path or WHOLE, value, must)
 
 
 def _declared(model: type[Section], place: tuple[Any, ...]) -> tuple[Any, list[Any]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from registers.settings.base import Distinct, Integer, Text, Section
+from registers.settings.base import Distinct, Integer, Section, Text
 from registers.settings.errors import UnsuitableError
 
 # data sets of images, with or without labels and captions
@@ -88,7 +88,7 @@ def _checked(spec: str, kinds: Iterable[str]) -> str:
     try:
         path = Path(place).expanduser()
     except RuntimeError as error:
-        raise UnsuitableError("", spec, "a path below a known user's home") from error
+        raise UnsuitableError("", spec, "a path whose ~ names a known user") from error
     if path == Path(path.anchor) and path.is_absolute():
         raise UnsuitableError("", spec, "a folder below the root of the file system")
     return spec

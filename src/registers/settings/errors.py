@@ -55,7 +55,7 @@ def nearest(value: Any, allowed: Iterable[Any]) -> str:
 def show(value: Any) -> str:
     """The value as Python writes it, on one line and cut where it is long."""
     try:
-        text = _SHORT.repr(value)
+        text = _SHORT.repr(list(value) if isinstance(value, tuple) else value)
     except ValueError:  # Python writes no integer of more than 4300 digits
         return "a number of too many digits"
     return " ".join(text.split())
@@ -63,4 +63,5 @@ def show(value: Any) -> str:
 
 def show_key(key: Any) -> str:
     """One part of a dotted name: as it is, or quoted and cut where it is no plain word."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) < 80 else show(key)
+    is_plain = isinstance(key, str) and 0 < len(key) < 80 and key.isprintable()
+    return key if is_plain else show(key)

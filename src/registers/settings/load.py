@@ -13,7 +13,7 @@ from pydantic import Field
 from registers.registry import METHODS
 from registers.settings.base import Section, Text, build
 from registers.settings.data import IMAGE_ROLES, DataSettings, place_of
-from registers.settings.errors import ConfigError, one_of, refusal, unknown
+from registers.settings.errors import one_of, refusal, show_key, unknown
 from registers.settings.params import Choices, Params, RegisterCounts
 from registers.settings.read import merged, override, read_yaml
 from registers.settings.recipes import RECIPES, Recipe
@@ -47,25 +47,26 @@ def load_settings(
 
     # --- the scale, with single values changed
     tree = _scale(choices.scale, scales)
-    for name in set(ScaleSettings.model_fields) - {"sizes", "recipes"}:
-        if _is_section(name) and any(_starts_with(key, name) for key in choices.overrides):
-            tree.setdefault(name, {})
     for key, value in choices.overrides.items():
+        section = str(key).partition(".")[0]
+        if _has_defaults(section):
+            tree.setdefault(section, {})
         override(tree, key, value, choices.scale)
-    clash = sorted(set(tree) & (set(Choices.model_fields) - {"registers"}))
-    if clash:
-        raise ConfigError(f"{choices.scale}.yaml: {', '.join(clash)} belongs in params.yaml")
+    only = build(ScaleHead, {"registers": tree.pop("registers", None)}).registers
+    for name, value in tree.items():
+        if name in Choices.model_fields:
+            raise refusal(f"{choices.scale}.yaml: {name}", value, "set in params.yaml instead")
+        if name not in ScaleSettings.model_fields:
+            raise unknown(show_key(name), ScaleSettings.model_fields)
 
-    # --- what is not taken as it is
-    head = {name: tree.pop(name) for name in ScaleHead.model_fields if name in tree}
-    counts = _restricted(choices.registers, build(ScaleHead, head).registers)
+    # --- data sets and recipes, whose keys decide what they may hold
     own = build(DataSettings, tree.pop("data", {}), "data")
     data = build(DataSettings, {**own.model_dump(), **choices.data.use}, "data.use")
     tree["recipes"] = _recipes(tree.get("recipes", {}))
     values = {
         **tree,
         **{name: getattr(choices, name) for name in Choices.model_fields},
-        "registers": counts,
+        "registers": _restricted(choices.registers, only),
         "data": data,
         "data_root": choices.data.root,
         "data_name": _data_name(own, data),
@@ -89,13 +90,12 @@ def _scale(name: str, scales: Path, before: tuple[str, ...] = ()) -> dict[str, A
     return merged(_scale(like, scales, (*before, name)), content) if like else content
 
 
-def _is_section(name: str) -> bool:
-    annotation = ScaleSettings.model_fields[name].annotation
-    return isinstance(annotation, type) and issubclass(annotation, Section) or name == "cutoff"
-
-
-def _starts_with(key: Any, section: str) -> bool:
-    return str(key).startswith(f"{section}.")
+def _has_defaults(section: str) -> bool:
+    """Whether a scale may leave this section out, and single values of it be overridden still."""
+    field = ScaleSettings.model_fields.get(section)
+    return field is not None and isinstance(
+        field.get_default(call_default_factory=True), (Section, dict)
+    )
 
 
 def _restricted(counts: tuple[int, ...], only: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from registers.registry import MAIN_METHODS
 from registers.settings.base import Distinct, Integer, PathText, Section, Text
@@ -15,21 +15,6 @@ MLFLOW = "sqlite:///mlflow.db"
 RegisterCounts = Annotated[tuple[Annotated[Integer, Field(ge=0, le=1024)], ...], Distinct]
 Seeds = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], Distinct]
 Methods = Annotated[tuple[Literal[MAIN_METHODS], ...], Distinct]
-Roles = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": ["string", "null"]},
-                {
-                    "type": "object",
-                    "properties": DataSettings.model_json_schema()["properties"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
 
 
 class Choices(Section):
@@ -70,14 +55,24 @@ class Choices(Section):
         return default_uri() if uri in (None, "") else uri
 
 
+def _forms_of_use(schema: dict[str, Any]) -> None:
+    """The schema of `use` for editors: null, a data set, or data sets by role."""
+    roles = DataSettings.model_json_schema()["properties"]
+    mapping = {"type": "object", "properties": roles, "additionalProperties": False}
+    for key in ("type", "additionalProperties"):
+        schema.pop(key, None)
+    schema["anyOf"] = [{"type": ["string", "null"]}, mapping]
+
+
 class DataChoice(Section):
     """Where data sets lie, and which ones replace the scale's own."""
 
     root: PathText = Field(
         "data", description="Folder of the data sets, and of `registers download`."
     )
-    use: Roles = Field(
+    use: dict[str, Any] = Field(
         default_factory=dict,
+        json_schema_extra=_forms_of_use,
         description="null; one data set in place of all the scale's images; or a mapping of "
         "roles to data sets.",
     )
@@ -103,7 +98,9 @@ class DataChoice(Section):
 class Params(Choices):
     """params.yaml as a whole."""
 
-    data: DataChoice = Field(DataChoice(), description="Where data sets lie and which are used.")
+    data: DataChoice = Field(
+        default_factory=DataChoice, description="Where data sets lie and which are used."
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
         description="Single settings of the scale by dotted name, such as "

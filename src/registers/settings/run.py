@@ -41,18 +41,28 @@ class ScaleSettings(Section):
     size_study: Annotated[tuple[Text, ...], Distinct] = Field(
         description="Sizes trained without registers for Fig. 4c."
     )
-    data: DataSettings = Field(DataSettings(), description="The data set of each role.")
-    world: WorldSettings = Field(WorldSettings(), description="The built-in world.")
-    bank: BankSettings = Field(BankSettings(), description="The token bank.")
-    probes: ProbeSettings = Field(ProbeSettings(), description="Probes of single tokens.")
-    linear: LinearSettings = Field(LinearSettings(), description="Linear classification.")
-    zeroshot: ZeroshotSettings = Field(ZeroshotSettings(), description="Zero-shot classification.")
-    maps: MapSettings = Field(MapSettings(), description="Attention and norm maps.")
-    discovery: DiscoverySettings = Field(DiscoverySettings(), description="Object discovery.")
-    segmentation: SegmentationSettings = Field(
-        SegmentationSettings(), description="Linear segmentation."
+    data: DataSettings = Field(
+        default_factory=DataSettings, description="The data set of each role."
     )
-    depth: DepthSettings = Field(DepthSettings(), description="Linear depth.")
+    world: WorldSettings = Field(default_factory=WorldSettings, description="The built-in world.")
+    bank: BankSettings = Field(default_factory=BankSettings, description="The token bank.")
+    probes: ProbeSettings = Field(
+        default_factory=ProbeSettings, description="Probes of single tokens."
+    )
+    linear: LinearSettings = Field(
+        default_factory=LinearSettings, description="Linear classification."
+    )
+    zeroshot: ZeroshotSettings = Field(
+        default_factory=ZeroshotSettings, description="Zero-shot classification."
+    )
+    maps: MapSettings = Field(default_factory=MapSettings, description="Attention and norm maps.")
+    discovery: DiscoverySettings = Field(
+        default_factory=DiscoverySettings, description="Object discovery."
+    )
+    segmentation: SegmentationSettings = Field(
+        default_factory=SegmentationSettings, description="Linear segmentation."
+    )
+    depth: DepthSettings = Field(default_factory=DepthSettings, description="Linear depth.")
     cutoff: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="A hand-picked norm cut-off for a method (paper: 150 for DINOv2's ViT-g); "
