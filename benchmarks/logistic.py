@@ -1,12 +1,14 @@
-"""How much faster is one path than 45 fits? Prints a table and, with --save, writes benchmarks/results/logistic[-quick].md.
+"""How much faster is one path than 45 fits? Prints a table.
 
-python benchmarks/logistic.py [--quick] [--save]
+python benchmarks/logistic.py [--quick] [--save]     --save: benchmarks/results/logistic[-quick].md
 
-Both fit the same 45 regressions (DINOv2's protocol) on the same data with one thread; seconds are CPU time, since other jobs may
-share the machine. scikit-learn runs twice: at the protocol's tolerance (max_iter 1000, tol 1e-12,
-dinov2/eval/log_regression.py) and at its own default (tol 1e-4, with the same max_iter), which stops early where C
-is large). "points" is the largest difference in test accuracy at any strength, "gap" the largest excess of either objective over
-the better one. Data: Gaussian classes whose channels' scales fall as k^-1/2, like the spectrum of token features; not standardised.
+Both fit the same 45 regressions (DINOv2's protocol) on the same data with one thread; seconds are
+CPU time, since other jobs may share the machine. scikit-learn runs twice: at the protocol's
+tolerance (max_iter 1000, tol 1e-12, dinov2/eval/log_regression.py) and at its own default (tol
+1e-4, with the same max_iter), which stops early where C is large. "points" is the largest
+difference in test accuracy at any strength, "gap" the largest excess of either objective over the
+better one. Data: Gaussian classes whose channels' scales fall as k^-1/2, like the spectrum of token
+features; not standardised.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from registers.measurements import code_version
 from registers.probes.solvers import STRENGTHS, logistic_path
 
+# n, D, C
 SIZES = (
     (256, 64, 5),
     (256, 64, 40),
@@ -32,7 +35,7 @@ SIZES = (
     (1000, 384, 10),
     (1000, 1024, 20),
     (2000, 384, 40),
-)  # n, D, C
+)
 LARGE = (6000, 192, 20)
 
 
@@ -41,9 +44,8 @@ def features(n: int, width: int, classes: int, held: int = 2000, seed: int = 0):
     scale = np.arange(1, width + 1) ** -0.5
     centres = rng.normal(size=(classes, width)) * scale * 0.5
     y = np.concatenate([np.arange(classes), rng.integers(0, classes, n + held - classes)])
-    x = (centres[y] + rng.normal(size=(n + held, width)) * scale) @ np.linalg.qr(
-        rng.normal(size=(width, width))
-    )[0]
+    x = centres[y] + rng.normal(size=(n + held, width)) * scale
+    x = x @ np.linalg.qr(rng.normal(size=(width, width)))[0]
     x /= x.std(0).mean()
     return x[:n], y[:n], x[n:], y[n:]
 
@@ -58,9 +60,8 @@ def scikit(x, y, tolerance: float):
 def objective(x, y, w, b, c) -> float:
     logits = x @ w.T + b
     highest = logits.max(1)
-    entropy = (
-        np.log(np.exp(logits - highest[:, None]).sum(1)) + highest - logits[np.arange(len(y)), y]
-    )
+    total = np.log(np.exp(logits - highest[:, None]).sum(1)) + highest
+    entropy = total - logits[np.arange(len(y)), y]
     return c * entropy.sum() + 0.5 * (w**2).sum()
 
 
@@ -71,8 +72,8 @@ def compare(n: int, width: int, classes: int) -> dict:
     ours = time.process_time() - start
     strict, models = scikit(x, y, 1e-12)
     default, _ = scikit(x, y, 1e-4)
-    mine = (path.predict(xt) == yt).mean(1)
-    points = max(abs(100 * (a - m.score(xt, yt))) for a, m in zip(mine, models))
+    accuracies = (path.predict(xt) == yt).mean(1)
+    points = max(abs(100 * (a - m.score(xt, yt))) for a, m in zip(accuracies, models))
     gap = {"path": 0.0, "sklearn": 0.0}
     for i, (c, m) in enumerate(zip(STRENGTHS, models)):
         both = {
@@ -106,27 +107,30 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     rows = []
+    sizes = SIZES[:3] if options.quick else (*SIZES, LARGE)
     with threadpool_limits(1):
-        for size in SIZES[:3] if options.quick else (*SIZES, LARGE):
+        for size in sizes:
             rows.append(compare(*size))
             if len(rows) == 1:
                 print(*(f"{name:>17}" for name in rows[0]))
             print(*(f"{value:>17}" for value in rows[-1].values()), flush=True)
     if options.save:
-        place = Path(__file__).parent / "results" / f"logistic{'-quick' * options.quick}.md"
+        name = "logistic-quick.md" if options.quick else "logistic.md"
+        place = Path(__file__).parent / "results" / name
         place.parent.mkdir(exist_ok=True)
-        place.write_text(
-            markdown(
-                rows, date.today().isoformat(), f"{platform.machine()}, 1 thread", code_version()
-            )
-        )
+        device = f"{platform.machine()}, 1 thread"
+        place.write_text(markdown(rows, date.today().isoformat(), device, code_version()))
 
 
 def markdown(rows: list[dict], day: str, device: str, code: str) -> str:
     lines = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     table = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    said = "45 regularised logistic regressions: one path against scikit-learn's 45 fits at the protocol's tolerance and at its default."
-    return f"# Logistic regression, {day}, {device}\n\n{said} Columns: see benchmarks/logistic.py. Code {code}.\n\n{table}\n"
+    return (
+        f"# Logistic regression, {day}, {device}\n\n"
+        "45 regularised logistic regressions: one path against scikit-learn's 45 fits at the "
+        "protocol's tolerance and at its default. "
+        f"Columns: see benchmarks/logistic.py. Code {code}.\n\n{table}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ IMAGES, PATCHES = 128, 196
 def planted(
     ratio: float, share: float, seed: int = 0, sigma: float = 0.15
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-normal norms around 40, a share of them `ratio` times higher. Returns norms and the planted mask, both (B, P)."""
+    """Log-normal norms around 40, a share of them `ratio` times higher, and where: both (B, P)."""
     rng = np.random.default_rng(seed)
     mask = rng.random((IMAGES, PATCHES)) < share
-    return 40 * np.exp(sigma * rng.standard_normal(mask.shape)) * np.where(mask, ratio, 1), mask
+    norms = 40 * np.exp(sigma * rng.standard_normal(mask.shape)) * np.where(mask, ratio, 1)
+    return norms, mask
 
 
 ONE_MODE = {
@@ -40,9 +41,7 @@ ONE_MODE = {
 
 
 def test_one_patch_in_each_image():
-    norms = torch.full((64, 196), 40.0) + torch.randn(
-        64, 196, generator=torch.Generator().manual_seed(0)
-    )
+    norms = 40 + torch.randn(64, 196, generator=torch.Generator().manual_seed(0))
     norms[:, 7] = 400.0
     cutoff = find_cutoff(norms)
     assert cutoff.second_mode
@@ -50,19 +49,11 @@ def test_one_patch_in_each_image():
     assert cutoff.share == pytest.approx(1 / 196)
 
 
-@pytest.mark.parametrize(
-    "ratio, share",
-    [
-        (3, 0.005),
-        (3, 0.05),
-        (5, 0.002),
-        (5, 0.02),
-        (10, 0.002),
-        (10, 0.0237),
-        (10, 0.05),
-        (10, 0.15),
-    ],
-)
+PLANTED = [(3, 0.005), (3, 0.05), (5, 0.002), (5, 0.02)]
+PLANTED += [(10, 0.002), (10, 0.0237), (10, 0.05), (10, 0.15)]
+
+
+@pytest.mark.parametrize("ratio, share", PLANTED)
 def test_planted_outliers_are_found(ratio, share):
     for seed in range(5):
         norms, mask = planted(ratio, share, seed)
@@ -90,7 +81,8 @@ def test_one_odd_image_is_no_second_mode():
     norms, _ = planted(1, 0)
     norms[5, :60] *= 8  # many tokens, but of one image
     cutoff = find_cutoff(norms)
-    assert not cutoff.second_mode and "too few images (1 of" in cutoff.reason
+    assert not cutoff.second_mode
+    assert "too few images (1 of" in cutoff.reason
     assert find_cutoff(norms.ravel()).second_mode  # without images nothing speaks against them
 
 
@@ -102,16 +94,16 @@ def test_majority_above_the_valley_is_not_a_mode_of_outliers():
 
 def test_scale_does_not_matter():
     norms, _ = planted(6, 0.01)
-    one, other = find_cutoff(norms), find_cutoff(norms * 1e-3)
-    assert other.value == pytest.approx(one.value * 1e-3, rel=1e-9)
-    assert one.share == other.share
+    cutoff = find_cutoff(norms)
+    scaled = find_cutoff(norms * 1e-3)
+    assert scaled.value == pytest.approx(cutoff.value * 1e-3, rel=1e-9)
+    assert scaled.share == cutoff.share
 
 
 def test_torch_and_numpy_agree():
     norms, _ = planted(6, 0.01)
-    assert find_cutoff(torch.from_numpy(norms).float()).value == pytest.approx(
-        find_cutoff(norms).value, rel=0.06
-    )
+    single = find_cutoff(torch.from_numpy(norms).float())
+    assert single.value == pytest.approx(find_cutoff(norms).value, rel=0.06)
     assert statistics(torch.from_numpy(norms)) == pytest.approx(statistics(norms), rel=1e-5)
 
 
@@ -126,7 +118,8 @@ def test_hand_picked_cutoff():
 
 def test_constant_norms_are_one_mode():
     cutoff = find_cutoff(np.full((10, 10), 3.0))
-    assert not cutoff.second_mode and "largest norm is 1x the median" in cutoff.reason
+    assert not cutoff.second_mode
+    assert "largest norm is 1x the median" in cutoff.reason
 
 
 @pytest.mark.parametrize(
@@ -148,20 +141,21 @@ def test_high_norm_tail_is_a_quantile_under_its_own_name():
     tail = high_norm_tail(norms)
     assert tail.share == pytest.approx(0.02, abs=1e-4)
     assert tail.mask(norms).mean() == tail.share
-    assert not tail.second_mode and tail.method == "high-norm tail"
+    assert not tail.second_mode
+    assert tail.method == "high-norm tail"
+    with pytest.raises(ValueError, match="share: 2 is not allowed; must be a number between 0 and"):
+        high_norm_tail(norms, share=2)
 
 
 def test_statistics_in_closed_form():
-    found = statistics(np.array([1.0, 1.0, 1.0, 5.0]))
     # mean 2, deviations -1 -1 -1 3: variance 3, fourth moment (3 + 81) / 4 = 21
-    assert found == pytest.approx(
-        {
-            "median": 1,
-            "max": 5,
-            "max_over_median": 5,
-            "kurtosis": 21 / 9,
-            "share_above_3x_median": 0.25,
-        }
-    )
+    expected = {
+        "median": 1,
+        "max": 5,
+        "max_over_median": 5,
+        "kurtosis": 21 / 9,
+        "share_above_3x_median": 0.25,
+    }
+    assert statistics(np.array([1.0, 1.0, 1.0, 5.0])) == pytest.approx(expected)
     with pytest.raises(ValueError, match="NaN"):
         statistics(np.array([1.0, np.nan]))

@@ -1,20 +1,10 @@
 """Fig. 5 and Tables 1, 4, 5 and 6 say what was planted; a kind of token that does not exist is a dash with its reason."""
 
-import json
-import subprocess
-import sys
-
-import numpy as np
 import planted
 import pytest
 
-from registers import artifacts, claims, cli, measurements, reference
+from registers import artifacts, claims, reference
 from registers.figures import fig05_local_information as fig05
-from registers.probes import kinds, token_class
-from registers.probes.kinds import Kind
-from registers.settings.errors import ConfigError
-from registers.settings.load import load_settings
-from registers.tables import cells
 from registers.tables import table1_token_classification as table1
 from registers.tables import table4_aircraft_tokens as table4
 from registers.tables import table5_local_information as table5
@@ -269,124 +259,4 @@ def test_claims_that_need_no_outliers(tmp_path):
             CLAIMS["local-information-unchanged"], planted.frame(tmp_path, *rows, other)
         ).verdict
         == claims.CONTRADICTED
-    )
-
-
-# --- the mean over label sets --------------------------------------------------------------------------------------------
-
-
-def test_mean_over_label_sets_weighs_answers_alike():
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 120)
-    tokens = np.eye(2)[y][:, None].repeat(5, 1) + 0.01 * rng.normal(size=(120, 5, 2))
-    noise = rng.integers(0, 2, 120)
-    half = np.where(np.arange(120) % 2, y, -1)  # known for every second image only
-    all_kinds = [Kind("all", np.ones((120, 4), dtype=bool)), Kind("none", None, "no such")]
-    rows = token_class.classify(
-        tokens,
-        0,
-        all_kinds,
-        {"y": y, "noise": noise, "half": half},
-        backbone="b",
-        draws=2,
-        strengths=np.array([1.0]),
-    )
-    for token in ("cls", "all"):
-        top1 = {r.data: r for r in rows if r.metric == "top1" and r.token == token}
-        (mean,) = (r for r in rows if r.metric == "top1_mean" and r.token == token)
-        weights = [r.n for r in top1.values()]
-        assert mean.value == pytest.approx(
-            np.average([r.value for r in top1.values()], weights=weights)
-        )
-        assert mean.chance == pytest.approx(
-            np.average([r.chance for r in top1.values()], weights=weights)
-        )
-        assert mean.low < mean.value < mean.high and mean.n == 60
-    (none,) = (r for r in rows if r.metric == "top1_mean" and r.token == "none")
-    assert none.value is None and none.note == "no such"
-
-
-# --- the command line, at scale smoke ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One untrained backbone's bank in a run of scale smoke."""
-    folder = tmp_path_factory.mktemp("run")
-    params = {"scale": "smoke", "methods": ["dinov2"], "registers": [0, 1]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("REGISTERS_PARAMS", json.dumps(params))
-        assert cli.main(["data", "eval"]) == 0
-        from registers.models import checkpoint
-        from registers.models.backbone import Architecture, build
-
-        settings = load_settings(params)
-        size = settings.sizes[settings.recipes["dinov2"].size]
-        shape = Architecture(
-            size.width,
-            size.depth,
-            size.heads,
-            settings.recipes["dinov2"].patch,
-            settings.image_size,
-            registers=1,
-        )
-        backbone = build(shape, name="dinov2-r1-s0")
-        facts = dict(method="dinov2", seed=0, step=0, normalization=[[0.5] * 3, [0.25] * 3])
-        checkpoint.save(
-            settings.results / "checkpoints/dinov2-r1-s0/last.safetensors", backbone, facts
-        )
-        assert cli.main(["tokens", "dinov2-r1-s0"]) == 0
-    return folder, params
-
-
-def test_verbs_write_the_rows_that_tables_read(trained, monkeypatch):
-    folder, params = trained
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("REGISTERS_PARAMS", json.dumps(params))
-    for verb in ("token_class", "neighbours", "local"):
-        assert cli.main([verb, "dinov2-r1-s0"]) == 0
-    where = load_settings(params).results / "measurements"
-    tokens = measurements.read(where / "token_class/dinov2-r1-s0.csv")
-    assert (
-        set(tokens["token"]) == {"cls", "reg0", *("normal", "outlier", kinds.TAIL)}
-        and tokens["data"].nunique() == 14 + 1
-    )
-    local = measurements.read(where / "local/dinov2-r1-s0.csv")
-    assert set(local["question"]) == {"position", "reconstruction"}
-    beside = measurements.read(where / "neighbours/dinov2-r1-s0.csv")
-    for text in (
-        table1.caption(tokens, PRINTED),
-        table4.caption(tokens, PRINTED),
-        fig05.caption(beside, local, PRINTED),
-    ):
-        assert "DINOv2" in text
-    monkeypatch.setenv(
-        "REGISTERS_PARAMS",
-        json.dumps({**params, "overrides": {"probes": {"labels": ["fine", "class"]}}}),
-    )
-    assert cli.main(["token_class", "dinov2-r1-s0"]) == 0
-    chosen = measurements.read(where / "token_class/dinov2-r1-s0.csv")
-    assert list(dict.fromkeys(chosen["data"][chosen["data"] != ""])) == ["fine", "class"]
-
-
-def test_a_label_set_that_is_not_there_is_one_line(trained, monkeypatch, capsys):
-    folder, params = trained
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv(
-        "REGISTERS_PARAMS", json.dumps({**params, "overrides": {"probes": {"labels": ["shape"]}}})
-    )
-    assert cli.main(["token_class", "dinov2-r1-s0"]) == 1
-    assert 'probes.labels = "shape": allowed are class, fine' in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"probes.draws = 1: allowed are numbers from 2"):
-        load_settings({**params, "overrides": {"probes": {"draws": 1}}})
-
-
-def test_reading_single_tokens_needs_no_torch():
-    code = "import sys, registers.cli; from registers.probes import neighbours, token_class; print('torch' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "False"
     )
