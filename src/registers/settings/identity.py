@@ -6,6 +6,7 @@ from typing import Any
 
 from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
+from registers.settings.questions import ZeroshotSettings
 from registers.settings.run import Settings
 
 
@@ -23,8 +24,8 @@ def training_identity(settings: Settings, id: BackboneId) -> dict[str, Any]:
         "registers": id.registers,
         "seed": id.seed,
         "noaa": id.noaa,
-        "recipe": plain(recipe),
-        "size": plain(settings.sizes[size_name]),
+        "recipe": recipe.model_dump(mode="json"),
+        "size": settings.sizes[size_name].model_dump(mode="json"),
         "image_size": settings.image_size,
         "precision": settings.precision,
         "fractions": list(settings.fractions),
@@ -46,10 +47,7 @@ def training_data(settings: Settings, role: str) -> dict[str, Any]:
 
 def digest_of_words(words: str) -> str:
     """A hash of the file's content; the text itself where it names no file."""
+    if words == ZeroshotSettings.model_fields["classes"].default:
+        return words
     path = Path(words).expanduser()
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else words
-
-
-def plain(section: Any) -> dict[str, Any]:
-    """The values of a section by name."""
-    return section.model_dump(mode="json")
