@@ -1,4 +1,7 @@
-"""Several seeds: means, standard deviations and error bars of Fig. 8 and Tables 2 and 3 are those of planted rows."""
+"""Several seeds: means, standard deviations and error bars are those of planted rows.
+
+In Fig. 8 and in Tables 2 and 3.
+"""
 
 import numpy as np
 import planted
@@ -10,177 +13,183 @@ from registers.figures import fig08_number_of_registers as fig08
 from registers.tables import table2_downstream as table2
 from registers.tables import table3_object_discovery as table3
 
-COUNTS, METHODS = (0, 1, 2, 4, 8, 16), ("deit3", "openclip", "dinov2")
-OFF = (-0.02, 0.0, 0.05)  # of seeds 0, 1 and 2: mean 0.01, standard deviation 0.03606 (n - 1)
-MEAN, STD = np.mean(OFF), np.std(OFF, ddof=1)
+COUNTS = (0, 1, 2, 4, 8, 16)
+METHODS = ("deit3", "openclip", "dinov2")
+OFFSETS = (-0.02, 0.0, 0.05)  # of seeds 0, 1 and 2
+MEAN = np.mean(OFFSETS)  # 0.01
+STD = np.std(OFFSETS, ddof=1)  # 0.03606
 PRINTED = reference.read(artifacts.PAPER / "reference.yaml")
 
 
-def names(seeds=3, counts=COUNTS):
-    return [(f"{m}-r{r}-s{s}", r, OFF[s]) for m in METHODS for r in counts for s in range(seeds)]
+def backbones(seeds=3, counts=COUNTS):
+    """(id, registers, its seed's offset) of every planted backbone."""
+    return [
+        (f"{method}-r{registers}-s{seed}", registers, OFFSETS[seed])
+        for method in METHODS
+        for registers in counts
+        for seed in range(seeds)
+    ]
 
 
 def tasks(folder, seeds=3, counts=COUNTS):
-    """Rows of the three tasks."""
-    linear = [
-        planted.accuracy("linear", name, 0.5 + r / 100 + off)
-        for name, r, off in names(seeds, counts)
-    ]
-    both = [
-        planted.dense(name, 0.2 + off, 1.5 - r / 100 + off) for name, r, off in names(seeds, counts)
-    ]
+    """Rows of the three tasks, by argument of a figure."""
+    linear, segmentation, depth = [], [], []
+    for name, registers, offset in backbones(seeds, counts):
+        linear.append(planted.accuracy("linear", name, 0.5 + registers / 100 + offset))
+        miou, rmse = planted.dense(name, 0.2 + offset, 1.5 - registers / 100 + offset)
+        segmentation += miou
+        depth += rmse
     return {
         "linear": planted.frame(folder, linear),
-        **dict(zip(("segmentation", "depth"), (planted.frame(folder, *x) for x in zip(*both)))),
+        "segmentation": planted.frame(folder, segmentation),
+        "depth": planted.frame(folder, depth),
     }
 
 
 @pytest.fixture
 def maps():
-    return {f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0", images=1) for r in COUNTS}
+    names = [f"dinov2-r{registers}-s0" for registers in COUNTS]
+    return {name: planted_arrays.maps(name, images=1) for name in names}
+
+
+def panels(maps, rows):
+    """The panels of Fig. 8 with error bars, by task."""
+    drawn = [ax for ax in fig08.draw(maps, **rows).axes if ax.containers]
+    return {ax.get_title().split(",")[0]: ax for ax in drawn}
 
 
 def bars(ax):
-    """(middle, low, high) of every error bar of a panel, method by method."""
-    found = []
+    """(middles, lows, highs) of the error bars of a panel, method by method."""
+    ends = []
     for container in ax.containers:
         line, _, (segments,) = container
-        found += [(y, *sorted(s[:, 1])) for y, s in zip(line.get_ydata(), segments.get_segments())]
-    return np.array(found)
+        for middle, segment in zip(line.get_ydata(), segments.get_segments()):
+            ends.append((middle, *sorted(segment[:, 1])))
+    return np.array(ends).T
 
 
-def test_fig08_has_three_panels_with_bars_of_one_deviation_over_seeds(tmp_path, maps):
-    given = tasks(tmp_path)
-    panels = [ax for ax in fig08.draw(maps, **given).axes if ax.containers]
-    assert [ax.get_title().split(",")[0] for ax in panels] == [
-        "classification",
-        "segmentation",
-        "depth",
-    ]
-    for ax, middle, factor in zip(
-        panels, (lambda r: 0.5 + r / 100, lambda r: 0.2, lambda r: 1.5 - r / 100), (100, 100, 1)
-    ):
-        assert [label.get_text() for label in ax.get_xticklabels()] == [str(r) for r in COUNTS]
-        expected = [factor * (middle(r) + MEAN) for _ in METHODS for r in COUNTS]
-        value, low, high = bars(ax).T
-        assert (
-            np.allclose(value, expected)
-            and np.allclose(value - low, factor * STD)
-            and np.allclose(high - value, factor * STD)
-        )
-        seeds = [
-            line
-            for line in ax.lines
-            if line.get_linestyle() == "None" and len(line.get_ydata()) == 3 * len(COUNTS)
-        ]
-        assert len(seeds) == len(METHODS)  # each seed is a point of its own
-    caption = fig08.caption(maps, **given)
-    assert caption.endswith("bars are standard deviations over 3 seeds around their mean.")
-    assert (
-        "DINOv2 51.0 with 0 and 67.0 with 16, where 16 is best, beyond the standard deviations"
-        in caption
+@pytest.mark.parametrize(
+    "task, middle, factor",
+    [
+        ("classification", lambda registers: 0.5 + registers / 100, 100),
+        ("segmentation", lambda registers: 0.2, 100),
+        ("depth", lambda registers: 1.5 - registers / 100, 1),
+    ],
+)
+def test_fig08_has_bars_of_one_deviation_over_seeds(tmp_path, maps, task, middle, factor):
+    ax = panels(maps, tasks(tmp_path))[task]
+    assert [label.get_text() for label in ax.get_xticklabels()] == [str(count) for count in COUNTS]
+    value, low, high = bars(ax)
+    assert np.allclose(
+        value, [factor * (middle(count) + MEAN) for _ in METHODS for count in COUNTS]
     )
-    rows = fig08.table(maps, **given)
-    assert (
-        rows[rows["panel"] != "attention"]
-        .groupby(["panel", "method", "registers"])["seed"]
-        .nunique()
-        == 3
-    ).all()
+    assert np.allclose(value - low, factor * STD)
+    assert np.allclose(high - value, factor * STD)
+
+
+def test_fig08_shows_each_seed_as_a_point_of_its_own(tmp_path, maps):
+    rows = tasks(tmp_path)
+    for ax in panels(maps, rows).values():
+        points = [line for line in ax.lines if line.get_linestyle() == "None"]
+        lengths = [len(line.get_ydata()) for line in points]
+        assert lengths.count(3 * len(COUNTS)) == len(METHODS)
+    table = fig08.table(maps, **rows)
+    table = table[table["panel"] != "attention"]
+    seeds = table.groupby(["panel", "method", "registers"])["seed"].nunique()
+    assert (seeds == 3).all()
+
+
+def test_fig08_caption_compares_by_the_deviations(tmp_path, maps):
+    caption = fig08.caption(maps, **tasks(tmp_path))
+    assert "DINOv2 51.0 with 0 and 67.0 with 16, where 16 is best" in caption
+    assert "beyond the standard deviations" in caption
+    assert caption.endswith("bars are standard deviations over 3 seeds around their mean.")
 
 
 def test_fig08_of_one_seed_has_its_interval(tmp_path, maps):
-    given = tasks(tmp_path, seeds=1)
-    panels = [ax for ax in fig08.draw(maps, **given).axes if ax.containers]
-    value, low, high = bars(panels[0]).T
-    assert np.allclose(value - low, 2) and np.allclose(high - value, 2)
-    assert fig08.caption(maps, **given).endswith(
-        "bars are 95 % intervals over images, of one seed."
-    )
+    rows = tasks(tmp_path, seeds=1)
+    value, low, high = bars(panels(maps, rows)["classification"])
+    assert np.allclose(value - low, 2)
+    assert np.allclose(high - value, 2)
+    caption = fig08.caption(maps, **rows)
+    assert caption.endswith("bars are 95 % intervals over images, of one seed.")
 
 
-def test_fig08_averages_the_sets_of_a_task(tmp_path, maps):
-    """Segmentation on two sets: the mean over sets first, then over seeds; the deviation is that of the seeds alone."""
+def test_fig08_averages_the_data_sets_of_a_task(tmp_path, maps):
+    """First the mean over data sets, then that over seeds: the deviation is of seeds alone."""
     rows = [
-        planted.accuracy("segmentation", n, v + off, metric="miou")
-        for n, _, off in names()
-        for v in (0.2, 0.4)
+        planted.accuracy("segmentation", name, value + offset, metric="miou")
+        for name, _, offset in backbones()
+        for value in (0.2, 0.4)
     ]
-    frame = planted.frame(tmp_path, rows)
-    frame["data"] = ["first", "second"] * (len(frame) // 2)
-    given = {"linear": tasks(tmp_path)["linear"], "segmentation": frame}
-    panel = next(
-        ax for ax in fig08.draw(maps, **given).axes if ax.get_title().startswith("segmentation")
-    )
-    value, low, high = bars(panel).T
-    assert (
-        panel.get_title() == "segmentation, mean of 2 sets"
-        and np.allclose(value, 100 * (0.3 + MEAN))
-        and np.allclose(high - low, 200 * STD)
-    )
-    assert "averaged over first and second" in fig08.caption(maps, **given)
+    segmentation = planted.frame(tmp_path, rows)
+    segmentation["data"] = ["first", "second"] * len(backbones())
+    inputs = {"linear": tasks(tmp_path)["linear"], "segmentation": segmentation}
+    ax = panels(maps, inputs)["segmentation"]
+    value, low, high = bars(ax)
+    assert ax.get_title() == "segmentation, mean of 2 sets"
+    assert np.allclose(value, 100 * (0.3 + MEAN))
+    assert np.allclose(high - low, 200 * STD)
+    assert "averaged over first and second" in fig08.caption(maps, **inputs)
 
 
 def test_the_level_of_guessing_does_not_squeeze_a_panel(tmp_path, maps):
-    """Depth is better when lower: guessing (planted 2.0) lies far above 1.5 and is left to the table."""
-    given = tasks(tmp_path)
-    top = {
-        ax.get_title().split(",")[0]: ax.get_ylim()[1]
-        for ax in fig08.draw(maps, **given).axes
-        if ax.containers
-    }
-    assert top["depth"] < 1.7
+    """Guessing depth (planted 2.0) lies far above 1.5 and is left to the table."""
+    depth = panels(maps, tasks(tmp_path))["depth"]
+    assert depth.get_ylim()[1] < 1.7
 
 
 def test_table2_prints_mean_and_deviation(tmp_path):
-    given = tasks(tmp_path, counts=(0, 4))
-    zeroshot = planted.frame(
-        tmp_path,
-        [
-            planted.accuracy("zeroshot", n, 0.4 + off)
-            for n, r, off in names(counts=(0, 4))
-            if "openclip" in n
-        ],
-    )
-    rows = table2.table(
-        given["linear"], zeroshot, PRINTED, given["segmentation"], given["depth"]
+    rows = tasks(tmp_path, counts=(0, 4))
+    zeroshot = [
+        planted.accuracy("zeroshot", name, 0.4 + offset)
+        for name, _, offset in backbones(counts=(0, 4))
+        if name.startswith("openclip")
+    ]
+    table = table2.table(
+        rows["linear"],
+        planted.frame(tmp_path, zeroshot),
+        PRINTED,
+        rows["segmentation"],
+        rows["depth"],
     ).set_index(["task", "model"])
-    assert rows.loc[
-        ("linear top-1", "DINOv2+reg"), ["seeds", "ours", "std", "low", "high"]
-    ].tolist() == [3, 55, 3.61, 50, 61]
-    assert rows.loc[("depth rmse", "DeiT-III"), ["seeds", "ours", "std"]].tolist() == [
-        3,
-        1.51,
-        0.036,
-    ]
-    assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "std"]].tolist() == [41, 3.61]
-    one = table2.table(tasks(tmp_path, 1)["linear"], zeroshot.iloc[:0], PRINTED).set_index(
-        ["task", "model"]
-    )
-    assert np.isnan(one.loc[("linear top-1", "DINOv2"), "std"]) and one["seeds"].max() == 1
+    linear = table.loc[("linear top-1", "DINOv2+reg")]
+    depth = table.loc[("depth rmse", "DeiT-III")]
+    clip = table.loc[("zero-shot top-1", "OpenCLIP")]
+    assert linear[["seeds", "ours", "std", "low", "high"]].tolist() == [3, 55, 3.61, 50, 61]
+    assert depth[["seeds", "ours", "std"]].tolist() == [3, 1.51, 0.036]
+    assert clip[["ours", "std"]].tolist() == [41, 3.61]
 
 
-def test_table3_has_three_sets_untuned_and_tuned_with_deviations(tmp_path):
-    sets = ("VOC 2007", "VOC 2012", "COCO 20k")
-    groups = [
-        planted.discovery(n, 0.3 + off, 0.5 + off, data=data)
-        for data in sets
-        for n, _, off in names(counts=(0, 4))
-    ]
-    rows = table3.table(planted.frame(tmp_path, *groups), PRINTED)
-    assert len(rows) == 3 * 4 * 6 and tuple(dict.fromkeys(rows["data"])) == sets
-    assert set(rows["procedure"]) == {
+def test_table2_of_one_seed_has_no_deviation(tmp_path):
+    linear = tasks(tmp_path, seeds=1)["linear"]
+    table = table2.table(linear, linear.iloc[:0], PRINTED).set_index(["task", "model"])
+    assert np.isnan(table.loc[("linear top-1", "DINOv2"), "std"])
+    assert table["seeds"].max() == 1
+
+
+def test_table3_has_three_data_sets_untuned_and_tuned_with_deviations(tmp_path):
+    data_sets = ("VOC 2007", "VOC 2012", "COCO 20k")
+    procedures = {
         "LOST, as published",
         "LOST, tuned",
         "DINO-seg, best head",
         "largest box, best head",
     }
-    rows = rows.set_index(["data", "procedure", "model"])
-    lost = rows.loc[("VOC 2012", "LOST, tuned", "DINOv2+reg")]
+    groups = [
+        planted.discovery(name, 0.3 + offset, 0.5 + offset, data=data)
+        for data in data_sets
+        for name, _, offset in backbones(counts=(0, 4))
+    ]
+    table = table3.table(planted.frame(tmp_path, *groups), PRINTED)
+    assert len(table) == 3 * 4 * 6
+    assert tuple(dict.fromkeys(table["data"])) == data_sets
+    assert set(table["procedure"]) == procedures
+
+    table = table.set_index(["data", "procedure", "model"])
+    lost = table.loc[("VOC 2012", "LOST, tuned", "DINOv2+reg")]
     assert lost[["seeds", "corloc", "std", "paper VOC 2012"]].tolist() == [3, 51, 3.6, 60.0]
-    assert np.isnan(lost["paper VOC 2007"]) and np.isnan(
-        lost["paper COCO 20k"]
-    )  # the paper's number stands by its own set
-    assert rows.loc[
-        ("COCO 20k", "LOST, as published", "DeiT-III"), ["corloc", "paper COCO 20k"]
-    ].tolist() == [31, 10.7]
+    # the paper's number stands by its own data set
+    assert lost[["paper VOC 2007", "paper COCO 20k"]].isna().all()
+    lost = table.loc[("COCO 20k", "LOST, as published", "DeiT-III")]
+    assert lost[["corloc", "paper COCO 20k"]].tolist() == [31, 10.7]
