@@ -150,15 +150,18 @@ def _layers(numbers: dict) -> dict:
 
 
 def _taken_over(frame: pd.DataFrame, row: dict, before: tuple[str, ...], patch: str) -> bool | None:
-    """Did registers take over? Asked of a run with registers, against the same variant and seed
+    """Did registers take over? Asked of a run with registers, against the same regime and seed
     without. None where either is missing.
 
     before: what must hold without registers and (its first) no longer hold with them. A register
     must surely (95 % intervals that do not touch) tell the label better than one patch of the kind
     `patch`.
     """
-    same = (frame.variant == row["variant"]) & (frame.seed == row["seed"])
-    others = frame[same & (frame.registers == 0)]
+    settings = [name for name in frame.columns if name.startswith("regime.")]
+    same = (frame.seed == row["seed"]) & (frame.registers == 0)
+    for name in settings:
+        same &= (frame[name] == row[name]) | (frame[name].isna() & pd.isna(row[name]))
+    others = frame[same]
     if not row["registers"] or others.empty or row["status"] == "diverged":
         return None
     partner = others.iloc[0]
