@@ -26,18 +26,9 @@ SETTINGS = SimpleNamespace(
 
 def write(folder, outliers: float, registers: int = 0):
     data = FakeDataset(images=IMAGES, outliers=outliers)
-    bank = write_bank(
-        folder,
-        fake_backbone(registers=registers),
-        data,
-        images=IMAGES,
-        sample=IMAGES,
-        batch=40,
-        size=PATCH * SIDE,
-        dtype="float32",
-        progress=False,
-    )
-    return bank, data
+    sizes = dict(images=IMAGES, sample=IMAGES, batch=40, size=PATCH * SIDE, dtype="float32")
+    backbone = fake_backbone(registers=registers)
+    return write_bank(folder, backbone, data, progress=False, **sizes), data
 
 
 @pytest.fixture(scope="module")

@@ -170,8 +170,8 @@ def test_final_tokens_are_those_after_a_plain_final_norm(tmp_path):
     backbone.vit.norm = torch.nn.LayerNorm(32, eps=1e-6, elementwise_affine=False)
     data = FakeDataset(images=30, seed=3)
     bank = write(tmp_path / "bank", backbone, data, dtype="float32")
-    for kept, seen in zip(bank.final_tokens(), backbone(data.batch(0, 7)), strict=True):
-        np.testing.assert_allclose(kept, seen, atol=1e-4)
+    for tokens, expected in zip(bank.final_tokens(), backbone(data.batch(0, 7)), strict=True):
+        np.testing.assert_allclose(tokens, expected, atol=1e-4)
 
 
 def test_half_precision_moves_attention_little(tmp_path):

@@ -107,7 +107,6 @@ def write_bank(
     folder = Path(folder)
     patch = backbone.architecture.patch
     images = min(images, len(dataset))
-    sample = min(sample, images)
     if size % patch:
         raise ValueError(f"size: {size} is not allowed; must be a multiple of the patch, {patch}")
     if images < 1:
@@ -116,17 +115,16 @@ def write_bank(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    backbone.eval()
-    grid = (size // patch, size // patch)
     writer = _Writer(
         partial,
         registers=backbone.registers,
-        grid=grid,
+        grid=(size // patch, size // patch),
         images=images,
-        sample=sample,
+        sample=min(sample, images),
         attributes=list(dataset.attributes),
         dtype=dtype,
     )
+    backbone.eval()
     with writer, tqdm(total=images, unit="image", disable=not progress) as bar:
         for start in range(0, images, batch):
             samples = [dataset[i] for i in range(start, min(start + batch, images))]
@@ -134,22 +132,26 @@ def write_bank(
             writer.add(capture(backbone, batch_B3HW.to(backbone.device)))
             writer.describe(samples)
             bar.update(len(samples))
-    about = {
+    writer.finish(_about(backbone, dataset, size, data))
+
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return TokenBank(folder)
+
+
+def _about(backbone: Backbone, dataset: Dataset, size: int, data: str) -> dict:
+    """What index.json tells of the backbone, the images and how they were seen."""
+    return {
         "backbone": backbone.name,
         "data": data or type(dataset).__name__.lower(),
         "fingerprint": dataset.fingerprint,
         "classes": list(dataset.classes),
         "attributes": {name: list(values) for name, values in dataset.attributes.items()},
         "size": size,
-        "patch": patch,
+        "patch": backbone.architecture.patch,
         "width": backbone.architecture.width,
         "normalization": [list(part) for part in backbone.normalization],
     }
-    writer.finish(about)
-
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    return TokenBank(folder)
 
 
 class _Writer:
@@ -182,7 +184,7 @@ class _Writer:
         self.queries = [*range(1 + registers), 1 + registers + central_patch(grid)]
         self.arrays: dict[str, _Array] = {}
         self.attention = torch.zeros((), dtype=torch.float64)  # (P, Q) after the first batch
-        self.seen = 0
+        self.added = 0  # images
         self.attributes = attributes
         self.files = ExitStack()
         file = open(folder / "index.csv", "w", newline="")  # noqa: SIM115
@@ -199,14 +201,14 @@ class _Writer:
     def add(self, captured: Capture) -> None:
         """Keep a batch: norms, attention, and while the sample lasts all the rest."""
         count = len(captured.norms)
-        kept = max(0, min(count, self.sample - self.seen))
+        kept = max(0, min(count, self.sample - self.added))
         self._append("norms", captured.norms, self.images, "float32")
         for name in ("outputs", "q", "k", "v", "embeddings"):
             self._append(name, getattr(captured, name)[:kept], self.sample, self.dtype)
         rows = attention(captured.q, captured.k, self.queries).mean(1)  # (B, Q, N)
         to_patches = split_tokens(rows.transpose(1, 2), self.registers).patches  # (B, P, Q)
         self.attention = self.attention + to_patches.sum(0).double().cpu()
-        self.seen += count
+        self.added += count
 
     def describe(self, samples: list[Sample]) -> None:
         """A row of index.csv for each image."""
@@ -216,7 +218,7 @@ class _Writer:
             self.table.writerow([sample.name, label, *values])
 
     def finish(self, about: dict) -> None:
-        """Write the mean attention and index.json. about: what the index says beside shapes."""
+        """Write the mean attention and index.json. about: the backbone and the data."""
         for array in self.arrays.values():
             array.check()
         mean = (self.attention / self.images).T.float().numpy()

@@ -4,7 +4,7 @@ Paper, appendix B and Fig. 12.
 """
 
 from registers.measurements import Measured, Measurement
-from registers.models.backbone import Architecture
+from registers.models.backbone import Architecture, swiglu_width
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
@@ -25,7 +25,7 @@ def ffn_width(a: Architecture) -> tuple[int, int]:
 
     SwiGLU: gate and value, then their product.
     """
-    hidden = (int(a.width * 4 * 2 / 3) + 7) // 8 * 8
+    hidden = swiglu_width(a.width)
     return (2 * hidden, hidden) if a.ffn == "swiglu" else (4 * a.width, 4 * a.width)
 
 

@@ -166,7 +166,7 @@ class _Probe:
         return [*rows, self._mean(right, asked, guessed)]
 
     def _right(self, y, train, test, bases: dict) -> np.ndarray:
-        """(draws, T) whether each test image's class was found from each drawn token."""
+        """(draws, T) whether each drawn token gives its test image's class."""
         right = []
         for number, x in enumerate(self.drawn):
             key = (number, train.tobytes())
