@@ -1,0 +1,201 @@
+"""The token world: what is asked can be answered from what is shown, blanks carry nothing of it,
+and the net is the one that its regime describes."""
+
+import pytest
+import torch
+
+from registers.study.regime import TokenRegime
+from registers.study.signs import attention_signs, watch
+from registers.study.tokens_net import TokenAttention, TokenNet
+from registers.study.tokens_world import NOTHING, codebook, draw_tokens, neighbour
+
+PLACES = ["random", "together", "area"]
+
+
+def some(count: int = 200, **settings):
+    regime = TokenRegime(**settings)
+    return regime, draw_tokens(regime, count, torch.Generator().manual_seed(2))
+
+
+# --- scenes
+
+
+@pytest.mark.parametrize("blanks_at", PLACES)
+@pytest.mark.parametrize("appearance, paper", [("vectors", 0.0), ("glyphs", 0.1)])
+def test_every_answer_can_be_read_from_the_patches(blanks_at, appearance, paper):
+    """By least squares for what each patch shows, and by looking at the neighbour: no training."""
+    regime, batch = some(blanks_at=blanks_at, appearance=appearance, paper=paper, symbols=16)
+    book = codebook(regime)
+    parts = torch.cat([book.symbols, book.codes, book.trigger[None], book.key[None]])
+    shown = torch.linalg.lstsq(parts.T, batch.images.flatten(0, 1).T).solution.T
+    shown = shown.view(*batch.images.shape[:2], -1)
+    symbols = shown[..., :16].argmax(-1)
+    triggered = (shown[..., -2] > 0.5) & ~batch.redundant
+    marked = (shown[..., -1] * ~batch.redundant).argmax(1)
+    codes = shown[torch.arange(len(shown)), marked][:, 16 : 16 + regime.codes].argmax(-1)
+    assert torch.equal(codes, batch.label)
+    assert torch.equal(triggered, batch.triggered)
+    cells = torch.arange(25).expand(len(shown), -1)
+    left, right = (neighbour(cells, step, 5) for step in (-1, 1))
+    own = symbols.gather(1, torch.where(triggered, left, cells))
+    assert torch.equal(own[batch.own >= 0], batch.own[batch.own >= 0])
+    right = symbols.gather(1, right)
+    assert torch.equal(right[batch.right >= 0], batch.right[batch.right >= 0])
+
+
+@pytest.mark.parametrize("blanks_at", PLACES)
+def test_nothing_is_asked_of_blanks_or_about_them(blanks_at):
+    regime, batch = some(blanks_at=blanks_at)
+    assert (batch.redundant.sum(1) == regime.blanks).all()
+    assert (batch.own[batch.redundant] == NOTHING).all()
+    assert (batch.right[batch.redundant] == NOTHING).all()
+    grid = batch.redundant.view(-1, 5, 5)
+    to_the_left_of_a_blank = grid.roll(-1, 2).view(-1, 25)
+    assert (batch.right[to_the_left_of_a_blank] == NOTHING).all()
+    to_the_right_of_a_blank = grid.roll(1, 2).view(-1, 25)
+    assert (batch.own[to_the_right_of_a_blank & batch.triggered] == NOTHING).all()
+    assert not (batch.marked & batch.redundant).any()
+    assert (batch.marked.sum(1) == 1).all()
+
+
+def test_what_blanks_show_tells_nothing_of_the_label():
+    """Scenes that differ in nothing but their label have the same blanks."""
+    _, batch = some(count=3000, codes=2)
+    blanks = batch.images[batch.redundant].view(3000, -1)
+    means = [blanks[batch.label == code].mean(0) for code in (0, 1)]
+    assert (means[0] - means[1]).abs().max() < 0.03  # the noise of 1,500 scenes
+
+
+def test_blanks_lie_anywhere():
+    for blanks_at in PLACES:
+        _, batch = some(count=2000, blanks_at=blanks_at)
+        assert batch.redundant.float().mean(0).min() > 0.02
+
+
+@pytest.mark.parametrize("blanks, shape", [(2, (1, 2)), (4, (2, 2)), (6, (2, 3))])
+def test_an_area_is_a_rectangle_of_blanks(blanks, shape):
+    _, batch = some(blanks=blanks, blanks_at="area")
+    for scene in batch.redundant.view(-1, 5, 5):
+        rows, columns = scene.nonzero(as_tuple=True)
+        assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == shape
+
+
+def test_contents_of_blanks_are_what_the_regime_says():
+    regime, batch = some(content="symbol", mark=0.5, noise=2.0)
+    book = codebook(regime)
+    expected = 2.0 * book.symbols[batch.symbols] + 0.5 * book.blank
+    assert torch.allclose(batch.images[batch.redundant], expected[batch.redundant])
+    _, batch = some(content="shared", blanks=4)
+    blanks = batch.images[batch.redundant].view(-1, 4, 64)
+    assert torch.equal(blanks[:, 0], blanks[:, 3])
+    _, batch = some(content="noise")
+    blanks = batch.images[batch.redundant].view(-1, 2, 64)
+    assert not torch.isclose(blanks[:, 0], blanks[:, 1]).all()
+
+
+def test_blank_paper_has_no_ink_and_glyphs_differ():
+    regime, batch = some(appearance="glyphs", noise=0.0, mark=0.0)
+    assert (batch.images[batch.redundant] == 0).all()
+    book = codebook(regime)
+    assert len({tuple(row) for row in book.symbols.tolist()}) == regime.symbols
+    assert (book.symbols >= 0).all()
+    assert torch.allclose(book.symbols.norm(dim=1), torch.ones(regime.symbols))
+
+
+# --- the net
+
+
+def net(registers: int = 0, **settings) -> TokenNet:
+    torch.manual_seed(0)
+    return TokenNet(TokenRegime(**settings), registers)
+
+
+def test_the_stem_has_no_attention_and_late_blocks_may_have_no_mlp():
+    blocks = net(depth=4, attends_from=2, mlps=3).blocks
+    assert [block.attn is not None for block in blocks] == [False, False, True, True]
+    assert [block.mlp is not None for block in blocks] == [True, True, True, False]
+    assert blocks[0].mlp[1].out_features == TokenRegime().hidden
+
+
+@pytest.mark.parametrize(
+    "summary, registers", [("query", 0), ("query", 3), ("cls", 2), ("late", 0)]
+)
+def test_tokens_lie_where_split_says(summary, registers):
+    one = net(registers, summary=summary)
+    seen = one(some(4)[1].images)
+    for layer, x in enumerate(seen.layers):
+        tokens = one.split(x, layer)
+        there = summary == "cls" or (summary == "late" and layer == 2)
+        assert (tokens.cls is not None) == there
+        assert tokens.registers.shape[1] == registers
+        assert tokens.patches.shape[1] == 25
+    assert one.summary(seen.last).shape == (4, 48)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "relu"])
+def test_weights_of_attention(kind):
+    attention = TokenAttention(TokenRegime(attention=kind))
+    x = torch.randn(2, 7, 48)
+    update, weights = attention(x)
+    assert update.shape == x.shape
+    assert (weights >= 0).all()
+    sums = weights.sum(-1)
+    assert torch.allclose(sums, torch.ones(())) == (kind == "softmax")
+
+
+def test_a_spare_key_takes_weight_and_gives_nothing():
+    torch.manual_seed(0)
+    attention = TokenAttention(TokenRegime(spare_key=True))
+    _, weights = attention(torch.randn(2, 7, 48))
+    assert torch.allclose(weights.sum(-1), torch.tensor(7 / 8), atol=0.2)
+    attention.spare.data += 50 * torch.randn_like(attention.spare)
+    _, weights = attention(torch.randn(2, 7, 48))
+    assert weights.sum(-1).min() < 0.1
+
+
+def test_a_hidden_patch_is_seen_by_no_other_token():
+    one = net(2)
+    images = some(4)[1].images
+    changed = images.clone()
+    changed[:, 3] += 1
+    hidden = torch.zeros(4, 25, dtype=torch.bool)
+    hidden[:, 3] = True
+    others = [index for index in range(27) if index != 5]
+    with torch.no_grad():
+        layers = [one(x, hidden).layers[-1][:, others] for x in (images, changed)]
+        assert torch.equal(*layers)
+        layers = [one(x).layers[-1][:, others] for x in (images, changed)]
+        assert not torch.equal(*layers)
+
+
+def test_a_step_without_gradient_tells_accuracies_and_the_same_loss():
+    one = net()
+    _, batch = some(8)
+    loss, metrics = one.losses(batch)
+    assert not metrics
+    with torch.no_grad():
+        again, metrics = one.losses(batch)
+    assert torch.equal(loss, again)
+    assert set(metrics) == {"accuracy", "local", "triggered"}
+
+
+# --- signs
+
+
+def test_signs_find_a_head_that_looks_at_blanks():
+    one = net(2)
+    _, batch = some(8)
+    weights = torch.full((8, 4, 27, 27), 1e-6)
+    weights[:, 1, :, 2:] = batch.redundant[:, None].float() / 2  # head 1: half on each blank
+    signs = attention_signs(one, weights, 1, batch.redundant, torch.ones(8, 25))
+    assert signs["head_on_redundant"] == pytest.approx(1.0, abs=1e-3)
+    assert signs["head_on_registers"] == pytest.approx(0.0, abs=1e-3)
+    assert signs["sink_redundant"] == 1.0
+
+
+def test_the_watch_names_every_layer_and_no_attention_in_the_stem():
+    row = watch(net(1), some(16)[1])
+    assert {f"layer{number}/redundant_over_others" for number in (1, 2, 3)} <= set(row)
+    assert "layer1/head_on_redundant" not in row
+    assert "layer2/head_on_registers" in row
+    assert row["pool_on_redundant"] + row["pool_on_registers"] < 1
