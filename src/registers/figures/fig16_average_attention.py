@@ -45,7 +45,7 @@ def caption(positions: pd.DataFrame) -> str:
         for source, shares in sources.items()
         if shares
     ]
-    focused = image_maps.NOTICEABLE * reach["patch"] < min(reach["cls"], *registers)
+    focused = image_maps.NOTICEABLE * reach["patch"] < min([reach["cls"], *registers])
     verdict = "the patch is clearly the most focused, as in the paper"
     if not focused:
         verdict = "the patch is not clearly the most focused, unlike in the paper"
