@@ -123,6 +123,7 @@ class Planted(torch.nn.Module):
 
     enters = 0
     asked = "accuracy"
+    query = None
     split = Net.split
     labels = Net.labels
     knows = Net.knows
@@ -386,8 +387,7 @@ def test_an_unknown_variant_or_parent_is_one_line(tmp_path):
 
 def test_a_variant_changes_only_what_it_names():
     values = sweep(width=32).model_dump()
-    child = dict(extends="v", hypothesis="H", predicts="", change={"depth": 3})
-    values["variants"]["child"] = child
+    values["variants"]["child"] = values["variants"]["v"] | dict(extends="v", change={"depth": 3})
     regime = build(Sweep, values).regime("child")
     assert regime == regime_of(SMALL | {"width": 32, "depth": 3}, "")
 

@@ -168,6 +168,19 @@ def test_a_hidden_patch_is_seen_by_no_other_token():
         assert not torch.equal(*layers)
 
 
+def test_what_the_pooling_query_may_not_read_has_no_weight():
+    one = net(2)
+    _, batch = some(8)
+    with torch.no_grad():
+        last = one(batch.images).last
+        weights = one.pool(last, batch.redundant)
+        assert (weights[:, 2:][batch.redundant] == 0).all()
+        assert torch.allclose(weights.sum(1), torch.ones(8))
+        none = torch.zeros_like(batch.redundant)
+        right = (one.label(one.summary(last)).argmax(1) == batch.label).float().mean()
+        assert one.unread(batch, none) == right
+
+
 def test_a_step_without_gradient_tells_accuracies_and_the_same_loss():
     one = net()
     _, batch = some(8)

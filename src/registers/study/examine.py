@@ -221,7 +221,8 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
     hidden from the second block on, and with as many others that do not show the label.
 
     "hidden/...": of the label (where only triggers are asked for it: theirs); "hidden_local/...":
-    of the local answers. {} where no label is asked for.
+    of the local answers; "unread/...": of the label where only the pooling query leaves these
+    patches out. {} where no label is asked for.
     """
     if not net.asked:
         return {}
@@ -238,6 +239,8 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
         accuracies[f"hidden/{name}"] = float(metrics[net.asked])
         if "local" in metrics:
             accuracies[f"hidden_local/{name}"] = float(metrics["local"])
+        if hidden_BP is not None and net.query is not None and hasattr(net, "unread"):
+            accuracies[f"unread/{name}"] = net.unread(scenes, hidden_BP)
     return accuracies
 
 

@@ -100,7 +100,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     for sight in SIGHTS:
         # without others there is nothing that could be hidden in place of redundant patches
         known = sight != "other" or "class/other" in numbers
-        for hidden in ("hidden", "hidden_local"):
+        for hidden in ("hidden", "hidden_local", "unread"):
             row[f"{hidden}/{sight}"] = numbers.get(f"{hidden}/{sight}") if known else None
     row |= _layers(numbers)
     row |= {k: numbers.get(k) for k in ("objects/outlier", "second_mode_of_redundant")}

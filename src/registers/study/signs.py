@@ -25,7 +25,7 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
             signs |= attention_signs(net, weights, layer, probe.redundant, before)
         before = tokens.patches.norm(dim=-1)
         row |= {f"layer{layer + 1}/{name}": value for name, value in signs.items()}
-    if getattr(net, "query", None) is not None and hasattr(net, "pool"):
+    if net.query is not None:
         pool = net.pool(seen.last)
         row["pool_on_registers"] = float(pool[:, : net.registers].sum(1).mean())
         row["pool_on_redundant"] = float((pool[:, net.registers :] * probe.redundant).sum(1).mean())

@@ -138,17 +138,20 @@ class TokenNet(nn.Module):
 
     observe = forward  # the weights are at hand anyway
 
-    def summary(self, last: Tokens) -> Tensor:
-        """(B, D), what the label is read from."""
+    def summary(self, last: Tokens, unread_BP: Tensor | None = None) -> Tensor:
+        """(B, D), what the label is read from. unread: patches left out by the pooling query."""
         if self.query is None:
             return last.cls
         tokens = torch.cat([last.registers, last.patches], 1)
-        weights = self.pool(last)
-        return (weights[..., None] * tokens).sum(1)
+        return (self.pool(last, unread_BP)[..., None] * tokens).sum(1)
 
-    def pool(self, last: Tokens) -> Tensor:
-        """(B, R + P): the weights of the pooling query, registers first."""
-        return (torch.cat([last.registers, last.patches], 1) @ self.query).softmax(1)
+    def pool(self, last: Tokens, unread_BP: Tensor | None = None) -> Tensor:
+        """(B, R + P): the weights of the pooling query, registers first; 0 on unread patches."""
+        logits = torch.cat([last.registers, last.patches], 1) @ self.query
+        if unread_BP is not None:
+            unread = F.pad(unread_BP, (self.registers, 0), value=False)
+            logits = logits.masked_fill(unread, -math.inf)
+        return logits.softmax(1)
 
     def losses(
         self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
@@ -181,6 +184,11 @@ class TokenNet(nn.Module):
         }
 
     # --- what the examination asks of a net
+
+    def unread(self, scenes: TokenScenes, unread_BP: Tensor) -> float:
+        """The label's accuracy where the pooling query leaves some patches out."""
+        answers = self.label(self.summary(self(scenes.images).last, unread_BP))
+        return float((answers.argmax(1) == scenes.label).float().mean())
 
     asked = "accuracy"
 
