@@ -83,7 +83,6 @@ def _scale(name: str, scales: Path, before: tuple[str, ...] = ()) -> dict[str, A
     if name in before:
         raise refusal(key, name, "another scale, which is not like this one")
     content = read_yaml(scales / f"{name}.yaml")
-    content.pop("study", None)
     if "like" not in content:
         return content
     like = build(ScaleHead, {"like": content.pop("like")}, f"{name}.yaml").like
