@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from timm.loss import SoftTargetCrossEntropy
-from torch.nn import functional as F
 
 from registers.data.sample import Sample
 from registers.methods.deit3 import Deit3, learning_rate
@@ -24,7 +23,8 @@ class Stripes:
     """Images whose class is the direction of their stripes, in random colours and phases."""
 
     classes = ("across", "down")
-    attributes, fingerprint = {}, "stripes"
+    attributes = {}
+    fingerprint = "stripes"
 
     def __len__(self) -> int:
         return 512
@@ -62,7 +62,8 @@ def seed(value: int) -> None:
 
 
 def test_it_learns_stripes_with_the_whole_recipe():
-    steps, deit = 240, method(lr=0.03, steps=240, warmup=10, batch=32)
+    steps = 240
+    deit = method(lr=0.03, steps=steps, warmup=10, batch=32)
     optimizer = deit.optimizer()
     first_scale = deit.backbone.vit.blocks[0].ls1.gamma.detach().clone()
     for step in range(steps):
@@ -99,23 +100,8 @@ def test_loss_is_the_soft_target_cross_entropy_of_the_mixed_batch():
     assert torch.allclose(loss, expected, rtol=1e-5)
 
 
-def test_in1k_binarises_the_mixture_and_repeats_images():
-    deit = method(recipe="in1k").eval()
-    assert (deit.repeats, method().repeats) == (3, 1)
-    batch = batch_of(deit, 8)
-    batch["label"] = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])  # i and B-1-i always differ
-    seed(1)
-    loss = deit({k: v.clone() for k, v in batch.items()}, Progress(0, 10))["loss"]
-    seed(1)
-    images, _ = deit.mix(batch["image"].clone(), batch["label"])
-    logits = deit.head(deit.backbone(images).cls)
-    assert torch.allclose(
-        loss, F.binary_cross_entropy_with_logits(logits, torch.ones(8, 2)), rtol=1e-5
-    )
-
-
 def test_mixing_a_shard_equals_a_shard_of_the_mixture():
-    """Slots i and B-1-i share a process and lambda comes from one seed, so the number of processes changes nothing."""
+    """Slots i and B-1-i share a process, and lambda comes from one seed."""
     deit = method().eval()
     batch = batch_of(deit, 16)
     seed(5)
@@ -140,7 +126,6 @@ def test_weight_decay_spares_one_dimensional_and_prefix_parameters():
     } <= kept_names
     assert all(p.ndim > 1 for p in decayed["params"])
     assert len(decayed["params"]) + len(kept["params"]) == len(names)
-    assert method(recipe="in1k").optimizer().param_groups[0]["weight_decay"] == 0.05
 
 
 def test_drop_path_is_constant_and_layer_scale_starts_at_1e_4():
@@ -186,7 +171,7 @@ def test_the_last_block_for_cls_alone_gives_the_same_gradients():
 
 
 def test_what_it_cannot_train_on_is_named():
-    with pytest.raises(ConfigError, match=r"recipes.deit3.batch = 5: allowed are even"):
+    with pytest.raises(ConfigError, match=r"recipes.deit3.batch: 5 .* a multiple of 2"):
         method(batch=5)
     with pytest.raises(ValueError, match="sample x: no label"):
         method().augment(Sample(image=Image.new("RGB", (16, 16)), name="x"))

@@ -1,4 +1,4 @@
-"""DINO: the loss equals lightly's with a moving centre, clipping is per parameter, the teacher follows."""
+"""DINO: lightly's loss with a moving centre, clipping per parameter, a teacher that follows."""
 
 import random
 
@@ -128,7 +128,7 @@ def test_one_step_moves_the_student_and_the_teacher_follows():
 
 
 def test_the_student_learns_what_a_teacher_that_stands_still_says():
-    """The loss itself falls only then: a moving centre sharpens or flattens the targets as it goes."""
+    """The loss falls only then: a moving centre sharpens or flattens the targets as it goes."""
     method = recipe(lr=0.003, momentum=1.0)
     optimizer, examples, losses = method.optimizer(), batch(method, 8), []
     images = examples["global"].transpose(0, 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""DINOv2: masks and registers keep out of each other's way, the loss is the official sum, schedules and groups are official."""
+"""DINOv2: masks and registers do not meet; loss, schedules and groups are the official ones."""
 
 import random
 import socket
@@ -89,12 +89,13 @@ def step(
     return losses
 
 
-# --- masks --------------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def test_block_masks_never_exceed_their_count_and_come_in_blocks():
     random.seed(1)
-    shares, lonely = [], []
+    shares = []
+    lonely = []
     for _ in range(300):
         count = random.randint(26, 128)  # 0.1 to 0.5 of 16 x 16
         mask = block_mask((16, 16), count)
@@ -172,16 +173,15 @@ def test_what_the_mask_hides_cannot_reach_the_student():
     assert (teacher_a.patches - teacher_b.patches).abs().max() > 1e-3  # the teacher does see it
 
 
-# --- loss ---------------------------------------------------------------------------------------------------------------
+# --- loss -----------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_the_official_sum_of_its_three_terms():
     method = recipe()
-    examples, progress = batch(method), Progress(1, 6)
+    examples = batch(method)
+    progress = Progress(1, 6)
     losses = method(examples, progress)
-    assert (
-        losses["dino"] > 0 and losses["ibot"] > 0 and losses["koleo"].abs() > 0
-    )  # none is missing
+    assert losses["dino"] > 0 and losses["ibot"] > 0 and losses["koleo"].abs() > 0
     torch.testing.assert_close(
         losses["loss"], losses["dino"] + losses["ibot"] + 0.1 * losses["koleo"]
     )
@@ -194,8 +194,8 @@ def test_the_loss_is_the_official_sum_of_its_three_terms():
         cls = sinkhorn_knopp(
             torch.cat([method.teacher_dino_head(t.cls) for t in teacher]), temperature
         ).unflatten(0, (2, -1))
-        seen = torch.cat([t.patches[m] for t, m in zip(teacher, masks)])
-        patches = sinkhorn_knopp(method.teacher_ibot_head(seen), temperature)
+        masked = torch.cat([t.patches[m] for t, m in zip(teacher, masks)])
+        patches = sinkhorn_knopp(method.teacher_ibot_head(masked), temperature)
         student = [
             method.student(view, mask, method.mask_token) for view, mask in zip(views, masks)
         ]
@@ -237,15 +237,14 @@ def test_learning_lowers_the_loss_and_spreads_the_features():
     assert spread() > before  # a collapsed teacher has none
 
 
-# --- teacher, optimizer, schedules --------------------------------------------------------------------------------------
+# --- teacher, optimizer, schedules ----------------------------------------------------------------
 
 
 def test_the_teacher_is_the_moving_average_of_the_student_and_learns_by_nothing_else():
     method = recipe(momentum=0.9)
     before = [p.clone() for p in method.backbone.parameters()]
-    assert all(
-        torch.equal(t, s) for t, s in zip(before, method.student.parameters())
-    )  # they start equal
+    pairs = zip(before, method.student.parameters())
+    assert all(torch.equal(teacher, student) for teacher, student in pairs)  # they start equal
     optimizer = method.optimizer()
     step(method, optimizer, batch(method), Progress(1, 6))
     momentum = cosine(1, 6, 0.9, 1.0)
@@ -274,8 +273,9 @@ def test_parameter_groups_follow_the_official_rules():
     optimizer = method.optimizer()
     method.schedule(optimizer, Progress(4, 6))
     names = {id(p): n for n, p in method.named_parameters()}
-    found = {names[id(p)]: g for g in optimizer.param_groups for p in g["params"]}
-    lr, decay = cosine(4, 6, method.recipe.lr, 1e-6, method.recipe.warmup), cosine(4, 6, 0.04, 0.2)
+    groups = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+    lr = cosine(4, 6, method.recipe.lr, 1e-6, method.recipe.warmup)
+    decay = cosine(4, 6, 0.04, 0.2)
     cases = {
         "student.vit.patch_embed.proj.weight": (0.2 * lr, decay),
         "student.vit.patch_embed.proj.bias": (0.2 * lr, 0.0),
@@ -289,11 +289,10 @@ def test_parameter_groups_follow_the_official_rules():
         "dino_head.last_layer.direction": (lr, decay),
     }
     for name, expected in cases.items():
-        assert (found[name]["lr"], found[name]["weight_decay"]) == pytest.approx(expected), name
+        assert (groups[name]["lr"], groups[name]["weight_decay"]) == pytest.approx(expected), name
     trained = {n for n, p in method.named_parameters() if p.requires_grad}
-    assert set(found) == trained and not any(
-        "teacher" in n or n.startswith("backbone") for n in trained
-    )
+    assert {*groups} == trained
+    assert not any("teacher" in name or name.startswith("backbone") for name in trained)
 
 
 def test_the_last_layer_stands_still_at_first():
@@ -349,7 +348,7 @@ def test_each_sub_module_is_clipped_for_itself():
 
 
 def test_a_batch_of_one_is_refused_in_one_line():
-    with pytest.raises(ConfigError, match=r"recipes.dinov2.batch = 1: allowed are numbers from 2"):
+    with pytest.raises(ConfigError, match=r"recipes.dinov2.batch = 1: must be at least 2"):
         recipe(batch=1)
 
 
@@ -375,15 +374,16 @@ if rank == 0:
     torch.testing.assert_close(mean / 2, expected.detach(), rtol=1e-5, atol=1e-5)
     for (name, a), b in zip(method.named_parameters(), single.parameters()):
         if b.grad is not None:
-            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(b.grad.abs().max()) + 1e-7, msg=name)
+            atol = 1e-4 * float(b.grad.abs().max()) + 1e-7
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=atol, msg=name)
     print("equal")
 """
 
 
 def test_two_processes_have_the_loss_and_gradients_of_one():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     here = str(Path(__file__).parent)
     ranks = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Losses: closed forms, the property each is used for, agreement with libraries, and independence of the number of processes."""
+"""Losses: closed forms, the property each is used for, libraries' values, two processes."""
 
 import math
 import os
@@ -24,7 +24,8 @@ def unit(*shape: int) -> torch.Tensor:
 
 
 def test_contrastive_of_orthogonal_pairs_in_closed_form():
-    pairs, scale = 6, 3.0
+    pairs = 6
+    scale = 3.0
     loss = contrastive(torch.eye(pairs), torch.eye(pairs), torch.tensor(scale))
     assert loss.item() == pytest.approx(math.log(1 + (pairs - 1) * math.exp(-scale)), rel=1e-6)
 
@@ -39,9 +40,8 @@ def test_contrastive_agrees_with_open_clip():
 
 
 def test_sinkhorn_knopp_shares_the_images_among_all_prototypes():
-    logits = (
-        unit(40, 8) @ unit(10, 8).T + 0.5 * torch.eye(10)[0]
-    )  # prototype 0 is everybody's favourite
+    favourite = 0.5 * torch.eye(10)[0]  # prototype 0 is everybody's
+    logits = unit(40, 8) @ unit(10, 8).T + favourite
     q = sinkhorn_knopp(logits, temperature=0.1, iterations=200)
     torch.testing.assert_close(q.sum(dim=1), torch.ones(40))
     torch.testing.assert_close(q.sum(dim=0), torch.full((10,), 4.0), rtol=1e-3, atol=0)
@@ -95,7 +95,8 @@ def test_dino_loss_agrees_with_lightly_and_with_the_split_into_local_and_global_
             for t in probabilities
         )
 
-    local, whole = 2 * 4, 2  # ssl_meta_arch.py: number of terms of local and of global crops
+    local = 2 * 4  # ssl_meta_arch.py: number of terms of local crops
+    whole = 2  # and of global crops
     swapped = targets.flip(0).flatten(0, 1)
     expected = official(student[2:], targets) / (local + whole) + official(
         [student[:2].flatten(0, 1)], [swapped]
@@ -106,9 +107,8 @@ def test_dino_loss_agrees_with_lightly_and_with_the_split_into_local_and_global_
 def test_ibot_loss_weighs_images_not_patches():
     mask = torch.tensor([[True, False, False, False], [True, True, True, True], [False] * 4])
     targets = torch.eye(2)[torch.zeros(5, dtype=torch.long)]
-    student = torch.tensor(
-        [[0.0, 0.0]] + [[100.0, 0.0]] * 4
-    )  # image 0: log 2; image 1: 0; image 2: no mask
+    # image 0: log 2; image 1: 0; image 2: no mask
+    student = torch.tensor([[0.0, 0.0]] + [[100.0, 0.0]] * 4)
     assert ibot_loss(student, targets, mask).item() == pytest.approx(math.log(2) / 3, rel=1e-6)
 
 
@@ -124,9 +124,8 @@ def test_ibot_loss_agrees_with_lightly():
 
 
 def test_koleo_in_closed_form_and_against_lightly():
-    square = torch.tensor(
-        [[1.0, 0], [0, 2], [-3, 0], [0, -4]]
-    )  # on the circle, neighbours at sqrt(2)
+    # on the circle, neighbours at sqrt(2)
+    square = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -4]])
     assert koleo(square).item() == pytest.approx(-math.log(2) / 2, rel=1e-5)
     x = torch.randn(16, 6, requires_grad=True)
     ours, theirs = koleo(x), KoLeoLoss()(x)
@@ -162,11 +161,13 @@ dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank
 whole = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(2), requires_grad=True)
 part = F.normalize(whole.chunk(world)[rank] @ weight, dim=-1)
-loss = koleo(gather(part)) + contrastive(gather(part), gather(part.roll(1, dims=-1)), torch.tensor(5.0))
+shifted = part.roll(1, dims=-1)
+loss = koleo(gather(part)) + contrastive(gather(part), gather(shifted), torch.tensor(5.0))
 loss.backward()
 dist.all_reduce(weight.grad)
 uneven = part[:1] if rank else part  # processes may hold different numbers of masked patches
-alone = torch.cat([F.normalize(c @ weight, dim=-1)[: 1 if i else None] for i, c in enumerate(whole.chunk(world))])
+first, second = (F.normalize(chunk @ weight, dim=-1) for chunk in whole.chunk(world))
+alone = torch.cat([first, second[:1]])
 mine = sinkhorn_knopp(uneven, 0.1)
 if rank == 0:
     dist.destroy_process_group()
@@ -184,9 +185,9 @@ if rank == 0:
 def test_two_processes_have_the_loss_and_gradient_of_one():
     import socket
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""MAE: what is removed cannot leak, positions and targets are official, the decoder's order does not matter."""
+"""MAE: what is removed cannot leak, positions and targets are official, order does not matter."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from registers.data.sample import Sample
 from registers.methods.mae import Mae, patch_targets, sincos
 from registers.methods.method import Progress
 from registers.settings.backbone_id import BackboneId
-from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
 from registers.settings.recipes import MaeRecipe, SizeSettings
 
@@ -55,13 +54,14 @@ def test_three_quarters_are_removed_and_nothing_of_them_reaches_the_encoder():
     assert (method.patches, method.kept) == (64, 16)
     batch = examples(method)
     kept = batch["order"][:, : method.kept]
-    seen = method.encode(batch["image"], kept)
+    encoded = method.encode(batch["image"], kept)
     mask = torch.ones(4, 64).scatter(1, kept, 0).view(4, 1, 8, 8)
     pixels = torch.nn.functional.interpolate(mask, scale_factor=4)
     elsewhere = method.encode(batch["image"] + 10 * pixels, kept)
-    torch.testing.assert_close(seen, elsewhere)
-    assert seen[1].shape == (4, 16, 32)
-    assert (method.encode(batch["image"] + 1 - pixels, kept)[1] - seen[1]).abs().max() > 1e-3
+    torch.testing.assert_close(encoded, elsewhere)
+    assert encoded[1].shape == (4, 16, 32)
+    changed = method.encode(batch["image"] + 1 - pixels, kept)
+    assert (changed[1] - encoded[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("registers", [0, 3])
@@ -87,8 +87,8 @@ def test_registers_change_what_patches_become():
 def test_the_loss_does_not_depend_on_the_order_of_what_is_kept_or_removed():
     method = recipe().eval()
     batch = examples(method)
-    first, second = batch["order"][:, :16], batch["order"][:, 16:]
-    reordered = torch.cat([first.flip(1), second.roll(5, dims=1)], dim=1)
+    kept, removed = batch["order"].split([16, 48], dim=1)
+    reordered = torch.cat([kept.flip(1), removed.roll(5, dims=1)], dim=1)
     one, other = (
         method({**batch, "order": o}, Progress(0, 6))["loss"] for o in (batch["order"], reordered)
     )
@@ -96,16 +96,15 @@ def test_the_loss_does_not_depend_on_the_order_of_what_is_kept_or_removed():
 
 
 def test_loss_is_the_official_one_on_removed_patches():
-    """models_mae.py, forward_loss, with a full-length mask: (squared error, mean over pixels) x mask / sum of mask."""
+    """models_mae.py, forward_loss: (squared error, mean over pixels) x mask / sum of mask."""
     method = recipe().eval()
     batch = examples(method)
     order = batch["order"]
     predicted = method.decode(*method.encode(batch["image"], order[:, :16]), order)
     full = torch.zeros(4, 64, 48).scatter(1, order[:, 16:, None].expand(-1, -1, 48), predicted)
     mask = torch.ones(4, 64).scatter(1, order[:, :16], 0)
-    patches = (
-        lightly.patchify(batch["image"], 4).unflatten(2, (16, 3)).transpose(2, 3).flatten(2)
-    )  # theirs has colours last
+    patches = lightly.patchify(batch["image"], 4).unflatten(2, (16, 3))
+    patches = patches.transpose(2, 3).flatten(2)  # theirs has colours last
     target = (patches - patches.mean(-1, keepdim=True)) / (
         patches.var(-1, keepdim=True) + 1e-6
     ) ** 0.5
@@ -118,9 +117,8 @@ def test_targets_of_each_patch_have_mean_zero_and_variance_one():
     assert targets.shape == (2, 6, 48)
     torch.testing.assert_close(targets.mean(-1), torch.zeros(2, 6), atol=1e-5, rtol=0)
     torch.testing.assert_close(targets.var(-1), torch.ones(2, 6), atol=1e-3, rtol=0)
-    assert (
-        patch_targets(torch.full((1, 3, 8, 8), 0.3), 4).abs().max() < 1e-3
-    )  # a flat patch is no division by zero
+    flat = torch.full((1, 3, 8, 8), 0.3)  # no division by zero
+    assert patch_targets(flat, 4).abs().max() < 1e-3
 
 
 def test_positions_are_the_official_sin_cos_and_are_not_trained():
@@ -138,7 +136,10 @@ def test_positions_are_the_official_sin_cos_and_are_not_trained():
 
 
 def test_learning_reconstructs_what_can_be_known():
-    """Each image is one colour ramp, so removed patches follow from kept ones; the mean alone has a loss of about 1."""
+    """Each image is one colour ramp, so removed patches follow from kept ones.
+
+    Predicting the mean alone has a loss of about 1.
+    """
     method = recipe(lr=0.005, warmup=0)
     ramp = torch.linspace(-1, 1, 32)
     angles = torch.arange(8) * torch.pi / 4
@@ -157,7 +158,7 @@ def test_learning_reconstructs_what_can_be_known():
     assert losses[0] > 0.9 and np.mean(losses[-5:]) < 0.5
 
 
-def test_augment_is_seeded_and_mistakes_are_one_line():
+def test_augment_is_seeded():
     method = recipe()
     sample = Sample(Image.new("RGB", (40, 30), (9, 99, 199)))
     torch.manual_seed(3)
@@ -165,8 +166,3 @@ def test_augment_is_seeded_and_mistakes_are_one_line():
     torch.manual_seed(3)
     assert torch.equal(first, method.augment(sample)["order"])
     assert method.augment(sample)["image"].shape == (3, 32, 32)
-    with pytest.raises(
-        ConfigError,
-        match=r"recipes.mae.decoder_heads = 3: allowed are divisors of decoder_width 16",
-    ):
-        recipe(decoder_heads=3)

@@ -18,7 +18,6 @@ from registers.data.sample import Sample
 from registers.methods.method import Progress
 from registers.methods.openclip import OpenClip, learning_rate, occurring_tokens
 from registers.models import checkpoint
-from registers.models import text as text_module
 from registers.models.text import TextTower, pack, tokenizer, unpack
 from registers.settings.backbone_id import BackboneId
 from registers.settings.load import load_settings
@@ -30,7 +29,8 @@ class Colours:
     """Plain images of three colours with captions that name them."""
 
     classes = ("red", "green", "blue")
-    attributes, fingerprint = {}, "colours"
+    attributes = {}
+    fingerprint = "colours"
 
     def __len__(self) -> int:
         return 96
@@ -92,11 +92,12 @@ def test_trained_towers_survive_the_disk(tmp_path):
     train(clip, 2)
     tensors, facts = clip.eval().extras()
     path = tmp_path / "last.safetensors"
-    checkpoint.save(path, clip.backbone, {**facts, "normalization": clip.normalization}, tensors)
+    checkpoint.save(path, clip.backbone, facts, tensors)
 
-    pair = text_module.load(path)
+    projection, text = unpack(checkpoint.load_extras(path), checkpoint.card(path))
+    assert torch.equal(projection, clip.projection)
     texts = ["a photo of a red.", "here is a blue square"]
-    assert torch.allclose(pair.text.encode(texts), clip.text.encode(texts), atol=1e-5)
+    assert torch.allclose(text.encode(texts), clip.text.encode(texts), atol=1e-5)
 
 
 def test_text_tower_equals_open_clips_forward():
@@ -107,13 +108,11 @@ def test_text_tower_equals_open_clips_forward():
         "the quick brown fox jumps over the lazy dog and runs on and on and on and on",
     ]
     tokens = tower.tokenize(texts)
-    assert torch.equal(
-        tokens, tokenizer()(texts, context_length=20)
-    )  # the last one is cut, with its end of text
+    # the last one is cut, with its end of text
+    assert torch.equal(tokens, tokenizer()(texts, context_length=20))
     assert torch.allclose(tower(tokens), tower.transformer(tokens), atol=1e-6)
-    assert torch.allclose(
-        tower(tokens[:2]), tower.transformer(tokens[:2]), atol=1e-6
-    )  # shorter batch, fewer positions
+    few = tokens[:2]  # a shorter batch has fewer positions
+    assert torch.allclose(tower(few), tower.transformer(few), atol=1e-6)
 
 
 def test_a_corpus_vocabulary_trains_to_the_same_towers_as_the_full_one():

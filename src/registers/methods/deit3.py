@@ -19,8 +19,6 @@ Departures, and why:
   official 1e-3.
 """
 
-import math
-
 import torch
 from timm.data import Mixup
 from timm.optim import Lamb
@@ -30,8 +28,8 @@ from torch.nn import functional as F
 from registers.data.sample import Dataset, Sample
 from registers.data.transforms import IMAGENET, three_augment
 from registers.methods.method import Method, Progress, decay_groups
+from registers.models.schedules import cosine
 from registers.settings.backbone_id import BackboneId
-from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
 WARMUP_LR = 1e-6  # README_revenge.md, --warmup-lr
@@ -48,10 +46,6 @@ class Deit3(Method):
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
-        if self.recipe.batch % 2:
-            raise ConfigError(
-                f"recipes.deit3.batch = {self.recipe.batch}: must be even (CutMix pairs images)"
-            )
         self.backbone = self.build_backbone(layer_scale=self.recipe.layer_scale or None)
         self.head = nn.Linear(self.backbone.architecture.width, len(dataset.classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # models_v2.py _init_weights
@@ -96,4 +90,4 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
     """
     if step < warmup:
         return WARMUP_LR + (peak - WARMUP_LR) * step / warmup
-    return MIN_LR + (peak - MIN_LR) * (1 + math.cos(math.pi * step / steps)) / 2
+    return cosine(step, steps, peak, MIN_LR)

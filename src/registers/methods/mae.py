@@ -27,7 +27,6 @@ from registers.data.transforms import IMAGENET, mae_augment
 from registers.methods.method import Method, Progress, decay_groups
 from registers.models.schedules import cosine
 from registers.settings.backbone_id import BackboneId
-from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
 MASK_RATIO = 0.75  # main_pretrain.py --mask_ratio
@@ -44,7 +43,6 @@ class Mae(Method):
         self.backbone = self.build_backbone()
         vit = self.backbone.vit
         grid = self.backbone.architecture.grid
-        _check_widths(vit.embed_dim, recipe.decoder_width, recipe.decoder_heads)
         self.patches = grid[0] * grid[1]
         self.kept = int(self.patches * (1 - MASK_RATIO))
         self.embed = nn.Linear(vit.embed_dim, recipe.decoder_width)
@@ -124,18 +122,6 @@ def sincos(grid: tuple[int, int], width: int) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(across), indexing="ij")
     angles = [place.flatten()[:, None] * frequencies for place in (columns, rows)]
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
-
-
-def _check_widths(width: int, decoder_width: int, decoder_heads: int) -> None:
-    for key, channels in (("sizes", width), ("recipes.mae.decoder_width", decoder_width)):
-        if channels % 4:
-            raise ConfigError(
-                f"{key}: width {channels}: must be a multiple of 4 (sin-cos positions)"
-            )
-    if decoder_width % decoder_heads:
-        raise ConfigError(
-            f"recipes.mae.decoder_heads = {decoder_heads}: must divide {decoder_width}"
-        )
 
 
 def _take(x_BPD: Tensor, index_BK: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from registers.data.sample import Dataset, Sample
 from registers.data.transforms import OPENAI, clip_augment
 from registers.losses import contrastive, gather
 from registers.methods.method import Method, Progress, decay_groups
+from registers.models.schedules import cosine
 from registers.models.text import TextTower, pack, token_ids
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
@@ -100,7 +101,7 @@ class OpenClip(Method):
         self.logit_scale.clamp_(0, SCALE_MOST)
 
     def extras(self) -> tuple[dict[str, Tensor], dict]:
-        """Projection and text tower, for zero-shot classification (`models.text.load`)."""
+        """Projection and text tower, for zero-shot classification (`models.text.unpack`)."""
         return pack(self.projection, self.text)
 
 
@@ -111,7 +112,7 @@ def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+    return cosine(step, steps, peak, 0.0, warmup)
 
 
 def occurring_tokens(dataset: Dataset, context: int) -> set[int]:

@@ -6,16 +6,20 @@ from registers.settings.errors import ConfigError
 
 
 def choose_device(wanted: str) -> str:
-    """ "cpu", "cuda" or "mps": what was asked for, or for "auto" the best there is. Raises ConfigError if it is not there."""
-    there = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-        "cpu": lambda: True,
+    """ "cpu", "cuda" or "mps": the one that is wanted, or for "auto" the best that there is.
+
+    Raises ConfigError where this machine does not have it.
+    """
+    usable = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
     }
+    names = [name for name in usable if usable[name]]
     if wanted == "auto":
-        return next(name for name, has in there.items() if has())
-    if not there[wanted]():
+        return names[0]
+    if wanted not in names:
         raise ConfigError(
-            f"device = {wanted}: not on this machine; allowed are auto, {', '.join(n for n, has in there.items() if has())}"
+            f"device = {wanted}: not on this machine; must be one of auto, {', '.join(names)}"
         )
     return wanted

@@ -6,10 +6,11 @@ from torch.nn import functional as F
 
 
 class DinoHead(nn.Module):
-    """Three-layer MLP, L2 norm, then a linear layer whose rows have a norm of their own (dinov2/layers/dino_head.py).
+    """Three-layer MLP, L2 norm, then a linear layer whose rows have a norm of their own.
 
-    (..., width) -> (..., prototypes): cosines with the prototypes, times `norm` per prototype. The norms start at 1 and are
-    trained in DINOv2; DINO holds them there (dino/main_dino.py, --norm_last_layer).
+    (..., width) -> (..., prototypes): cosines with the prototypes, times a norm per prototype (as
+    dinov2/layers/dino_head.py). The norms start at 1 and are trained in DINOv2; DINO holds them
+    there (dino/main_dino.py, --norm_last_layer).
     """
 
     def __init__(
@@ -33,13 +34,15 @@ class DinoHead(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Weight normalisation (torch.nn.utils.weight_norm) of a linear layer without bias: weight = norm x direction / |direction|."""
+    """A linear layer without bias, with weight normalisation: length x direction / |direction|.
+
+    The same function as torch.nn.utils.weight_norm, with `direction` and `length` as parameters.
+    """
 
     def __init__(self, features: int, prototypes: int, train_norm: bool) -> None:
         super().__init__()
-        self.direction = nn.Parameter(
-            nn.Linear(features, prototypes, bias=False).weight.detach().clone()
-        )  # official: Linear's init
+        initial = nn.Linear(features, prototypes, bias=False).weight  # as the official code
+        self.direction = nn.Parameter(initial.detach().clone())
         self.length = nn.Parameter(torch.ones(prototypes), requires_grad=train_norm)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""How a token sequence is laid out: the only place that knows. Works on torch tensors and numpy arrays alike."""
+"""How a token sequence is laid out: the only place that knows.
+
+Works on torch tensors and numpy arrays alike.
+"""
 
 from typing import Any, NamedTuple
 
@@ -12,9 +15,9 @@ class Tokens(NamedTuple):
 
 
 def split_tokens(x_BND: Any, registers: int, cls: bool = True) -> Tokens:
-    """[CLS], registers and patches of a sequence laid out as timm does: [CLS] first, then registers, then patches.
+    """[CLS], registers and patches of a sequence in timm's order: [CLS], registers, patches.
 
-    x_BND: (B images, N = 1 + registers + patches, D channels). Norms of shape (B, N) split the same way.
+    x_BND: (B images, N = 1 + registers + patches, D channels). Norms, (B, N), split the same way.
     cls: False for a sequence without [CLS] (only regimes of the emergence study have one).
     """
     first = int(cls)

@@ -1,4 +1,7 @@
-"""The teacher of self-distillation: a frozen copy that follows the student as an exponential moving average."""
+"""The teacher of self-distillation: a frozen copy that follows the student.
+
+It is the exponential moving average of the student's weights.
+"""
 
 import copy
 

@@ -1,26 +1,25 @@
-"""The text tower of CLIP: open_clip's transformer and tokenizer, and how a trained pair of towers is loaded again."""
+"""The text tower of CLIP: open_clip's transformer and tokenizer, and how a checkpoint holds it."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from registers.models import checkpoint
-from registers.models.backbone import Backbone
-
-VOCABULARY = 49408  # open_clip/tokenizer.py, SimpleTokenizer: 2 x 256 bytes, 48,894 merges, start and end of text
+# open_clip/tokenizer.py, SimpleTokenizer: 2 x 256 bytes, 48,894 merges, start and end of text
+VOCABULARY = 49408
 
 
 class TextTower(nn.Module):
-    """open_clip's TextTransformer (causal, pooled at the end-of-text token) with its byte-pair tokenizer.
+    """open_clip's TextTransformer (causal, pooled at the end of text) with its byte-pair tokenizer.
 
-    embed: E, the width shared with the images. context: most tokens of a text, start and end included; longer ones are cut.
-    vocabulary: the token ids that have an embedding, `None` for all 49,408. With fewer, all other ids share the row of the
-    padding token. Rows of absent tokens never get a gradient, so training is the same with and without them (AdamW treats
-    each row on its own); they are just not stored, nor decayed.
+    embed: E, the width shared with the images.
+    context: most tokens of a text, start and end included; longer ones are cut.
+    vocabulary: the token ids that have an embedding, None for all 49,408. With fewer, all other ids
+        share the row of the padding token. Rows of absent tokens never get a gradient, so training
+        is the same with and without them (AdamW treats each row on its own); they are just not
+        stored, nor decayed.
     """
 
     def __init__(
@@ -37,16 +36,13 @@ class TextTower(nn.Module):
 
         self.context = context
         self.config = dict(embed=embed, context=context, width=width, depth=depth, heads=heads)
-        kept = (
-            torch.arange(VOCABULARY)
-            if vocabulary is None
-            else torch.tensor(sorted({0, VOCABULARY - 2, VOCABULARY - 1, *vocabulary}))
-        )
-        row = torch.zeros(VOCABULARY, dtype=torch.long)
-        row[kept] = torch.arange(
-            len(kept)
-        )  # keeps the order: end of text stays the highest, which is how open_clip finds it
         self.compact = vocabulary is not None
+        kept = torch.arange(VOCABULARY)
+        if self.compact:  # with padding, start and end of text
+            kept = torch.tensor(sorted({0, VOCABULARY - 2, VOCABULARY - 1, *vocabulary}))
+        # keeps the order: end of text stays the highest, which is how open_clip finds it
+        row = torch.zeros(VOCABULARY, dtype=torch.long)
+        row[kept] = torch.arange(len(kept))
         self.register_buffer("vocabulary", kept if self.compact else None)
         self.register_buffer("row", row if self.compact else None, persistent=False)
         self.transformer = TextTransformer(
@@ -56,16 +52,16 @@ class TextTower(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Text embeddings (B, E), not normalised, from the tokenizer's ids.
 
-        Equals open_clip's forward: attention is causal and only the end of text is read, so what stands behind the longest
-        text of the batch, and the final norm of all other tokens, is left out.
+        Equals open_clip's forward: attention is causal and only the end of text is read, so what
+        stands behind the longest text of the batch, and the final norm of all other tokens, is left
+        out.
         """
-        tower, end = self.transformer, tokens_BT.argmax(dim=1)
+        tower = self.transformer
+        end = tokens_BT.argmax(dim=1)
         length = int(end.max()) + 1
         tokens = tokens_BT[:, :length]
-        x = (
-            tower.token_embedding(self.row[tokens] if self.compact else tokens)
-            + tower.positional_embedding[:length]
-        )
+        rows = self.row[tokens] if self.compact else tokens
+        x = tower.token_embedding(rows) + tower.positional_embedding[:length]
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         return tower.ln_final(x[torch.arange(len(x), device=x.device), end]) @ tower.text_projection
 
@@ -74,7 +70,10 @@ class TextTower(nn.Module):
         return torch.stack([_tokens(text, self.context) for text in texts])
 
     def unseen(self, texts: Sequence[str]) -> list[str]:
-        """The texts with a token that has no embedding of its own: no caption of the training set had it (vocabulary `None`: none)."""
+        """The texts with a token that no caption of the training set had.
+
+        Such a token has no embedding of its own; with the full vocabulary there is none.
+        """
         if not self.compact:
             return []
         known = {*self.vocabulary.tolist()}
@@ -109,14 +108,6 @@ def token_ids(texts: Iterable[str], context: int) -> set[int]:
     return {i for text in set(texts) for i in _tokens(text, context).tolist()}
 
 
-class Pair(NamedTuple):
-    """A trained CLIP. projection: (D, E), from the final [CLS] to the shared space."""
-
-    backbone: Backbone
-    projection: Tensor
-    text: TextTower
-
-
 def pack(projection: Tensor, text: TextTower) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a checkpoint holds of a CLIP besides its backbone: tensors, and facts for its card."""
     tensors = {"projection": projection}
@@ -143,13 +134,3 @@ def unpack(tensors: dict[str, Tensor], card: dict[str, Any]) -> tuple[Tensor, Te
     text = TextTower(**card["text"], vocabulary=None if kept is None else kept.tolist())
     text.load_state_dict(state)
     return tensors["projection"], text.eval().requires_grad_(False)
-
-
-def load(path: str | Path, device: torch.device | str = "cpu", name: str = "") -> Pair:
-    """Both towers of an OpenCLIP checkpoint (path of its .safetensors).
-
-    Raises ConfigError or ValueError where there is none.
-    """
-    card = checkpoint.card(path)
-    projection, text = unpack(checkpoint.load_extras(path) if "text" in card else {}, card)
-    return Pair(checkpoint.load(path, device, name), projection.to(device), text.to(device))
