@@ -1,6 +1,7 @@
-"""Roles with masks, depth and boxes: which data sets they take, which part is measured, and the stages through the command line."""
+"""Roles with masks, depth and boxes: which sets they take, and which part of each is measured."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,15 @@ from PIL import Image
 
 from registers import cli
 from registers.data.sample import Sample
+from registers.digest import digest
 from registers.evals.lost_search import ShortSide
+from registers.layout import Layout
 from registers.readers import catalogue, splits
+from registers.settings.data import ANNOTATED_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
+
+BACKBONE = "dinov2-r0-s0"
 
 
 @pytest.fixture
@@ -105,26 +111,53 @@ def test_the_full_ade20k_by_its_setting(tmp_path):
     )
 
 
-def test_one_data_set_for_everything_is_for_pictures_only():
+def test_one_data_set_for_everything_is_for_images_only():
     settings = load_settings({"scale": "smoke", "data": {"use": "folder:cifar10"}})
-    assert (
-        settings.data.eval == "folder:cifar10"
-        and settings.data.segmentation == "world"
-        and settings.data.discovery == ("world",)
-    )
-    other = load_settings(
-        {"scale": "smoke", "data": {"use": {"discovery": ["world", "coco:five"]}}}
-    )
-    assert other.run == "smoke" and other.data.specs("discovery") == (
-        "world",
-        "coco:five",
-    )  # trains nothing again
+    assert settings.data.eval == "folder:cifar10"
+    assert settings.data.segmentation == "world" and settings.data.discovery == ("world",)
+    use = {"discovery": ["world", "coco:five"]}
+    other = load_settings({"scale": "smoke", "data": {"use": use}})
+    assert other.run == "smoke"  # trains nothing again
+    assert other.data.specs("discovery") == ("world", "coco:five")
     for use, words in (
-        ({"depth": "voc2012:x"}, 'depth = "voc2012:x": allowed are world, nyud'),
+        ({"depth": "voc2012:x"}, "'voc2012:x' is not allowed; must be one of world, nyud"),
         ({"discovery": []}, "at least one"),
     ):
         with pytest.raises(ConfigError, match=words):
             load_settings({"scale": "smoke", "data": {"use": use}})
+
+
+def test_evaluation_sets_are_named_and_opened_at_first_use(coco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    use = {"discovery": ["world", "coco:five"], "eval": "folder:photos", "depth": "nyud:none"}
+    settings = load_settings({"scale": "smoke", "data": {"root": "data", "use": use}})
+
+    def names(role: str) -> list[str]:
+        return [one.name for one in catalogue.evaluation_sets(settings, role)]
+
+    assert names("discovery") == ["world", "five"] and names("") == []
+    assert names("eval") == ["photos"] and names("segmentation") == ["world"]
+    five = catalogue.evaluation_sets(settings, "discovery")[1]
+    assert five.train.split.endswith("the second on") and len(five.val) == 3
+    assert five.val is five.val
+    (missing,) = catalogue.evaluation_sets(settings, "depth")
+    with pytest.raises(ConfigError, match="nyud = .*none: no such folder"):
+        missing.val  # only now
+
+
+def test_code_that_reads_a_role():
+    use = {"discovery": ["world", "coco:five"], "eval": "folder:photos", "text": "shards:x"}
+    settings = load_settings({"scale": "smoke", "data": {"use": use}})
+    modules = {
+        "": [],
+        "eval": ["registers.readers.image_folder"],
+        "text": ["registers.readers.shards"],
+        "depth": ["registers.world.dataset"],
+        "discovery": ["registers.readers.splits", "registers.world.dataset"],
+    }
+    for role, expected in modules.items():
+        assert catalogue.reader_modules(settings, role) == expected
+        assert len(digest(*expected)) == 12
 
 
 def test_shrinking_keeps_boxes_on_their_objects():
@@ -139,54 +172,48 @@ def test_shrinking_keeps_boxes_on_their_objects():
     assert small.image.size == (20, 10) and small.boxes.tolist() == [[5, 2.5, 15, 7.5]]
 
 
-def test_dense_and_discovery_by_the_command_line(coco, tmp_path, monkeypatch):
-    """A real set beside the world, by settings alone: rows for both, steps of the first."""
+# --- through the command line --------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(coco, tmp_path, monkeypatch) -> Path:
+    """The results of a trained backbone, measured on a real set beside the world."""
     monkeypatch.chdir(tmp_path)
     use = {"discovery": ["world", "coco:five"], "segmentation": "semantic:five"}
-    (tmp_path / "params.yaml").write_text(
-        yaml.safe_dump(
-            {"scale": "smoke", "mlflow_uri": "sqlite:///m.db", "data": {"root": "data", "use": use}}
-        )
-    )
+    params = {
+        "scale": "smoke",
+        "mlflow_uri": "sqlite:///m.db",
+        "data": {"root": "data", "use": use},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(params))
     for arguments in (
         ["data", "images"],
-        ["train", "dinov2-r0-s0"],
-        *(["data", r] for r in ("segmentation", "depth", "discovery")),
+        ["train", BACKBONE],
+        *(["data", question] for question in ANNOTATED_ROLES),
+        *(["measure", question, BACKBONE] for question in ANNOTATED_ROLES),
     ):
         assert cli.main(arguments) == 0
-    assert cli.main(["dense", "dinov2-r0-s0"]) == 0 and cli.main(["discovery", "dinov2-r0-s0"]) == 0
-    folder = tmp_path / "results" / "smoke"
-    rows = {
-        q: pd.read_csv(folder / "measurements" / q / "dinov2-r0-s0.csv")
-        for q in ("segmentation", "depth", "discovery")
-    }
+    return load_settings("params.yaml").results
+
+
+def test_a_real_set_beside_the_world_by_settings_alone(run):
+    """Rows for both, arrays of the first."""
+    rows = {q: pd.read_csv(Layout(run).measurement(q, BACKBONE)) for q in ANNOTATED_ROLES}
     assert set(rows["segmentation"]["data"]) == {"five"} and set(rows["segmentation"]["n"]) == {3}
-    assert set(rows["depth"]["metric"]) == {"rmse", "rmse_mean_image"} and set(
-        rows["depth"]["data"]
-    ) == {"world"}
-    corloc = (
-        rows["discovery"][rows["discovery"]["metric"] == "corloc"].set_index("data")["n"].to_dict()
-    )
-    assert corloc == {"world": 8, "five": 3}
-    pictures = {
-        q: np.load(folder / "pictures" / q / "dinov2-r0-s0.npz")
-        for q in ("segmentation", "depth", "discovery")
-    }
-    assert {q: str(arrays["data"]) for q, arrays in pictures.items()} == {
-        "segmentation": "five",
-        "depth": "world",
-        "discovery": "world",
-    }
-    assert pictures["segmentation"]["0_predicted"].shape == (24, 32) and pictures["segmentation"][
-        "classes"
-    ].tolist() == ["sky", "sea"]
-    for question in pictures:
-        assert cli.main(["picture", question, "dinov2-r0-s0"]) == 0
-        assert (tmp_path / f"reports/pictures/{question}-dinov2-r0-s0.png").stat().st_size > 0
-    steps = pictures["discovery"]
-    assert steps["0_rgb"].shape == (32, 32, 3) and len(steps["names"]) == 2
-    manifest = json.loads((folder / "data" / "discovery.json").read_text())
+    assert set(rows["depth"]["metric"]) == {"rmse", "rmse_mean_image"}
+    assert set(rows["depth"]["data"]) == {"world"}
+    corloc = rows["discovery"][rows["discovery"]["metric"] == "corloc"]
+    assert corloc.set_index("data")["n"].to_dict() == {"world": 8, "five": 3}
+
+    arrays = {q: np.load(Layout(run).arrays(q, BACKBONE)) for q in ANNOTATED_ROLES}
+    names = {question: str(one["data"]) for question, one in arrays.items()}
+    assert names == {"segmentation": "five", "depth": "world", "discovery": "world"}
+    assert arrays["segmentation"]["classes"].tolist() == ["sky", "sea"]
+    for question in ANNOTATED_ROLES:
+        assert cli.main(["draw", f"{question}-{BACKBONE}"]) == 0
+        assert Path(f"reports/pictures/{question}-{BACKBONE}.png").stat().st_size > 0
+
+    manifest = json.loads(Layout(run).manifest("discovery").read_text())
     assert {"world val", "five val", "five train"} <= set(manifest)
-    assert (
-        catalogue.open_annotated(load_settings("params.yaml"), "depth", "val")["world"].split == "val"
-    )
+    settings = load_settings("params.yaml")
+    assert catalogue.open_annotated(settings, "depth", "val")["world"].split == "val"
