@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint ui lock
+.PHONY: help setup reproduce test lint docs emergence ui lock
 
 help: ## say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ test: setup ## unit and science tests and the complete pipeline at scale smoke
 lint: setup ## style of Python and Snakemake files
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 ui: setup ## the MLflow UI on 127.0.0.1
@@ -42,3 +42,10 @@ ui: setup ## the MLflow UI on 127.0.0.1
 lock: setup ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q \
 	  --extra test --extra bench --extra dev --extra slurm pyproject.toml -o requirements.lock
+
+docs: setup ## docs/artifacts.md, docs/rulegraph.md and the settings' pages, from the last run
+	$(BIN)/python docs/build.py
+	$(BIN)/python -m registers.settings.document
+
+emergence: setup ## the effect in minutes: small encoders without and with registers
+	$(BIN)/snakemake --cores $(CORES) study_headline

@@ -1,10 +1,10 @@
 # "Vision Transformers Need Registers" (Darcet et al., ICLR 2024), from params.yaml to reports/paper.html.
 #
-#   params --> data --> train --> [checkpoint] --> tokens --> [token bank] --> measure --> [measurements] --> artifacts --> report
+#   params --> data --> train --> [checkpoint] --> tokens --> [token bank] --> measure --> [rows] --> draw --> report
 #
 # snakemake --cores all                            the whole paper at the scale that params.yaml names
 # snakemake --cores all reports/figures/fig07.png  one figure
-# snakemake --cores all --config scale=smoke       another scale, for once
+# snakemake --cores all --config scale=smoke       another scale, just this once
 # snakemake --cores all study                      the emergence study: reports/emergence.md
 from snakemake.utils import min_version
 
@@ -21,7 +21,16 @@ include: "workflow/rules/tokens.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/artifacts.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/study.smk"
+
+
+module study:
+    snakefile:
+        "workflow/study/Snakefile"
+    config:
+        config
+
+
+use rule * from study
 
 
 rule all:

@@ -17,11 +17,12 @@ RECIPES = sorted(
 FLOOR_0 = {
     "settings", "registry", "layout", "questions", "artifacts", "digest", "stale",
     "measurements", "intervals", "files", "tracking", "reference", "vocabulary", "lost_arrays",
+    "inputs",
 }  # fmt: skip
 FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers"}
 MAKE, LOOK = {"methods", "train"}, {"tokens", "bank"}
 FLOOR_3 = {"probes", "evals", "exact"}
-FLOOR_4 = {"figures", "tables", "inputs"}
+FLOOR_4 = {"figures", "tables"}
 BESIDE = {"cli", "measure", "draw"}  # they open files, choose devices, and call the rest
 FLOOR_5 = {"report", "claims"}
 ALLOWED = (

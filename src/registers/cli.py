@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from registers import artifacts
+from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
@@ -99,9 +100,14 @@ def download(settings: Settings, options: argparse.Namespace) -> None:
 
 def train(settings: Settings, options: argparse.Namespace) -> None:
     """Train one backbone; a training that was killed resumes from its last saved step."""
+    from registers.readers.catalogue import open_dataset
     from registers.train import train_backbone
 
-    last = train_backbone(settings, BackboneId.parse(options.backbone))
+    id = BackboneId.parse(options.backbone)
+    if id.method not in METHODS:
+        raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
+    samples = open_dataset(settings, METHODS[id.method].role, "train")
+    last = train_backbone(settings, id, samples)
     print(json.dumps({name: round(value, 5) for name, value in last.items()}))
 
 

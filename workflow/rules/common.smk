@@ -67,7 +67,9 @@ def source_of_role(wildcards):
     """What must be there before a data set can be listed: the drawn world, or a download."""
     specs = SETTINGS.data.specs(wildcards.role)
     if "world" in specs:
-        return [LAYOUT.world(split) / "world.json" for split in ("train", "val", "test")]
+        return [
+            LAYOUT.world(split) / "world.json" for split in ("train", "val", "test")
+        ]
     place = specs[0].partition(":")[2]
     folder = data_path(SETTINGS, place)
     done = folder.with_name(f"{folder.name}.complete")
@@ -80,7 +82,9 @@ def state_of_role(wildcards):
     from registers.readers.catalogue import files_state
 
     identity = {"spec": SETTINGS.data.specs(wildcards.role)}
-    if wildcards.role == "text":  # captions made of class names follow the names chosen for them
+    if (
+        wildcards.role == "text"
+    ):  # captions made of class names follow the names chosen for them
         identity |= {"classes": words_digest(SETTINGS.zeroshot.classes)}
     return json.dumps(identity | {"files": files_state(SETTINGS, wildcards.role)})
 

@@ -5,7 +5,9 @@ rule report:
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
         pictures=[
-            path for picture in artifacts.pictures(SETTINGS) for path in picture.outputs
+            path
+            for picture in artifacts.pictures(SETTINGS)
+            for path in picture.outputs
         ],
         measurements=artifacts.evidence(SETTINGS),
         words=project_files(

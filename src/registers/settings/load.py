@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from registers.layout import project_folder
 from registers.registry import METHODS
 from registers.settings.base import Section, Text, build
 from registers.settings.data import IMAGE_ROLES, DataSettings, place_of
@@ -19,7 +20,7 @@ from registers.settings.read import merged, override, read_yaml
 from registers.settings.recipes import RECIPES, Recipe
 from registers.settings.run import ScaleSettings, Settings
 
-SCALES = Path(__file__).resolve().parents[3] / "workflow" / "scales"
+SCALES = project_folder("workflow") / "scales"
 
 
 class ScaleHead(Section):
