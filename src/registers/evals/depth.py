@@ -195,6 +195,8 @@ def fit(
     batches = training_batches(
         backbone, samples, example, settings, normed=False, seed=seed, progress=progress
     )
+
+    # --- train; the constant to compare with is the mean of the depths on the way
     total = 0.0  # of known depths
     count = 0
     for step, (maps, depth) in enumerate(batches):

@@ -298,6 +298,7 @@ def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -
             **more,
         )
 
+    # --- the best head, on all images and across halves
     best = int(right.argmax())
     even = hits[::2].sum(axis=0)
     odd = hits[1::2].sum(axis=0)
@@ -313,6 +314,8 @@ def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -
             f"{halves}: {words(best_of_even)}; {words(best_of_odd)}",
         ),
     ]
+
+    # --- every head
     for head, (kind, rate) in enumerate(heads.heads):
         place = dict(variant=str(kind), coordinate="lr", at=rate)
         rows.append(row("top1_head", int(right[head]), words(head), **place))

@@ -289,6 +289,7 @@ def _rows(
     def drawn_accuracy(weights: np.ndarray) -> np.ndarray:
         return (weights @ inter.sum(1)) / (weights @ area.sum(1))
 
+    # --- over all classes
     low, high = bootstrap(drawn_miou, n)
     miou = Measurement(
         metric="miou",
@@ -304,6 +305,8 @@ def _rows(
     accuracy = Measurement(
         metric="pixel_accuracy", value=right, low=low, high=high, chance=most, **common
     )
+
+    # --- class by class
     rows = [miou, accuracy]
     for c in np.flatnonzero(union.sum(0)):
         iou = float(inter.sum(0)[c] / union.sum(0)[c])

@@ -74,6 +74,7 @@ def classify(
 
     Raises ValueError where no image can be used.
     """
+    # --- count hits
     weights_EC = classifier(text, classes, templates)
     ranks = [k for k in (1, 5) if k == 1 or k < len(classes)]
     right = dict.fromkeys(ranks, 0)
@@ -87,6 +88,7 @@ def classify(
         for k in ranks:
             right[k] += int(batch_hits[:, k - 1].sum())
 
+    # --- rows
     note = f"{len(templates)} prompts{_unseen_words(text, classes)}{usable.note()}"
     rows = []
     for k in ranks:
