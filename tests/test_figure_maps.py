@@ -1,35 +1,35 @@
-"""Figures of maps: what is drawn and tabled is what was planted, and captions say in which direction."""
+"""Figures of maps draw, table and tell what was planted."""
 
 import io
-from importlib import import_module
 
 import numpy as np
 import planted
 import planted_arrays
 import pytest
+from planted_inputs import module
 
-from registers import artifacts
-from registers.figures.paint import grids
+from registers.figures.paint import image_maps
 
-ARTIFACTS = artifacts.load()
 PEAK = {"deit3": 9.0, "openclip": 7.0, "dinov2": 20.0}
 
 
-def module(artifact):
-    return import_module(f"registers.figures.{ARTIFACTS[artifact].module}")
-
-
-def ends(without=PEAK, registers=2.0, **kwargs):
-    found = {f"{m}-r0-s0": planted_arrays.maps(f"{m}-r0-s0", p, **kwargs) for m, p in without.items()}
-    return found | {f"{m}-r4-s0": planted_arrays.maps(f"{m}-r4-s0", registers, **kwargs) for m in without}
+def ends(without=PEAK, with_registers=2.0, **kwargs):
+    """Maps of three methods without registers (peaks by method) and with four (one peak)."""
+    peaks = {f"{method}-r0-s0": peak for method, peak in without.items()}
+    peaks |= {f"{method}-r4-s0": with_registers for method in without}
+    return {name: planted_arrays.maps(name, peak, **kwargs) for name, peak in peaks.items()}
 
 
 def grid(rows, **where):
+    """The values of one map of a table, (rows, columns)."""
     for column, value in where.items():
         rows = rows[rows[column] == value]
     side = rows["row"].max() + 1
     assert len(rows) == side**2, "one value per patch"
     return rows.sort_values(["row", "column"])["value"].to_numpy().reshape(side, side)
+
+
+# --- all methods without and with registers
 
 
 @pytest.mark.parametrize(
@@ -42,99 +42,122 @@ def test_tables_hold_the_planted_maps(artifact, key):
     for arrays in maps.values():
         arrays[key] *= rng.uniform(0.5, 1.5, arrays[key].shape).astype(np.float32)
     rows = module(artifact).table(maps)
-    shown = 3 if artifact == "fig01" else 4
-    assert set(rows["backbone"]) == set(maps) and set(rows["image"]) == {
-        f"val/{i}" for i in range(shown)
-    }
+    images = 3 if artifact == "fig01" else 4
+    assert set(rows["backbone"]) == set(maps)
+    assert set(rows["image"]) == {f"val/{i}" for i in range(images)}
     for backbone, arrays in maps.items():
-        for i in range(shown):
-            wanted = arrays[key][i] if key == "norms" else arrays[key][i, 0]
-            np.testing.assert_allclose(
-                grid(rows, backbone=backbone, image=f"val/{i}"), wanted, rtol=6e-4
-            )
+        for i in range(images):
+            expected = arrays[key][i] if key == "norms" else arrays[key][i, 0]
+            values = grid(rows, backbone=backbone, image=f"val/{i}")
+            np.testing.assert_allclose(values, expected, rtol=6e-4)
 
 
 def test_pictures_show_what_the_table_holds():
-    """Columns of Fig. 1: input, methods in the paper's order without registers, then with; each painted value is a tabled one."""
+    """Columns of Fig. 1: input, methods in the paper's order without registers, then with."""
     maps = ends()
     maps["dinov2-r4-s0"]["attention"][1, 0, 5, 6] *= 3
-    figure, rows = module("fig01").draw(maps), module("fig01").table(maps)
+    figure = module("fig01").draw(maps)
+    rows = module("fig01").table(maps)
     painted = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     order = [f"{m}-r{r}-s0" for r in (0, 4) for m in ("deit3", "openclip", "dinov2")]
     assert len(painted) == 3 * 7
     for i in range(3):
         np.testing.assert_array_equal(painted[7 * i], maps["deit3-r0-s0"]["rgb"][i])
         for column, backbone in enumerate(order, start=1):
-            np.testing.assert_allclose(
-                painted[7 * i + column], grid(rows, backbone=backbone, image=f"val/{i}"), rtol=6e-4
-            )
-    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == [
-        "Input",
-        *["DeiT-III", "OpenCLIP", "DINOv2"] * 2,
-    ]
+            expected = grid(rows, backbone=backbone, image=f"val/{i}")
+            np.testing.assert_allclose(painted[7 * i + column], expected, rtol=6e-4)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["Input", *["DeiT-III", "OpenCLIP", "DINOv2"] * 2]
 
 
-def test_captions_of_attention_say_the_direction():
+def test_captions_of_attention_tell_the_direction():
     for artifact in ("fig01", "fig19"):
         text = module(artifact).caption(ends())
         assert "9.0 and 2.0 in DeiT-III, 7.0 and 2.0 in OpenCLIP and 20.0 and 2.0 in DINOv2" in text
-        assert (
-            "smaller with registers in 3 of 3 methods (DeiT-III, OpenCLIP and DINOv2) (the paper: smaller in all)"
-            in text
-        )
+        assert text.endswith("clearly smaller for all 3 methods, as in the paper.")
+        # OpenCLIP's hardly changes
         text = module(artifact).caption(ends({"deit3": 9.0, "openclip": 2.05, "dinov2": 1.5}))
-        assert (
-            "smaller with registers in 1 of 3 methods (DeiT-III), larger in DINOv2" in text
-        )  # OpenCLIP: hardly another
+        verdict = "smaller for DeiT-III (in the paper: for all) and clearly larger for DINOv2."
+        assert text.endswith(verdict)
     text = module("fig21").caption(ends(norm_peak=6))
-    assert "6.0 and 6.0 in DeiT-III" in text and "in 0 of 3 methods (the paper" in text
+    assert "6.0 and 6.0 in DeiT-III" in text
+    assert "smaller for none of the 3 methods (in the paper: for all)" in text
     assert "is at 2.5 and 2.5 in DeiT-III" in module("fig20").caption(ends(component=2.5))
 
 
+def test_a_single_method_is_named_in_the_verdict():
+    text = module("fig01").caption(ends({"dinov2": 9.0}))
+    assert text.endswith("with registers it is clearly smaller for DINOv2, as in the paper.")
+
+
+def test_flat_attention_looks_flat():
+    """A peak of 1.09 stays in the middle of the scale; one of 9 fills it. Both are printed."""
+    figure = module("fig01").draw(ends({"deit3": 1.09, "openclip": 9.0}))
+    flat, peaky = [ax for ax in figure.axes if ax.images][1:3]
+    assert [ax.get_xlabel() for ax in (flat, peaky)] == ["max 1.1×", "max 9.0×"]
+    scaled = [ax.images[0].norm(ax.images[0].get_array()) for ax in (flat, peaky)]
+    assert scaled[0].min() > 0.49 and scaled[0].max() < 0.56
+    assert scaled[1].min() < 0.12 and scaled[1].max() == 1
+
+
 def test_fig02_holds_every_method_against_dino():
-    maps = {
-        b: planted_arrays.maps(b, p)
-        for b, p in {
-            "dinov2-r0-s0": 20,
-            "dino-r0-s0": 3,
-            "deit3-r0-s0": 9,
-            "openclip-r0-s0": 2,
-        }.items()
-    }
+    peaks = {"dinov2-r0-s0": 20, "dino-r0-s0": 3, "deit3-r0-s0": 9, "openclip-r0-s0": 2}
+    maps = {name: planted_arrays.maps(name, peak) for name, peak in peaks.items()}
     text = module("fig02").caption(maps)
-    assert (
-        "9.0 in DeiT-III, 2.0 in OpenCLIP, 3.0 in DINO and 20.0 in DINOv2: larger than in DINO for DeiT-III and DINOv2 (the paper"
-        in text
-    )
+    assert "9.0 in DeiT-III, 2.0 in OpenCLIP, 3.0 in DINO and 20.0 in DINOv2" in text
+    assert "clearly larger than in DINO for DeiT-III and DINOv2 (in the paper" in text
     titles = [ax.get_title() for ax in module("fig02").draw(maps).axes[:5]]
     assert titles == ["Input", "DeiT-III", "OpenCLIP", "DINO", "DINOv2"]
 
 
+def test_fig21_shares_a_colour_scale_per_method():
+    maps = ends(norm_peak=1.0)
+    maps["openclip-r0-s0"]["norms"] *= 7
+    limits = [ax.images[0].get_clim() for ax in module("fig21").draw(maps).axes[1:7]]
+    assert limits[:3] == limits[3:]
+    assert limits[0] == pytest.approx((9, 11)) and limits[1] == pytest.approx((10, 70))
+
+
+# --- DINOv2 alone, and other models
+
+
+def test_fig03_maps_the_models_of_its_histograms(tmp_path):
+    shares = {"dino-r0-s0": 0, "dinov2-r0-s0": 0.02, "deit3-r0-s0": 0}
+    rows = [planted.norms(name, outliers=share, layers=2) for name, share in shares.items()]
+    norms = planted.frame(tmp_path, *rows)
+    peaks = {"deit3-r0-s0": 1, "dino-r0-s0": 1, "dinov2-r0-s0": 9}
+    maps = {name: planted_arrays.maps(name, norm_peak=peak) for name, peak in peaks.items()}
+
+    rows = module("fig03").table(norms, maps)
+    assert set(rows["backbone"]) == {"dino-r0-s0", "dinov2-r0-s0"}
+    assert grid(rows, panel="norm", backbone="dinov2-r0-s0")[1, 2] == pytest.approx(90)
+    bins = rows[(rows["panel"] == "histogram") & (rows["backbone"] == "dino-r0-s0")]
+    assert not bins["second_mode"].any()
+    titles = [ax.get_title() for ax in module("fig03").draw(norms, maps).axes if ax.get_title()]
+    assert titles == ["Input", "DINO norms", "DINOv2 norms", "DINO", "DINOv2"]
+
+
 def test_fig08_orders_counts_and_shows_all_methods(tmp_path):
-    counts = (16, 0, 4, 1, 8, 2)
-    maps = {
-        f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0", 30.0 if r == 0 else 1.5) for r in counts
-    }
+    peaks = {f"dinov2-r{r}-s0": 1.5 if r else 30.0 for r in (16, 0, 4, 1, 8, 2)}
+    maps = {name: planted_arrays.maps(name, peak) for name, peak in peaks.items()}
     linear = [
-        planted.accuracy("linear", f"{m}-r{r}-s0", b + r / 100)
-        for m, b in (("dinov2", 0.4), ("deit3", 0.6))
+        planted.accuracy("linear", f"{method}-r{r}-s0", first + r / 100)
+        for method, first in (("dinov2", 0.4), ("deit3", 0.6))
         for r in (0, 4)
     ]
-    given = dict(maps=maps, linear=planted.frame(tmp_path, linear))
-    figure = module("fig08").draw(**given)
-    assert [ax.get_title() for ax in figure.axes[1:7]] == [f"{r} [reg]" for r in sorted(counts)]
+    inputs = dict(maps=maps, linear=planted.frame(tmp_path, linear))
+
+    figure = module("fig08").draw(**inputs)
+    titles = [ax.get_title() for ax in figure.axes[1:7]]
+    assert titles == [f"{r} [reg]" for r in (0, 1, 2, 4, 8, 16)]
     assert figure.axes[1].images[0].get_array()[1, 2] == pytest.approx(30 / 64)
-    text = module("fig08").caption(**given)
-    assert (
-        "30.0 (0), 1.5 (1)" in text
-        and "DeiT-III 60.0 with 0 and 64.0 with 4, where 4 is best, within" in text
-        and "DINOv2 40.0" in text
-    )
-    rows = module("fig08").table(**given)
+    text = module("fig08").caption(**inputs)
+    assert "30.0 (0), 1.5 (1)" in text and "DINOv2 40.0" in text
+    assert "DeiT-III 60.0 with 0 and 64.0 with 4, where 4 is best, within" in text
+    rows = module("fig08").table(**inputs)
     assert grid(rows, panel="attention", registers=0)[1, 2] == pytest.approx(30 / 64, rel=1e-3)
-    assert rows[rows["panel"] == "linear"].set_index("backbone")["value"].to_dict()[
-        "deit3-r4-s0"
-    ] == pytest.approx(64)
+    values = rows[rows["panel"] == "linear"].set_index("backbone")["value"]
+    assert values["deit3-r4-s0"] == pytest.approx(64)
 
 
 @pytest.mark.parametrize(
@@ -149,28 +172,23 @@ def test_fig09_shows_the_papers_registers_or_spread_ones(registers, shown):
     for panel in shown:
         r = int(panel[3:])
         assert grid(rows, panel=panel, image="val/0")[2, r % 8] == pytest.approx(2 / 64, rel=1e-3)
-    same = {
-        name: dict(
-            maps[name], attention=np.repeat(maps[name]["attention"][:, 1:2], registers + 2, axis=1)
-        )
-    }
-    assert "with that of [CLS] at 1.00" in module("fig09").caption(same)
+    attention = maps[name]["attention"][:, 1:2]
+    alike = maps[name] | {"attention": np.repeat(attention, registers + 2, axis=1)}
+    assert "with that of [CLS] at 1.00" in module("fig09").caption({name: alike})
 
 
 def test_fig17_stretches_components_to_colours():
-    maps = {"mae-r0-s0": planted_arrays.maps("mae-r0-s0", norm_peak=1.3, component=3.0)}
-    rows = module("fig17").table(maps)
-    red = grid(rows, panel="components.red", image="val/0")
+    def maps(**peaks):
+        return {"mae-r0-s0": planted_arrays.maps("mae-r0-s0", **peaks)}
+
+    smooth = maps(norm_peak=1.3, component=3.0)
+    red = grid(module("fig17").table(smooth), panel="components.red", image="val/0")
     assert red[1, 2] == 1 and red[-1, 0] == 0 and red[0, 0] == 0.5  # -1 to 3: 0 to 1
-    text = module("fig17").caption(maps)
-    assert (
-        "no patch stands out by its norm (as in the paper)" in text
-        and "1.3 times" in text
-        and "than 3.0 standard" in text
-    )
-    assert "some patches stand out (unlike in the paper)" in module("fig17").caption(
-        {"mae-r0-s0": planted_arrays.maps("mae-r0-s0", norm_peak=7)}
-    )
+    text = module("fig17").caption(smooth)
+    assert "no patch stands out by its norm (as in the paper)" in text
+    assert "1.3 times" in text and "than 3.0 standard" in text
+    text = module("fig17").caption(maps(norm_peak=7))
+    assert "some patches stand out (unlike in the paper)" in text
 
 
 @pytest.mark.parametrize("heads, drawn", [(4, 3 * 5), (12, 1 + 12)])
@@ -181,105 +199,61 @@ def test_fig18_shows_every_head(heads, drawn):
     }
     rows = module("fig18").table(maps)
     assert set(rows["backbone"]) == {"dinov2-r0-s0"} and rows["panel"].nunique() == heads
-    assert grid(rows, panel=f"head {heads}", image="val/0")[1, 2] == pytest.approx(
-        5 * heads / 64, rel=1e-3
-    )
-    assert f"5.0 (head 1) to {5 * heads:.1f} (head {heads}) times the median one" in module(
-        "fig18"
-    ).caption(maps)
-    assert (
-        sum(bool(ax.images) for ax in module("fig18").draw(maps).axes if ax.get_visible()) == drawn
-    )
+    last = grid(rows, panel=f"head {heads}", image="val/0")
+    assert last[1, 2] == pytest.approx(5 * heads / 64, rel=1e-3)
+    text = module("fig18").caption(maps)
+    assert f"5.0 (head 1) to {5 * heads:.1f} (head {heads}) times the median one" in text
+    panels = [ax for ax in module("fig18").draw(maps).axes if ax.get_visible() and ax.images]
+    assert len(panels) == drawn
 
 
-def test_fig21_shares_a_colour_scale_per_method():
-    maps = ends(norm_peak=1.0)
-    maps["openclip-r0-s0"]["norms"] *= 7
-    limits = [ax.images[0].get_clim() for ax in module("fig21").draw(maps).axes[1:7]]
-    assert (
-        limits[:3] == limits[3:]
-        and limits[1] == pytest.approx((10, 70))
-        and limits[0] == pytest.approx((10, 10))
-    )
+def test_fig18_does_not_tell_equal_heads_apart():
+    maps = planted_arrays.maps("dinov2-r0-s0", 5.0)
+    maps["heads"][:] = maps["heads"][:, :1]
+    assert "in each of the 4 heads" in module("fig18").caption({"dinov2-r0-s0": maps})
 
 
-def test_fig03_maps_the_models_of_its_histograms(tmp_path):
-    norms = [
-        planted.norms(b, outliers=o, layers=2)
-        for b, o in (("dino-r0-s0", 0), ("dinov2-r0-s0", 0.02), ("deit3-r0-s0", 0))
-    ]
-    maps = {
-        b: planted_arrays.maps(b, norm_peak=p)
-        for b, p in (("deit3-r0-s0", 1), ("dino-r0-s0", 1), ("dinov2-r0-s0", 9))
-    }
-    rows = module("fig03").table(planted.frame(tmp_path, *norms), maps)
-    assert set(rows["backbone"]) == {"dino-r0-s0", "dinov2-r0-s0"}
-    assert grid(rows, panel="norm", backbone="dinov2-r0-s0")[1, 2] == pytest.approx(90)
-    assert (
-        rows[(rows["panel"] == "histogram") & (rows["backbone"] == "dino-r0-s0")]["second_mode"]
-        == False
-    ).all()  # noqa: E712
-    titles = [
-        ax.get_title() for ax in module("fig03").draw(planted.frame(tmp_path, *norms), maps).axes
-    ]
-    assert [t for t in titles if t] == ["Input", "DINO norms", "DINOv2 norms", "DINO", "DINOv2"]
+# --- positions
 
 
 def test_fig10_tells_stripes_from_a_border_and_outliers_from_a_tail(tmp_path):
     fig10 = module("fig10")
-    frame = planted.frame(
-        tmp_path,
-        planted.positions("dinov2-r0-s0"),
-        planted.positions("dinov2-r0-s0-noaa", stripes=True),
-    )
+    smooth = planted.positions("dinov2-r0-s0")
+    striped = planted.positions("dinov2-r0-s0-noaa", stripes=True)
+    frame = planted.frame(tmp_path, smooth, striped)
     rows = fig10.table(frame)
     assert list(dict.fromkeys(rows["noaa"])) == [True, False] and set(rows["cutoff"]) == {150}
-    assert (
-        grid(rows, noaa=False)[0, 3] == 0.1
-        and grid(rows, noaa=False)[3, 3] == 0.02
-        and grid(rows, noaa=True)[3, 3] == 0
-    )
+    assert grid(rows, noaa=False)[0, 3] == 0.1 and grid(rows, noaa=False)[3, 3] == 0.02
+    assert grid(rows, noaa=True)[3, 3] == 0
     text = fig10.caption(frame)
-    assert (
-        "with antialiasing, 2.0 % to 10.0 % of 100 images" in text
-        and "10.0 % at the border and 2.0 % inside" in text
-    )
+    assert "with antialiasing, 2.0 % to 10.0 % of 100 images" in text
+    assert "10.0 % at the border and 2.0 % inside" in text
     assert "above the cut-off 150" in text and "tail" not in text
-    striped, smooth = (
-        float(part.split("differ ")[1].split(" times")[0]) for part in text.split(";")
-    )
-    assert striped > 5 * smooth
-    none = planted.frame(
-        tmp_path,
-        *(planted.positions(b, outliers=False) for b in ("dinov2-r0-s0", "dinov2-r0-s0-noaa")),
-    )
-    assert set(fig10.table(none)["panel"]) == {
-        "share_tail"
-    } and "high-norm tail (2 %, above 90.0)" in fig10.caption(none)
-    assert "outlier" not in fig10.caption(none) and "cut-off" not in fig10.caption(none)
+    ratios = [float(part.split("differ ")[1].split(" times")[0]) for part in text.split(";")]
+    assert ratios[0] > 5 * ratios[1]
+
+    backbones = ("dinov2-r0-s0", "dinov2-r0-s0-noaa")
+    none = planted.frame(tmp_path, *(planted.positions(b, outliers=False) for b in backbones))
+    assert set(fig10.table(none)["panel"]) == {"share_tail"}
+    text = fig10.caption(none)
+    assert "high-norm tail (2 %, above 90.0)" in text
+    assert "outlier" not in text and "cut-off" not in text
 
 
 def test_fig16_measures_how_far_attention_spreads(tmp_path):
     fig16 = module("fig16")
     frame = planted.frame(tmp_path, planted.positions("dinov2-r4-s0"))
-    assert list(dict.fromkeys(fig16.table(frame)["panel"])) == [
-        "cls",
-        "reg0",
-        "reg1",
-        "reg2",
-        "reg3",
-        "patch",
-    ]
+    panels = list(dict.fromkeys(fig16.table(frame)["panel"]))
+    assert panels == ["cls", "reg0", "reg1", "reg2", "reg3", "patch"]
     text = fig16.caption(frame)
-    assert (
-        "100 % from [CLS], 100 % from the registers and" in text
-        and "clearly the most focused, as in the paper" in text
-    )
-    swapped = frame.assign(
-        token=frame["token"].map({"patch": "cls", "cls": "patch"}).fillna(frame["token"])
-    )
-    assert "not clearly the most focused" in fig16.caption(swapped)
+    assert "100 % from [CLS], 100 % from the registers and" in text
+    assert "clearly the most focused, as in the paper" in text
+    swapped = frame["token"].replace({"patch": "cls", "cls": "patch"})
+    assert "not clearly the most focused" in fig16.caption(frame.assign(token=swapped))
     assert grid(fig16.table(frame), panel="patch")[4, 4] == 1
+
+
+# --- tables
 
 
 def test_tables_stay_small():
@@ -294,32 +268,34 @@ def test_tables_stay_small():
 
 
 def test_rounding_keeps_four_digits():
-    assert grids.rounded(np.array([0.000123456, 98765.4, -1.00004, 0])).tolist() == [
-        0.0001235,
-        98770.0,
-        -1.0,
-        0.0,
-    ]
+    values = image_maps.rounded(np.array([0.000123456, 98765.4, -1.00004, 0]))
+    assert values.tolist() == [0.0001235, 98770.0, -1.0, 0.0]
+
+
+# --- LOST
 
 
 def test_lost_is_drawn_in_the_shape_of_its_photo():
-    """46 x 30 pixels in patches of 4: each cell has the photo's shape, a map reaches two pixels beyond it, the box lies on its patches."""
-    models = {b: planted_arrays.lost(b, side=8, across=12) for b in ("openclip-r0-s0", "openclip-r4-s0")}
+    """46 x 30 pixels in patches of 4: each cell has the photo's shape.
+
+    A map reaches two pixels beyond the photo, and the box lies on its patches.
+    """
+    names = ("openclip-r0-s0", "openclip-r4-s0")
+    lost = {name: planted_arrays.lost(name, side=8, across=12) for name in names}
     for artifact, columns in (("fig13", 5), ("fig14", 4)):
-        figure = module(artifact).draw(models)
+        figure = module(artifact).draw(lost)
         cells = [ax for ax in figure.axes if ax.images]
         assert len(cells) == 2 * columns
+        width, height = figure.get_size_inches()
         for ax in cells:
             place = ax.get_position()
-            width, height = figure.get_size_inches()
             assert place.height * height / (place.width * width) == pytest.approx(30 / 46)
             assert ax.get_xlim() == (0, 46) and ax.get_ylim() == (30, 0)
-        assert cells[0].images[0].get_extent() == [0, 46, 30, 0] and cells[1].images[
-            0
-        ].get_extent() == [0, 48, 32, 0]
-    cells = [ax for ax in module("fig13").draw(models).axes if ax.images]
+        assert cells[0].images[0].get_extent() == [0, 46, 30, 0]
+        assert cells[1].images[0].get_extent() == [0, 48, 32, 0]
+
+    cells = [ax for ax in module("fig13").draw(lost).axes if ax.images]
     assert cells[1].patches[0].get_bbox().extents.tolist() == [0, 0, 4, 4]  # the seed
-    box = cells[4].patches[0].get_bbox()
-    assert box.extents.tolist() == [0, 0, 24, 16]
+    assert cells[4].patches[0].get_bbox().extents.tolist() == [0, 0, 24, 16]
     bright = cells[4].images[0].get_array()[..., 0] > 100
     assert bright[:16, :24].all() and bright.sum() == 16 * 24

@@ -39,13 +39,20 @@ def caption(maps: image_maps.ImageMaps) -> str:
 
 
 def _limits(rows: list[list[image_maps.MapCell]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest norm by method, without and with registers."""
+    """Smallest and largest norm by method, without and with registers.
+
+    Where all norms are equal, a range around them, so that flat maps have a middle colour.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
         for cell in row:
             ends = (float(cell.values.min()), float(cell.values.max()))
             values.setdefault(_method(cell), []).extend(ends)
-    return {method: (min(norms), max(norms)) for method, norms in values.items()}
+    limits = {method: (min(norms), max(norms)) for method, norms in values.items()}
+    return {
+        method: (low, high) if low < high else (0.9 * low, 1.1 * high)
+        for method, (low, high) in limits.items()
+    }
 
 
 def _method(cell: image_maps.MapCell) -> str:
