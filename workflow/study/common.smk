@@ -1,0 +1,46 @@
+# Paths and look-ups of the study's rules. The sweep is read when one of its files is asked for.
+import os
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+RUNS = "results/emergence/runs"
+LOGS = "results/emergence/logs"
+PAGE = "reports/emergence"
+
+# Jobs run the Python of this environment. Where numbers are tracked is no parameter of a run: it
+# travels in the environment, so that another store trains nothing again and no shell reads it.
+os.environ.update(
+    PATH=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    ),
+)
+if config.get("mlflow_uri"):
+    os.environ.update(MLFLOW_TRACKING_URI=str(config["mlflow_uri"]))
+
+
+@cache
+def sweep():
+    from registers.study.sweep import read_sweep
+
+    return read_sweep()
+
+
+def run_files(names):
+    return [f"{RUNS}/{name}/run.json" for name in names]
+
+
+def every_run(wildcards):
+    return run_files(sweep().names())
+
+
+def headline_runs(wildcards):
+    return run_files(sweep().headline_names())
+
+
+def regime_of_run(wildcards):
+    """All that a run depends on, so that a new variant trains no other one again."""
+    return sweep().regime(wildcards.variant).model_dump_json()
+
+# Targets also name the runs: a clone has the page and its figures, but not what they come from.
