@@ -1,7 +1,7 @@
-"""DeiT-III: our training step against timm's, as a user would write it. `python benchmarks/train_deit3.py`
+"""DeiT-III: our training step against timm's, as a user would write it.
 
-Theirs: timm.create_model, torchvision's 3-Augment on PIL images, timm's Mixup, SoftTargetCrossEntropy and Lamb; the same
-sizes, samples, batch and registers.
+`python benchmarks/train_deit3.py`. Theirs: timm.create_model, torchvision's 3-Augment on PIL
+images, timm's Mixup, SoftTargetCrossEntropy and Lamb; the same sizes, samples, batch and registers.
 """
 
 import itertools
@@ -27,7 +27,8 @@ class Blur:
 
 
 def their_loop(deit: Deit3, samples: World) -> Step:
-    size, recipe = deit.settings.image_size, deit.recipe
+    size = deit.settings.image_size
+    recipe = deit.recipe
     pixels = transforms.Compose(
         [
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
@@ -80,4 +81,4 @@ def their_loop(deit: Deit3, samples: World) -> Step:
 
 
 if __name__ == "__main__":
-    main("deit3", __doc__.splitlines()[0], Deit3, their_loop)
+    main("deit3", __doc__.splitlines()[0], their_loop)

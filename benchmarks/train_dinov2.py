@@ -1,9 +1,11 @@
-"""DINOv2: our training step against lightly's example, as a user would write it. `python benchmarks/train_dinov2.py`
+"""DINOv2: our training step against lightly's example, as a user would write it.
 
-Theirs: lightly's MaskedVisionTransformerTIMM around the same timm ViT, DINOv2ProjectionHead (separate heads), random_block_mask,
-DINOLoss, IBOTPatchLoss, KoLeoLoss, DINOTransform on PIL images, update_momentum and torch's AdamW, in the order of its
-examples/pytorch/dinov2.py; the same sizes, samples, crops, prototypes, batch and registers. Its losses centre by a mean where
-the recipe asks for Sinkhorn-Knopp, and it clips no gradients: ours does more per step.
+`python benchmarks/train_dinov2.py`. Theirs: lightly's MaskedVisionTransformerTIMM around the same
+timm ViT, DINOv2ProjectionHead (separate heads), random_block_mask, DINOLoss, IBOTPatchLoss,
+KoLeoLoss, DINOTransform on PIL images, update_momentum and torch's AdamW, in the order of its
+examples/pytorch/dinov2.py; the same sizes, samples, crops, prototypes, batch and registers. Its
+losses centre by a mean where the recipe asks for Sinkhorn-Knopp, and it clips no gradients: ours
+does more per step.
 """
 
 import itertools
@@ -23,7 +25,8 @@ from registers.world.dataset import World
 
 
 def their_loop(ours: Dinov2, samples: World) -> Step:
-    settings, recipe = ours.settings, ours.recipe
+    settings = ours.settings
+    recipe = ours.recipe
     name, arguments = ours.backbone.architecture.timm()
 
     def parts() -> list[torch.nn.Module]:
@@ -45,8 +48,11 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
         copied.load_state_dict(part.state_dict())
         copied.requires_grad_(False).eval()
     (student, teacher), (dino_head, teacher_dino), (ibot_head, teacher_ibot) = pairs
-    prefix, grid = student.vit.num_prefix_tokens, student.vit.patch_embed.grid_size
-    dino, ibot, koleo = DINOLoss(recipe.prototypes), IBOTPatchLoss(recipe.prototypes), KoLeoLoss()
+    prefix = student.vit.num_prefix_tokens
+    grid = student.vit.patch_embed.grid_size
+    dino = DINOLoss(recipe.prototypes)
+    ibot = IBOTPatchLoss(recipe.prototypes)
+    koleo = KoLeoLoss()
     optimizer = torch.optim.AdamW([p for part, _ in pairs for p in part.parameters()], lr=recipe.lr)
     crops = DINOTransform(
         global_crop_size=settings.image_size,
@@ -76,15 +82,18 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
         at = [time.perf_counter()]
         views = next(loader)
         at.append(time.perf_counter())
-        whole, local = torch.cat(views[:2]), torch.cat(views[2:])
+        whole = torch.cat(views[:2])
+        local = torch.cat(views[2:])
         blocks = random_block_mask(size=(len(whole), *grid))
         mask = torch.zeros(len(whole), student.sequence_length, dtype=torch.bool)
         mask[:, prefix:] = blocks.flatten(start_dim=1)
         with torch.no_grad():
             features = teacher.encode(whole)
-            teacher_cls, teacher_masked = teacher_dino(features[:, 0]), teacher_ibot(features[mask])
+            teacher_cls = teacher_dino(features[:, 0])
+            teacher_masked = teacher_ibot(features[mask])
         features = student.encode(whole, mask=mask)
-        cls, masked = features[:, 0], ibot_head(features[mask])
+        cls = features[:, 0]
+        masked = ibot_head(features[mask])
         student_cls = torch.cat([dino_head(cls), dino_head(student.encode(local)[:, 0])])
         loss = dino(teacher_cls.chunk(2), student_cls.chunk(len(views)), teacher_temp=0.05)
         loss = loss + ibot(teacher_masked, masked, mask=blocks, teacher_temp=0.05)
@@ -108,4 +117,4 @@ def their_loop(ours: Dinov2, samples: World) -> Step:
 
 
 if __name__ == "__main__":
-    main("dinov2", __doc__.splitlines()[0], Dinov2, their_loop)
+    main("dinov2", __doc__.splitlines()[0], their_loop)

@@ -1,7 +1,8 @@
-"""OpenCLIP: our training step against open_clip's towers and loss in a plain loop. `python benchmarks/train_openclip.py`
+"""OpenCLIP: our training step against open_clip's towers and loss in a plain loop.
 
-Theirs: open_clip.model.CLIP of the same sizes (full vocabulary; it has no registers, so ours is measured with none), its
-image_transform and tokenizer, ClipLoss and torch's AdamW as open_clip_train/main.py makes them.
+`python benchmarks/train_openclip.py`. Theirs: open_clip.model.CLIP of the same sizes (full
+vocabulary; it has no registers, so ours is measured with none), its image_transform and tokenizer,
+ClipLoss and torch's AdamW as open_clip_train/main.py makes them.
 """
 
 import itertools
@@ -20,7 +21,8 @@ from registers.world.dataset import World
 
 
 def their_loop(clip: OpenClip, samples: World) -> Step:
-    recipe, architecture = clip.recipe, clip.backbone.architecture
+    recipe = clip.recipe
+    architecture = clip.backbone.architecture
     image = dict(
         layers=architecture.depth,
         width=architecture.width,
@@ -38,9 +40,10 @@ def their_loop(clip: OpenClip, samples: World) -> Step:
     pixels = image_transform(architecture.image, is_train=True, mean=OPENAI[0], std=OPENAI[1])
     tokenizer = SimpleTokenizer(context_length=recipe.context)
     criterion = ClipLoss()
-    spared = [p for n, p in model.named_parameters() if p.ndim < 2 or "ln" in n or "bias" in n]
-    rest = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "ln" in n or "bias" in n)]
-    groups = [{"params": spared, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.2}]
+    groups = [{"params": [], "weight_decay": 0.0}, {"params": [], "weight_decay": 0.2}]
+    for name, parameter in model.named_parameters():
+        is_spared = parameter.ndim < 2 or "ln" in name or "bias" in name
+        groups[0 if is_spared else 1]["params"].append(parameter)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
 
     class Pairs(torch.utils.data.Dataset):
@@ -78,7 +81,6 @@ if __name__ == "__main__":
     main(
         "openclip",
         __doc__.splitlines()[0],
-        OpenClip,
         their_loop,
         ["--registers", "0", *sys.argv[1:]],
     )
