@@ -63,7 +63,10 @@ def _subject(settings: Settings, question: Question, backbone: str):
     if question.reads == "bank":
         from registers.bank import TokenBank
 
-        return TokenBank(settings.layout.bank(backbone))
+        bank = TokenBank(settings.layout.bank(backbone))
+        if bank.name != backbone:
+            raise ConfigError(f"bank = {bank.folder}: holds {bank.name}; must be of {backbone}")
+        return bank
     if question.reads == "checkpoint":
         return load_backbone(settings, backbone)
     return None
