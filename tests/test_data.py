@@ -1,46 +1,34 @@
-"""Readers: image folders, WebDataset shards, and the catalogue of roles."""
+"""Images, folders of classes, and the catalogue of roles."""
 
 import json
 import logging
 import os
 import pickle
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import webdataset
 from PIL import Image
+from small_sets import folder_of, write_shards
 
-from registers.readers import catalogue, image_folder, shards
+from registers.readers import catalogue, image_folder
 from registers.readers.image_folder import ImageFolder
 from registers.readers.images import decode, open_image
-from registers.readers.shards import Shards, expand
 from registers.settings.data import DataSettings, WorldSettings
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
 from registers.world import dataset
 from registers.world.captions import from_class, templates
-from registers.world.dataset import World, scene
+from registers.world.dataset import World
 
 RED = (200, 10, 30)
 
 
-def folder_of(root: Path, **classes: int) -> Path:
-    """root/{train,test}/CLASS/*.png with so many images each, pixel value = number of the file."""
-    for split in ("train", "test"):
-        for name, count in classes.items():
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (8, 6), (i, i, i)).save(root / split / name / f"{i:03d}.png")
-    return root
+# --- images --------------------------------------------------------------------------------------
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_kind_of_picture_becomes_rgb(tmp_path):
+def test_every_kind_of_image_becomes_rgb(tmp_path):
     red = Image.new("RGB", (8, 8), RED)
     kinds = {
         "grey.png": (Image.new("L", (8, 8), 77), (77, 77, 77)),
@@ -68,7 +56,7 @@ def test_transparent_palette_opens_without_a_warning(tmp_path, recwarn):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_unreadable_picture_is_one_line_with_its_name(tmp_path, damage):
+def test_unreadable_image_is_one_line_with_its_name(tmp_path, damage):
     whole = tmp_path / "x.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(whole)
     data = {"truncated": whole.read_bytes()[:1500], "empty": b"", "text": b"hello"}[damage]
@@ -77,7 +65,7 @@ def test_unreadable_picture_is_one_line_with_its_name(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-# --- folders -----------------------------------------------------------------------------------------------------------
+# --- folders -------------------------------------------------------------------------------------
 
 
 def test_folder_is_sorted_labelled_and_captioned(tmp_path):
@@ -97,25 +85,16 @@ def test_folder_is_sorted_labelled_and_captioned(tmp_path):
 def test_templates_are_clips_and_all_are_used():
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-    said = {from_class("cat", i) for i in range(80)}
-    assert (
-        said == {template("cat") for template in OPENAI_IMAGENET_TEMPLATES}
-        and len(templates()) == 80
-    )
-    assert from_class("cat", 3) != from_class("cat", 4) and from_class("cat", 3) == from_class(
-        "cat", 83
-    )
+    captions = [from_class("cat", i) for i in range(84)]
+    assert set(captions[:80]) == {template("cat") for template in OPENAI_IMAGENET_TEMPLATES}
+    assert len(templates()) == 80
+    assert captions[3] != captions[4] and captions[3] == captions[83]
 
 
 def test_wordnet_ids_become_names(tmp_path):
-    assert image_folder.class_names(
-        ["n01440764_tench", "n01443537", "n02", "black_grouse"], tmp_path
-    ) == (
-        "tench",
-        "goldfish",
-        "n02",
-        "black grouse",
-    )
+    folders = ["n01440764_tench", "n01443537", "n02", "black_grouse"]
+    names = ("tench", "goldfish", "n02", "black grouse")
+    assert image_folder.class_names(folders, tmp_path) == names
     (tmp_path / "words.txt").write_text(
         "n01440764\ttench, Tinca tinca\nn01443537 gold fish, Carassius auratus\n"
     )
@@ -177,7 +156,7 @@ def test_check_lists_unreadable_files(tmp_path):
     assert data.check(limit=1) == ["train/cat/000.png"] and data.bad == []
 
 
-def test_fingerprint_follows_names_and_sizes(tmp_path):
+def test_fingerprint_follows_names_and_bytes(tmp_path):
     root = folder_of(tmp_path / "a", cat=2)
     first = ImageFolder(root, "train").fingerprint
     assert ImageFolder(folder_of(tmp_path / "b", cat=2), "train").fingerprint == first
@@ -189,139 +168,31 @@ def test_fingerprint_follows_names_and_sizes(tmp_path):
 
 
 def test_cached_listing_is_used_and_renewed(tmp_path, monkeypatch):
-    root, cache = folder_of(tmp_path / "set", cat=2, dog=1), tmp_path / "index.npz"
+    root = folder_of(tmp_path / "set", cat=2, dog=1)
+    cache = tmp_path / "index.npz"
     fresh = ImageFolder(root, "train", cache)
-    scans, scandir = [], os.scandir
+    scandir = os.scandir
+    scans = []
     monkeypatch.setattr(
         image_folder.os, "scandir", lambda path: scans.append(str(path)) or scandir(path)
     )
     again = ImageFolder(root, "train", cache)
     assert scans == [str(root / "train")]  # no class folder was read
-    assert [again.path(i) for i in range(3)] == [
-        fresh.path(i) for i in range(3)
-    ] and again.fingerprint == fresh.fingerprint
+    assert [again.path(i) for i in range(3)] == [fresh.path(i) for i in range(3)]
+    assert again.fingerprint == fresh.fingerprint
     Image.new("RGB", (4, 4)).save(root / "train" / "dog" / "new.png")
     assert len(ImageFolder(root, "train", cache)) == 4
     cache.write_bytes(b"damaged")
     assert len(ImageFolder(root, "train", cache)) == 4
 
 
-# --- shards ------------------------------------------------------------------------------------------------------------
-
-
-def write_shards(
-    folder: Path, texts: str = "txt", count: int = 7, labels: bool = True
-) -> list[dict]:
-    """Two shards by the webdataset library, with scenes as images; returns what they hold, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    truth = []
-    for shard, indices in enumerate((range(0, 4), range(4, count))):
-        with webdataset.TarWriter(str(folder / f"part-{shard:05d}.tar")) as sink:
-            for i in indices:
-                sample = scene(0, i, 24)
-                text = {"txt": sample.caption, "json": {"caption": sample.caption, "url": "x"}}[
-                    texts
-                ]
-                sink.write(
-                    {
-                        "__key__": f"{i:06d}",
-                        "png": sample.image,
-                        texts: text,
-                        **({"cls": sample.label} if labels else {}),
-                    }
-                )
-                truth.append(
-                    {
-                        "image": np.asarray(sample.image),
-                        "caption": sample.caption,
-                        "label": sample.label if labels else None,
-                    }
-                )
-    return truth
-
-
-@pytest.mark.parametrize("texts, labels", [("txt", True), ("json", False)])
-def test_shards_of_the_webdataset_library(tmp_path, texts, labels):
-    truth = write_shards(tmp_path / "s", texts, labels=labels)
-    data = Shards(str(tmp_path / "s" / "part-{00000..00001}.tar"), cache=tmp_path / "index.npz")
-    data[0]
-    data = pickle.loads(pickle.dumps(data))
-    assert len(data) == 7
-    for i in (6, 0, 3, 4, 5, 1, 2):  # random access
-        sample = data[i]
-        assert (np.asarray(sample.image) == truth[i]["image"]).all()
-        assert sample.caption == truth[i]["caption"] and sample.label == truth[i]["label"]
-    theirs = (
-        webdataset.WebDataset(str(tmp_path / "s" / "part-{00000..00001}.tar"), shardshuffle=False)
-        .decode("rgb8")
-        .to_tuple("png")
-    )
-    for i, (image,) in enumerate(theirs):
-        assert (np.asarray(data[i].image) == image).all()
-
-
-def test_shard_index_is_cached_and_renewed(tmp_path, monkeypatch):
-    write_shards(tmp_path / "s")
-    pattern, cache = str(tmp_path / "s" / "*.tar"), tmp_path / "index.npz"
-    first = Shards(pattern, cache)
-    opened, samples = [], shards._samples
-    monkeypatch.setattr(shards, "_samples", lambda path: opened.append(path) or samples(path))
-    again = Shards(pattern, cache)
-    assert (
-        not opened
-        and again.fingerprint == first.fingerprint
-        and again[5].caption == first[5].caption
-    )
-    assert again.classes == first.classes
-    write_shards(tmp_path / "s", count=9)
-    assert len(Shards(pattern, cache)) == 9 and len(opened) == 2
-
-
-def test_shard_errors_are_one_clear_line(tmp_path):
-    with pytest.raises(ConfigError, match="no file matches"):
-        Shards(str(tmp_path / "*.tar"))
-    (tmp_path / "a.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(ConfigError, match=r"a\.tar: not a readable tar file"):
-        Shards(str(tmp_path / "a.tar"))
-    with tarfile.open(tmp_path / "b.tar", "w") as tar:
-        tar.add(__file__, "code.py")
-    with pytest.raises(ConfigError, match="no images in its 1 files"):
-        Shards(str(tmp_path / "b.tar"))
-
-
-def test_bad_image_in_a_shard_is_replaced_and_noted(tmp_path):
-    with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
-        for i in range(3):
-            image = b"broken" if i == 1 else scene(0, i, 16).image
-            sink.write(
-                {
-                    "__key__": str(i),
-                    **({"jpg": image} if i == 1 else {"png": image}),
-                    "txt": f"text {i}",
-                }
-            )
-    data = Shards(str(tmp_path / "a.tar"))
-    assert [data[i].caption for i in range(3)] == ["text 0", "text 2", "text 2"]
-    assert len(data.bad) == 1 and data.check() == data.bad
-    with pytest.raises(ValueError, match=r"a\.tar at \d+: not a readable image"):
-        Shards(str(tmp_path / "a.tar"), strict=True)[1]
-
-
-def test_braces_expand_as_in_webdataset(tmp_path):
-    for name in ("a-00", "a-01", "a-02", "b-01"):
-        (tmp_path / f"{name}.tar").touch()
-    names = [p.stem for p in expand(str(tmp_path / "{a,b}-{00..01}.tar"))]
-    assert names == ["a-00", "a-01", "b-01"]
-    assert [p.stem for p in expand(str(tmp_path / "a-*.tar"))] == ["a-00", "a-01", "a-02"]
-
-
 def test_a_mixed_folder_shows_all_classes_early_and_always_in_the_same_order(tmp_path):
     root = folder_of(tmp_path / "set", cat=30, dog=30, owl=30)
-    mixed, plain = ImageFolder(root, "train", mixed=True), ImageFolder(root, "train")
+    mixed = ImageFolder(root, "train", mixed=True)
+    plain = ImageFolder(root, "train")
     first = [mixed[i].label for i in range(30)]
-    assert min(first.count(label) for label in range(3)) >= 4 and {
-        plain[i].label for i in range(30)
-    } == {0}
+    assert min(first.count(label) for label in range(3)) >= 4
+    assert {plain[i].label for i in range(30)} == {0}
     assert sorted(mixed[i].name for i in range(90)) == [plain[i].name for i in range(90)]
     again = ImageFolder(root, "train", mixed=True)
     assert [again[i].name for i in range(90)] == [mixed[i].name for i in range(90)]
@@ -330,7 +201,7 @@ def test_a_mixed_folder_shows_all_classes_early_and_always_in_the_same_order(tmp
     )
 
 
-# --- catalogue ---------------------------------------------------------------------------------------------------------
+# --- catalogue -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -349,11 +220,11 @@ def test_prepare_draws_the_world_once_and_writes_a_manifest(settings, monkeypatc
     path = catalogue.prepare(settings, "labels", progress=False)
     assert path == settings.results / "data" / "labels.json"
     manifest = json.loads(path.read_text())
-    assert {split: about["samples"] for split, about in manifest.items()} == {
-        "train": 5,
-        "val": 3,
-        "test": 2,
-    }
+    samples = {split: about["samples"] for split, about in manifest.items()}
+    assert samples == {"train": 5, "val": 3, "test": 2}
+    assert list(manifest["val"]) == [
+        "spec", "split", "samples", "classes", "attributes", "fingerprint", "checked", "unreadable",
+    ]  # fmt: skip
     train = catalogue.open_dataset(settings, "labels", "train")
     assert isinstance(train, World) and manifest["train"]["fingerprint"] == train.fingerprint
     before = path.read_bytes()
@@ -365,7 +236,7 @@ def test_prepare_draws_the_world_once_and_writes_a_manifest(settings, monkeypatc
 def test_folders_and_shards_play_roles(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=3, dog=2)
     (tmp_path / "photos" / "train" / "cat" / "001.png").write_bytes(b"broken")
-    truth = write_shards(tmp_path / "pairs")
+    written = write_shards(tmp_path / "pairs")
     data = DataSettings(
         labels="folder:photos", text="shards:pairs/*.tar", images="folder:photos", eval="world"
     )
@@ -374,10 +245,10 @@ def test_folders_and_shards_play_roles(settings, tmp_path):
     assert labels["train"]["unreadable"] == ["train/cat/001.png"]
     assert labels["val"]["split"] == "test" and labels["train"]["classes"] == ["cat", "dog"]
     pairs = manifest_of(settings, "text")
-    assert set(pairs) == {"train"} and pairs["train"]["samples"] == len(truth)
+    assert set(pairs) == {"train"} and pairs["train"]["samples"] == len(written)
     assert manifest_of(settings, "eval")["train"]["spec"] == "world"
     text = catalogue.open_dataset(settings, "text", "train")
-    assert [text[i].caption for i in range(7)] == [t["caption"] for t in truth]
+    assert [text[i].caption for i in range(7)] == [sample["caption"] for sample in written]
     with pytest.raises(ConfigError, match=r"data.use.text.*shards have no split val"):
         catalogue.open_dataset(settings, "text", "val")
     assert len(list((settings.results / "data").glob("index-*.npz"))) == 3 + 1
@@ -398,7 +269,11 @@ def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
 def test_catalogue_errors_are_one_clear_line(settings):
     with pytest.raises(ConfigError, match=r"world = .*world-val: no prepared split"):
         catalogue.open_dataset(settings, "eval", "val")
-    with pytest.raises(ConfigError, match="role = 'label': must be one of labels, text, images, eval"):
+    with pytest.raises(
+        ConfigError, match="role = 'label': must be one of labels, text, images, eval"
+    ):
         catalogue.open_dataset(settings, "label", "train")
     with pytest.raises(ConfigError, match="split = 'dev': must be one of train, val, test"):
         catalogue.open_dataset(settings, "labels", "dev")
+    with pytest.raises(ConfigError, match="role = 'label': must be one of labels, .*, discovery"):
+        catalogue.prepare(settings, "label")

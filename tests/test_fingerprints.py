@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import folder_of, write_shards
+from small_sets import folder_of, write_shards
 
 from registers.readers import catalogue, fingerprints
 from registers.readers.image_folder import ImageFolder

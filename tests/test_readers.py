@@ -3,44 +3,26 @@
 import itertools
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
 import pytest
 from PIL import Image
+from small_sets import png, save_image
 
 from registers.data.usable import UsableSamples
 from registers.readers.ade20k import Ade20k, Ade20kFull, object_names
 from registers.readers.coco import Coco, SemanticMasks
-from registers.readers.nyud import LABELED, Nyud, open_nyud
+from registers.readers.nyud import Nyud
 from registers.readers.voc import Voc
 from registers.settings.errors import ConfigError
 
 
-def save_image(path: Path, size=(6, 4), mode="RGB", value=None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value).save(path) if value is not None else Image.new(mode, size).save(
-        path
-    )
-    return path
-
-
-def png(path: Path, array: np.ndarray, palette: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(array)
-    if palette:
-        image.putpalette([i % 256 for i in range(768)])
-    image.save(path)
-    return path
-
-
 def xml(path: Path, *objects: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f"<annotation><filename>{path.stem}.jpg</filename>{''.join(f'<object>{o}</object>' for o in objects)}</annotation>"
-    )
+    content = "".join(f"<object>{one}</object>" for one in objects)
+    path.write_text(f"<annotation><filename>{path.stem}.jpg</filename>{content}</annotation>")
 
 
 def box(x0, y0, x1, y1) -> str:
@@ -69,16 +51,12 @@ def voc(tmp_path):
 
 def test_voc_boxes_follow_the_published_rule(voc):
     data = Voc(voc, "trainval")
-    assert data[0].boxes.tolist() == [
-        [0, 0, 6, 4],
-        [1, 2, 4, 4],
-    ]  # 1-based, inclusive; a fraction is dropped; difficult ones count
+    # 1-based, inclusive; a fraction is dropped; difficult ones count
+    assert data[0].boxes.tolist() == [[0, 0, 6, 4], [1, 2, 4, 4]]
     assert data[1].boxes.tolist() == [[0, 0, 2, 2]] and data[2].boxes.shape == (0, 4)
     assert [Path(s.name).name for s in data] == ["a.jpg", "b.jpg", "c.jpg"]
-    assert (
-        len(Voc(voc / "VOCdevkit", "all")) == 3
-        and data.fingerprint == Voc(voc / "VOCdevkit" / "VOC2007").fingerprint
-    )
+    assert len(Voc(voc / "VOCdevkit", "all")) == 3
+    assert data.fingerprint == Voc(voc / "VOCdevkit" / "VOC2007").fingerprint
     with pytest.raises(ConfigError, match=r"val\.txt: no such file"):
         Voc(voc, "val")
 
@@ -87,9 +65,8 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
     root = tmp_path / "VOC2012"
     good = np.array([[0, 20, 255], [1, 2, 3]], np.uint8)
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text(
-        "good\nsize\nrange\ncolour\nmissing\n"
-    )
+    listed = root / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("good\nsize\nrange\ncolour\nmissing\n")
     for name, mask in (
         ("good", good),
         ("size", good.T.copy()),
@@ -99,11 +76,8 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
         save_image(root / "JPEGImages" / f"{name}.jpg", (3, 2))
         png(root / "SegmentationClass" / f"{name}.png", mask, palette=name == "good")
     data = Voc(tmp_path, "val", "2012", annotation="masks")
-    assert (
-        data[0].mask.dtype == np.uint8
-        and data[0].mask.tolist() == good.tolist()
-        and len(data.mask_classes) == 21
-    )
+    assert data[0].mask.dtype == np.uint8 and data[0].mask.tolist() == good.tolist()
+    assert len(data.mask_classes) == 21
     for index, message in (
         (1, "SegmentationClass/size.png: 2 x 3 pixels, but its image has 3 x 2"),
         (2, "SegmentationClass/range.png: class id 21 is out of range; must be 0 to 20, 255"),
@@ -113,47 +87,40 @@ def test_voc_masks_and_what_is_wrong_with_some(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             data[index]
         assert "\n" not in str(error.value)
-    stream = UsableSamples(data, needs=["mask"])
-    assert [Path(s.name).name for s in stream] == ["good.jpg"] and stream.used == 1
-    assert stream.note().startswith(
-        "; 4 of 5 images left out, the first: SegmentationClass/size.png"
-    )
+    samples = UsableSamples(data, needs=["mask"])
+    assert [Path(s.name).name for s in samples] == ["good.jpg"] and samples.used == 1
+    note = "; 4 of 5 images left out, the first: SegmentationClass/size.png"
+    assert samples.note().startswith(note)
 
 
 @pytest.mark.parametrize("kind", ["grey", "grey16", "cmyk", "alpha", "1x1"])
-def test_unusual_pictures_become_rgb(voc, kind):
+def test_unusual_images_become_rgb(voc, kind):
     path = voc / "VOCdevkit" / "VOC2007" / "JPEGImages" / "a.jpg"
     if kind == "cmyk":
         Image.new("CMYK", (6, 4), (0, 0, 0, 255)).save(path)
     elif kind == "grey16":
         Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(path, format="PNG")
     else:
-        mode, size = {"grey": ("L", (6, 4)), "alpha": ("RGBA", (6, 4)), "1x1": ("RGB", (1, 1))}[
-            kind
-        ]
-        Image.new(mode, size).save(path, format="PNG")
+        mode = {"grey": "L", "alpha": "RGBA", "1x1": "RGB"}[kind]
+        Image.new(mode, (1, 1) if kind == "1x1" else (6, 4)).save(path, format="PNG")
     image = Voc(voc)[0].image
     assert image.mode == "RGB" and image.size == ((1, 1) if kind == "1x1" else (6, 4))
     if kind == "grey16":
         assert np.asarray(image)[0, 0].tolist() == [156] * 3  # 40000 / 65535 * 255
 
 
-def test_truncated_pictures_and_damaged_annotations_are_named_and_left_out(voc):
+def test_truncated_images_and_damaged_annotations_are_named_and_left_out(voc):
     root = voc / "VOCdevkit" / "VOC2007"
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
-        root / "JPEGImages" / "a.jpg"
-    )
-    whole = (root / "JPEGImages" / "a.jpg").read_bytes()
-    (root / "JPEGImages" / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    photo = root / "JPEGImages" / "a.jpg"
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(photo)
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
     (root / "Annotations" / "b.xml").write_text("<annotation><object>")
     xml(root / "Annotations" / "c.xml", "<name>cat</name>" + box(1, 1, 2, 2))
-    stream = UsableSamples(Voc(voc), needs=["boxes"])
-    assert [Path(s.name).name for s in stream] == ["c.jpg"]
-    assert (
-        "a.jpg: not a readable image" in stream.left_out[0]
-        and "Annotations/b.xml: not a readable VOC annotation" in stream.left_out[1]
-    )
+    samples = UsableSamples(Voc(voc), needs=["boxes"])
+    assert [Path(s.name).name for s in samples] == ["c.jpg"]
+    assert "a.jpg: not a readable image" in samples.left_out[0]
+    assert "Annotations/b.xml: not a readable VOC annotation" in samples.left_out[1]
 
 
 COCO = {
@@ -205,10 +172,8 @@ def test_coco_boxes_are_rounded_and_crowds_dropped(coco):
     data = Coco(coco, "train2014")
     assert [Path(s.name).name for s in data] == ["x_3.jpg", "x_7.jpg"]  # by id
     assert data[1].boxes.tolist() == [[0, 1, 3, 3]]
-    assert data[0].boxes.tolist() == [
-        [1, 1, 4, 2],
-        [4, 1, 5, 3],
-    ]  # Python rounds 3.5 to 4 and 2.5 to 2, as the release does
+    # Python rounds 3.5 to 4 and 2.5 to 2, as the release does
+    assert data[0].boxes.tolist() == [[1, 1, 4, 2], [4, 1, 5, 3]]
 
 
 def test_coco_takes_a_list_of_file_names_in_its_order(coco):
@@ -224,13 +189,11 @@ def test_coco_masks_from_polygons_and_run_lengths(coco):
     data = Coco(coco, "train2014", annotation="masks")
     assert data.mask_classes == ("background", "person", "dog")
     seven = data[1].mask
-    assert (
-        (seven[:, 5] == 255).all() and seven[0, 0] == 2 and seven[3, 4] == 0
-    )  # the crowd is the last column
+    assert (seven[:, 5] == 255).all()  # the crowd is the last column
+    assert seven[0, 0] == 2 and seven[3, 4] == 0
     three = data[0].mask
-    assert (
-        three[1, 2] == 1 and (three[1:3, 4] == 255).all() and three[0, 0] == 0
-    )  # where two classes overlap
+    assert (three[1:3, 4] == 255).all()  # where two classes overlap
+    assert three[1, 2] == 1 and three[0, 0] == 0
 
 
 def segmented(root: Path, shape: object) -> Coco:
@@ -350,115 +313,6 @@ def test_ade20k_full_release_by_names(ade):
         data[0]
 
 
-def test_nyud_in_its_three_layouts(tmp_path):
-    depth = np.array([[0, 1500, 65535], [10000, 1, 2]], np.uint16)
-    expected = [[0, 1.5, 0], [10, 0.001, 0.002]]
-    save_image(tmp_path / "list" / "bath" / "rgb.jpg", (3, 2))
-    png(tmp_path / "list" / "bath" / "depth.png", depth)
-    listed = tmp_path / "files.txt"
-    listed.write_text("bath/rgb.jpg bath/depth.png 518.8579\nbath/rgb2.jpg None 518.8579\n")
-    save_image(tmp_path / "frames" / "seq" / "frame-0.color.jpg", (3, 2))
-    png(tmp_path / "frames" / "seq" / "frame-0.depth.png", depth)
-    save_image(tmp_path / "numbered" / "12_image.png", (3, 2))
-    png(tmp_path / "numbered" / "12_depth.png", depth)
-    for data in (
-        Nyud(tmp_path / "list", names=listed),
-        Nyud(tmp_path / "frames"),
-        Nyud(tmp_path / "numbered"),
-    ):
-        assert (
-            len(data) == 1
-            and np.allclose(data[0].depth, expected)
-            and data[0].depth.dtype == np.float32
-        )
-    png(tmp_path / "numbered" / "12_depth.png", depth.astype(np.uint8))
-    with pytest.raises(ValueError, match=r"12_depth\.png: depth of shape"):
-        Nyud(tmp_path / "numbered")[0]
-    png(tmp_path / "numbered" / "12_depth.png", depth.T.copy())
-    with pytest.raises(ValueError, match=r"12_depth\.png: 2 x 3 pixels, but its image has 3 x 2"):
-        Nyud(tmp_path / "numbered")[0]
-
-
-def test_nyud_split_file_chooses_the_images(tmp_path):
-    from scipy.io import savemat
-
-    for number in (1, 2, 3):
-        save_image(tmp_path / f"{number}_image.png", (3, 2))
-    savemat(
-        tmp_path / "splits.mat",
-        {"trainNdxs": np.array([[3], [9]]), "testNdxs": np.array([[1], [2]])},
-    )
-    assert [p.name for p in Nyud(tmp_path, "train").images] == ["3_image.png"]
-    assert [p.name for p in Nyud(tmp_path, "val").images] == ["1_image.png", "2_image.png"]
-
-
-def test_nyud_lists_lie_where_bts_puts_them(tmp_path):
-    save_image(tmp_path / "official_splits" / "test" / "bath" / "rgb_1.jpg", (3, 2))
-    png(
-        tmp_path / "official_splits" / "test" / "bath" / "depth_1.png",
-        np.full((2, 3), 1500, np.uint16),
-    )
-    save_image(tmp_path / "kitchen" / "rgb_2.jpg", (3, 2))
-    (tmp_path / "nyudepthv2_test_files_with_gt.txt").write_text(
-        "bath/rgb_1.jpg bath/depth_1.png 518.8579\n"
-    )
-    (tmp_path / "nyu_train.txt").write_text("/kitchen/rgb_2.jpg /kitchen/depth_2.png 518.8579\n")
-    test, train = Nyud(tmp_path, "val"), Nyud(tmp_path, "train")
-    assert (
-        test[0].name == "official_splits/test/bath/rgb_1.jpg"
-        and np.allclose(test[0].depth, 1.5)
-        and not test.whole
-    )
-    assert [path.name for path in train.images] == ["rgb_2.jpg"] and train.images[0].is_file()
-
-
-def test_the_release_of_nyud(tmp_path):
-    """In MATLAB's order, with the depths as measured and BTS's black rim."""
-    h5py = pytest.importorskip("h5py")
-    from scipy.io import savemat
-
-    images = np.random.default_rng(0).integers(1, 256, (3, 3, 640, 480), dtype=np.uint8)
-    depths = np.random.default_rng(1).random((3, 640, 480)).astype(np.float32)
-    with h5py.File(tmp_path / LABELED, "w") as file:
-        file["images"], file["rawDepths"], file["depths"] = images, depths, depths + 1
-    assert open_nyud(tmp_path, "train").whole and len(open_nyud(tmp_path, "val")) == 3
-    savemat(
-        tmp_path / "splits.mat", {"trainNdxs": np.array([[3]]), "testNdxs": np.array([[1], [2]])}
-    )
-    assert len(open_nyud(tmp_path, "val")) == 2
-    sample, pixels = (
-        open_nyud(tmp_path, "train")[0],
-        np.asarray(open_nyud(tmp_path, "train")[0].image),
-    )
-    assert (
-        sample.name == f"{LABELED}, image 3"
-        and sample.depth.shape == (480, 640)
-        and sample.image.size == (640, 480)
-    )
-    assert (
-        sample.depth[100, 7] == depths[2, 7, 100]
-        and pixels[100, 7].tolist() == images[2, :, 7, 100].tolist()
-    )
-    assert pixels[100, 6].tolist() == pixels[474, 100].tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("package", [True, False])
-def test_a_release_that_cannot_be_read_says_how_else(tmp_path, monkeypatch, package):
-    if package:
-        pytest.importorskip("h5py")
-    else:
-        monkeypatch.setitem(sys.modules, "h5py", None)  # as if it were not installed
-    (tmp_path / LABELED).write_bytes(b"no HDF5")
-    with pytest.raises(
-        ConfigError,
-        match="not a readable HDF5 file" if package else "needs h5py .*; or write its images",
-    ) as error:
-        open_nyud(tmp_path, "train")
-    assert "\n" not in str(error.value)
-    save_image(tmp_path / "1_image.png")  # unpacked there: no need of it
-    assert len(open_nyud(tmp_path, "train")) == 1
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -480,7 +334,7 @@ def test_an_empty_folder_is_one_clear_line(tmp_path, make):
     reason="REGISTERS_FORMATS: a folder with voc2007_boxes and LOST's predictions",
 )
 def test_corloc_of_the_published_boxes_of_lost():
-    """The authors' own boxes for VOC 2007 trainval (61.9, their Table 1) on the half of the true boxes that is at hand."""
+    """The authors' boxes for VOC 2007 trainval (61.9, their Table 1), on half of the true boxes."""
     import pickle
 
     from registers.evals.boxes import overlaps_any
