@@ -187,10 +187,10 @@ def test_a_damaged_record_of_delivery_counts_as_none(store, damage):
     ],
 )
 def test_a_password_is_masked(uri, expected):
-    shown = tracking.masked(uri)
-    assert "hunter2" not in shown and "t@er2" not in shown
-    assert "host" in shown or shown == uri
-    assert expected is None or shown == expected
+    text = tracking.masked(uri)
+    assert "hunter2" not in text and "t@er2" not in text
+    assert "host" in text or text == uri
+    assert expected is None or text == expected
 
 
 def test_a_password_reaches_no_log(store, caplog, capfd):
