@@ -1,8 +1,8 @@
 """What files hold, in one line of hexadecimal: by all their bytes, or by a glance at the folder.
 
 Bytes are read once: digests are kept with each file's size and time stamp. 100,000 files of 2 kB
-take 3.2 s of processor time the first time and 0.7 s afterwards, large files 0.9 s a GB; a glance at
-100,000 files takes 0.65 s (measured on one core of a shared machine, files in the page cache).
+take 3.2 s of processor time the first time and 0.7 s afterwards, large files 0.9 s a GB. A glance
+at 100,000 files takes 0.65 s (one core of a shared machine, files in the page cache).
 """
 
 import hashlib
