@@ -207,6 +207,9 @@ def test_a_run_of_two_versions_of_the_code_is_of_neither(tmp_path, monkeypatch, 
         run(tmp_path)
     code = train.digest("registers.methods.deit3", "registers.train")
     monkeypatch.setattr(train, "digest", lambda *modules: "0123456789ab")
+    killed_at(1)
+    with pytest.raises(KeyboardInterrupt):  # and killed once more
+        run(tmp_path)
     run(tmp_path)
     assert checkpoint.card(tmp_path / "out/at000")["code"] == code
     assert checkpoint.card(tmp_path / "out/last")["code"] == ""

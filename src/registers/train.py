@@ -185,22 +185,24 @@ class _Folder:
     def resume(self) -> tuple[int, list[dict[str, float]]]:
         """Load what a killed training of the same identity left: its next step and its history.
 
-        Without one, (0, []): the folder is emptied and what belongs to step 0 is written.
+        Without one, (0, []) and an empty folder. A checkpoint due at this very step is written.
         """
         saved = checkpoint.load_state(self.state, self.fabric.device)
-        usable = saved is not None and self._is_ours(saved)
+        if saved is not None and not self._is_ours(saved):
+            saved = None
         self.fabric.barrier()  # all processes have looked at the folder before the first changes it
-        if usable:
+        if saved is None:
+            if self.fabric.is_global_zero:
+                shutil.rmtree(self.unfinished, ignore_errors=True)
+            saved = {"step": 0, "history": []}
+        else:
             self.method.load_state_dict(saved["method"])
             self.optimizer.load_state_dict(saved["optimizer"])
-        elif self.fabric.is_global_zero:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
-        first = saved["step"] if usable else 0
-        if usable and saved["code"] not in (self.code, ""):
-            self.code = ""  # made by two versions of the code: by neither
-        for name in self._lacking(first):
-            self._save_backbone(name, first)
-        return first, (saved["history"] if usable else [])
+            if saved["code"] != self.code:
+                self.code = ""  # made by two versions of the code: by neither
+        for name in self._lacking(saved["step"]):
+            self._save_backbone(name, saved["step"])
+        return saved["step"], saved["history"]
 
     def save(self, step: int, history: list[dict[str, float]]) -> None:
         """Write what is due once `step` steps are done."""
@@ -226,7 +228,8 @@ class _Folder:
     def _is_ours(self, saved: dict[str, Any]) -> bool:
         """Whether it continues this very training, and all earlier milestones are on disk."""
         same = all(saved.get(key) == value for key, value in self.made_from.items())
-        return same and not any(self._lacking(step) for step in range(saved["step"]))
+        earlier = (step for step in self.milestones if step < saved["step"])
+        return same and not any(map(self._lacking, earlier))
 
     def _lacking(self, step: int) -> list[str]:
         """Names of the checkpoints due after `step` steps that are not on disk."""
@@ -236,15 +239,9 @@ class _Folder:
     def _save_backbone(self, name: str, step: int) -> None:
         if not self.fabric.is_global_zero:
             return
-        tensors, settings = self.method.extras()
-        facts = {
-            "method": self.method.id.method,
-            "step": step,
-            "steps": self.steps,
-            "code": self.code,
-            **self.made_from,
-            **settings,
-        }
+        tensors, extra_facts = self.method.extras()
+        facts = {"method": self.method.id.method, "step": step, "steps": self.steps}
+        facts |= {"code": self.code} | self.made_from | extra_facts
         path = self.unfinished / f"{name}.safetensors"
         checkpoint.save(path, self.method.backbone, facts, tensors)
 
