@@ -161,15 +161,15 @@ def test_fig08_orders_counts_and_shows_all_methods(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "registers, shown",
+    "registers, panels",
     [(16, ["reg0", "reg6", "reg8", "reg12"]), (8, ["reg0", "reg2", "reg5", "reg7"]), (1, ["reg0"])],
 )
-def test_fig09_shows_the_papers_registers_or_spread_ones(registers, shown):
+def test_fig09_shows_the_papers_registers_or_spread_ones(registers, panels):
     name = f"dinov2-r{registers}-s0"
     maps = {name: planted_arrays.maps(name)}
     rows = module("fig09").table(maps)
-    assert list(dict.fromkeys(rows["panel"])) == ["cls", *shown]
-    for panel in shown:
+    assert list(dict.fromkeys(rows["panel"])) == ["cls", *panels]
+    for panel in panels:
         r = int(panel[3:])
         assert grid(rows, panel=panel, image="val/0")[2, r % 8] == pytest.approx(2 / 64, rel=1e-3)
     attention = maps[name]["attention"][:, 1:2]

@@ -153,22 +153,22 @@ def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
     Returns the similarity below which 0.1 % of the patches of every kind lie.
     """
     has_outliers = _has_outliers(rows)
-    looks = {
+    styles = {
         NORMAL: dict(fill=True, color=style.shade(method, 0.15)),
         OUTLIER: dict(color=style.CUTOFF, linewidth=1.4),
         TAIL: dict(color=style.INK, linewidth=1.1, linestyle=(0, (3, 1.5))),
     }
     if has_outliers:
-        del looks[TAIL]
+        del styles[TAIL]
     lowest = 1.0
-    for token, look in looks.items():
+    for token, drawing in styles.items():
         density = rows[(rows["metric"] == "density") & (rows["token"] == token)].sort_values("at")
         if density.empty:
             continue
         width = density["at"].diff().median()
         edges = np.append(density["at"] - width / 2, density["at"].iloc[-1] + width / 2)
         mean = _value(rows, "neighbours", "mean", token)["value"]
-        ax.stairs(density["value"], edges, label=f"{token} (mean {mean:.2f})", **look)
+        ax.stairs(density["value"], edges, label=f"{token} (mean {mean:.2f})", **drawing)
         share_below = density["value"].cumsum().to_numpy() * width
         lowest = min(lowest, float(edges[np.argmax(share_below > 0.001)]))
 
@@ -177,10 +177,15 @@ def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
         label = f"any two patches ({normal['chance']:.2f})"
         dotted = dict(color=style.GREY, linewidth=0.8, linestyle=":")
         ax.axvline(normal["chance"], label=label, **dotted)
-    # above the panel, so that it hides no bars
-    remark = "" if has_outliers else ", no second mode"
+    _legend(ax, style.name(method) + ("" if has_outliers else ", no second mode"))
+    ax.grid(False, axis="x")
+    return lowest
+
+
+def _legend(ax: Axes, title: str) -> None:
+    """A legend above the panel, where it hides no bars."""
     ax.legend(
-        title=f"{style.name(method)}{remark}",
+        title=title,
         title_fontsize=8,
         alignment="left",
         loc="lower left",
@@ -189,8 +194,6 @@ def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
         borderaxespad=0.3,
         handlelength=1.4,
     )
-    ax.grid(False, axis="x")
-    return lowest
 
 
 # --- b

@@ -111,7 +111,7 @@ def _places() -> dict[str, list[float]]:
 
 
 def _token(ax: Axes, x: float, y: float, face: str, label: str, faint: bool = False) -> None:
-    look = {"linestyle": (0, (3, 2)), "alpha": 0.35} if faint else {}
+    drawing = {"linestyle": (0, (3, 2)), "alpha": 0.35} if faint else {}
     box = FancyBboxPatch(
         (x - HALF, y - HALF),
         2 * HALF,
@@ -120,7 +120,7 @@ def _token(ax: Axes, x: float, y: float, face: str, label: str, faint: bool = Fa
         facecolor=face,
         edgecolor=style.INK,
         linewidth=0.7,
-        **look,
+        **drawing,
     )
     ax.add_patch(box)
     ink = style.GREY if faint else style.INK
@@ -128,8 +128,8 @@ def _token(ax: Axes, x: float, y: float, face: str, label: str, faint: bool = Fa
 
 
 def _arrow(ax: Axes, x: float, start: float, end: float, faint: bool = False) -> None:
-    look = dict(linewidth=0.8, color=style.GREY, alpha=0.35 if faint else 1)
+    drawing = dict(linewidth=0.8, color=style.GREY, alpha=0.35 if faint else 1)
     arrow = FancyArrowPatch(
-        (x, start), (x, end), arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0, **look
+        (x, start), (x, end), arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0, **drawing
     )
     ax.add_patch(arrow)

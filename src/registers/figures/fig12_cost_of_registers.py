@@ -31,7 +31,7 @@ def table(cost: pd.DataFrame) -> pd.DataFrame:
 
 def draw(cost: pd.DataFrame) -> Figure:
     rows = table(cost)
-    looks = {
+    styles = {
         model: dict(color=INKS[i % len(INKS)], marker=MARKERS[i % len(MARKERS)])
         for i, model in enumerate(rows["model"].unique())
     }
@@ -44,7 +44,7 @@ def draw(cost: pd.DataFrame) -> Figure:
     panels = {title: panel for title, panel in panels.items() if len(panel[0])}
     figure, axes = style.canvas(1, len(panels), height=2.6)
     for ax, letter, (title, (part, column)) in zip(axes[0], "abc", panels.items()):
-        _curves(ax, part, column, looks)
+        _curves(ax, part, column, styles)
         style.letter(ax, letter, title)
     axes[0, 0].set_ylabel("increase (%)")
     axes[0, -1].set_yscale("log")
@@ -75,13 +75,13 @@ def caption(cost: pd.DataFrame) -> str:
     )
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, column: str, looks: dict[str, dict]) -> None:
+def _curves(ax: Axes, rows: pd.DataFrame, column: str, styles: dict[str, dict]) -> None:
     """A line per model over its numbers of registers."""
     for model in rows["model"].unique():
         line = rows[rows["model"] == model]
         dashes = "-" if model.startswith(PAPER) else (0, (3, 1.5))
-        look = dict(looks[model], linestyle=dashes, linewidth=1.2, markersize=4)
-        ax.plot(line["registers"], line[column], label=model, **look)
+        drawing = dict(styles[model], linestyle=dashes, linewidth=1.2, markersize=4)
+        ax.plot(line["registers"], line[column], label=model, **drawing)
     # 1 and 2 lie too close for both to be named
     counts = [count for count in sorted(rows["registers"].unique()) if count != 1]
     ax.set_xticks(counts, [str(count) for count in counts])
