@@ -247,25 +247,39 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
 def pictures(
     net: nn.Module, scenes: Any, subject: Subject, cutoff: Cutoff
 ) -> dict[str, np.ndarray]:
-    """What the figures show of a run: some scenes, their norms after each block, the weights of
-    the head that gives one patch or register most; all norms after the last block; and how often
-    each place holds an outlier."""
+    """What the figures show of a run: some scenes, their norms after each block, and one head's
+    attention; all norms after the last block; and how often each place holds an outlier."""
     last = subject.norms[-1]
     where = last > cutoff.value if cutoff.value else np.zeros_like(last, dtype=bool)
     few = part(scenes, 0, SHOWN)
     arrays = {name: _array(values) for name, values in few._asdict().items()}
-    seen = net.observe(few.images) if hasattr(net, "observe") else None
-    if seen is not None:
-        weights = [w.mean(2) for w in seen.attention if w is not None]  # (B, H, N) received
-        heads = torch.stack([w.amax(2).mean(0) for w in weights])
-        layer, head = divmod(int(heads.argmax()), heads.shape[1])
-        arrays["attention"] = _array(weights[layer][:, head])
+    if hasattr(net, "observe"):
+        arrays["attention"] = _array(idle_attention(net, few))
     return arrays | dict(
         norms=np.stack([norms[:SHOWN] for norms in subject.norms]),
         all_norms=last.astype(np.float32),
         all_redundant=subject.redundant,
         where=where.mean(0),
     )
+
+
+def idle_attention(net: nn.Module, scenes: Any) -> Tensor:
+    """(B, N): mean over queries of what tokens receive from the head that gives redundant patches
+    and registers most."""
+    best = torch.zeros(())
+    received = torch.zeros(())
+    for weights in net.observe(scenes.images).attention:
+        if weights is None:
+            continue
+        by_head = weights.mean(2)  # (B, H, N)
+        patches = scenes.redundant.shape[1]
+        given = (by_head[..., -patches:] * scenes.redundant[:, None]).sum(2)
+        first = by_head.shape[2] - patches - net.registers
+        given = (given + by_head[..., first : by_head.shape[2] - patches].sum(2)).mean(0)
+        if given.max() > best:
+            best = given.max()
+            received = by_head[:, int(given.argmax())]
+    return received
 
 
 def conditions(numbers: dict, intervals: dict) -> dict[str, bool | None]:

@@ -26,7 +26,7 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
     """A row for each run: one scene, its norms and what one head's attention falls on, and the
     norms of all scenes."""
     figure, axes = style.canvas(
-        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1, 1, 1.28, 1.9]}
+        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1, 1.2, 1.5, 1.9]}
     )
     for row, (panels, name) in enumerate(zip(axes, names, strict=True)):
         run = json.loads((runs / name / "run.json").read_text())
@@ -93,12 +93,14 @@ def draw_attention(ax: Axes, maps: dict[str, np.ndarray], scene: int, registers:
     weights = maps["attention"][scene]
     patches = weights[-maps["redundant"].shape[1] :]
     grid = round(len(patches) ** 0.5)
-    shown = np.full((grid, grid + 2), np.nan)
-    shown[:, :grid] = patches.reshape(grid, grid)
-    shown[:registers, -1] = weights[len(weights) - len(patches) - registers :][:registers][:grid]
+    shown = np.full((max(grid, registers), grid + 2 * bool(registers)), np.nan)
+    shown[:grid, :grid] = patches.reshape(grid, grid)
+    if registers:
+        first = len(weights) - len(patches) - registers
+        shown[:registers, -1] = weights[first : first + registers]
     image = ax.imshow(shown, vmin=0, cmap="viridis")
     if registers:
-        ax.text(grid + 1, min(registers, grid) - 0.2, "reg.", ha="center", va="top", fontsize=6)
+        ax.text(grid + 1, registers - 0.2, "reg.", ha="center", va="top", fontsize=6)
     _bare(ax)
     return image
 

@@ -82,7 +82,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     last = f"layer{run['regime']['depth']}"
     row = {"run": file.parent.name, "hypothesis": "", **{k: run[k] for k in RUN_COLUMNS}}
     row |= {name: signs.get(name) for name in ACCURACIES}
-    if not run["regime"].get("image_loss", 1.0):
+    if not run["regime"].get("image_loss", run["regime"].get("label")):
         row["accuracy"] = None  # the label's head was never trained
     row |= {
         "start_ratio": history[f"{last}/max_over_median"].iloc[0],

@@ -33,6 +33,7 @@ VARIED = (
     "lr",
     "weight_decay",
 )
+LOST = 0.05  # of accuracy: less does not count as used
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -51,7 +52,7 @@ def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(TEMPLATE.read_text())
-    files.write_text(out / "emergence.md", template.render(**facts(sweep, frame, runs)))
+    files.write_text(out / "emergence.md", template.render(**facts(sweep, frame, runs, out)))
     return frame
 
 
@@ -96,7 +97,7 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
 # --- what the template tells
 
 
-def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path) -> dict[str, Any]:
+def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str, Any]:
     """Every number of the page."""
     scenes = frame[frame["regime.world"] != "tokens"]
     tokens = frame[frame["regime.world"] == "tokens"]
@@ -111,26 +112,27 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path) -> dict[str, Any]:
         mine = frame[(frame.variant == variant) & (frame.registers == registers)]
         return f"{int(mine[condition].fillna(False).astype(bool).sum())} of {len(mine)}"
 
-    planned = {
-        name: sum(sweep.variants[v].hypothesis == name for v, _, _ in sweep.runs())
-        for name in sweep.hypotheses
-    }
+    headline = sweep.variants[sweep.headline]
+    mine = frame[frame.variant == sweep.headline]
     return dict(
         sweep=sweep,
         base=sweep.bases["scenes"],
         frame=frame,
         scenes=scenes,
         tokens=tokens,
-        rows=frame.to_dict("records"),
+        rows=scenes.to_dict("records"),
         f=_format,
         one=lambda run, key: _cell(frame, run, key),
         over=over,
         count=count,
-        recipes=recipes(runs.parent),
-        table=[_hypothesis(frame, name, planned) for name, planned in planned.items()],
+        recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
+        table=[_hypothesis(sweep, frame, name) for name in sweep.hypotheses],
         complete=complete(frame),
         seeds_needed=SEEDS,
-        regime=sweep.regime(sweep.headline) if sweep.headline else None,
+        regime=sweep.regime(sweep.headline),
+        regime_chance=mine["class/chance"].median(),
+        first_seed=headline.seeds[0],
+        headline_seeds=len(headline.seeds),
         **_doses(sweep),
         **_search(scenes),
     )
@@ -153,6 +155,7 @@ def _search(frame: pd.DataFrame) -> dict[str, Any]:
     both_kinds = frame["class/redundant"].notna() & frame["class/other"].notna()
     both_kinds &= frame.registers == 0
     taken = frame.store_taken_over
+    lost = frame["hidden/other"] - frame["hidden/redundant"] > LOST
     return dict(
         surely=SURELY,
         salient=int((frame["objects/outlier"] > 0.5).sum()),
@@ -166,6 +169,8 @@ def _search(frame: pd.DataFrame) -> dict[str, Any]:
         taken=int(taken.fillna(False).astype(bool).sum()),
         asked=int(taken.notna().sum()),
         stored=int(frame.stored[both_kinds].astype(bool).sum()),
+        used=int((lost & frame.stored.astype(bool))[both_kinds].sum()),
+        lost=LOST,
         most_tokens=int(frame["regime.grid"].astype(float).max() ** 2),
         widths=style.listing(map(str, widths)),
         depths=int(frame["regime.depth"].astype(float).max()),
@@ -184,9 +189,9 @@ def _values(column: pd.Series) -> str:
     return style.listing(sorted(column.dropna().astype(str).unique(), key=order))
 
 
-def recipes(results: Path) -> list[dict]:
-    """The paper's recipes at scale emergence, where they were trained and their norms measured:
-    statistics of the patches' norms."""
+def recipes(results: Path, committed: Path) -> list[dict]:
+    """The paper's recipes at scale emergence: statistics of the patches' norms, from measurements
+    and, where there are none, as they were committed."""
     rows = []
     for file in sorted(results.glob("measurements/norms/*.csv")):
         told = pd.read_csv(file).query("question == 'norms'")
@@ -203,16 +208,20 @@ def recipes(results: Path) -> list[dict]:
                 why=told.note["second_mode"],
             )
         )
-    return rows
+    if rows:
+        write_csv(pd.DataFrame(rows), committed)
+    return pd.read_csv(committed).to_dict("records") if committed.is_file() else []
 
 
-def _hypothesis(frame: pd.DataFrame, name: str, planned: int) -> dict:
+def _hypothesis(sweep: Sweep, frame: pd.DataFrame, name: str) -> dict:
     """What the runs of one hypothesis show, in counts."""
+    variants = [v for v in sweep.variants if sweep.variants[v].hypothesis == name]
     mine = frame[frame.hypothesis == name]
     second, redundant = (mine[c].fillna(False).astype(bool) for c in CONDITIONS[:2])
     return dict(
         name=name,
-        planned=planned,
+        tokens=any(sweep.settings(v).get("world") == "tokens" for v in variants),
+        planned=sum(len(sweep.names(v)) for v in variants),
         done=len(mine),
         ratio=mine.ratio.max(),
         sinks=mine.redundant_sink.notna().sum(),
