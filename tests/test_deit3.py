@@ -134,7 +134,10 @@ def test_drop_path_is_constant_and_layer_scale_starts_at_1e_4():
     settings = load_settings(
         {
             "scale": "laptop",
-            "overrides": {"sizes.base.drop_path": 0.2, "recipes.deit3.layer_scale": 1e-4},
+            "overrides": {
+                "recipes.deit3.drop_path": {"base": 0.2},
+                "recipes.deit3.layer_scale": 1e-4,
+            },
         }
     )
     blocks = Deit3(settings, BackboneId("deit3", 0, 0), Stripes()).backbone.vit.blocks

@@ -98,7 +98,7 @@ def test_a_wrong_choice_is_named_in_one_line(params, words):
         ("recipes.mae.decoder_width", 50, ["50", "a multiple of 4"]),
         ("recipes.mae.size", "x", ["'x'", "one of tiny, small"]),
         ("sizes.base.heads", 7, ["7", "a divisor of width 64"]),
-        ("sizes.tiny.drop_path", 2, ["2", "a number from 0 to below 1"]),
+        ("recipes.deit3.drop_path", {"base": 2}, ["2", "a number from 0 to below 1"]),
         ("size_study", ["tinny"], ["'tinny'", "did you mean tiny?"]),
         ("image_size", 0, ["0", "an integer of at least 1"]),
         ("image_size", -16, ["-16", "an integer of at least 1"]),
@@ -342,7 +342,7 @@ def test_the_paper_scale_has_the_papers_settings():
     base = settings.sizes["base"]
     large = settings.sizes["large"]
     assert (base.width, base.depth, base.heads) == (768, 12, 12)
-    assert (large.width, large.depth, large.heads, large.ffn) == (1024, 24, 16, "swiglu")
+    assert (large.width, large.depth, large.heads) == (1024, 24, 16)
 
 
 def test_a_scale_may_be_like_another_but_for_some_keys(tmp_path):

@@ -78,7 +78,12 @@ def cost_rows(settings: Settings) -> list[Measurement]:
     for recipe in settings.recipes.values():
         size = settings.sizes[recipe.size]
         a = Architecture(
-            size.width, size.depth, size.heads, recipe.patch, settings.image_size, ffn=size.ffn
+            size.width,
+            size.depth,
+            size.heads,
+            recipe.patch,
+            settings.image_size,
+            ffn=getattr(recipe, "ffn", "mlp"),
         )
         name = f"{recipe.size}/{recipe.patch}@{settings.image_size}"
         models[name] = (a, f"size of scale {settings.scale}")

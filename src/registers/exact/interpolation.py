@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from registers.measurements import Measured, Measurement
+from registers.models.backbone import OFFSET
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
 QUESTION = "interpolation"
 SOURCE = 16  # side of the grid of 224 pixels at patch 14 (dinov2/configs/train/vitl14.yaml)
 TARGET = 7  # and of 98 pixels
-OFFSET = 0.1  # dinov2/models/vision_transformer.py, interpolate_offset
 MODES = {
     "offset": "scale factor (7 + 0.1) / 16, no antialiasing: the official default",
     "size": "target size, no antialiasing",

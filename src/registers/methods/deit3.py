@@ -46,7 +46,10 @@ class Deit3(Method):
 
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
-        self.backbone = self.build_backbone(layer_scale=self.recipe.layer_scale or None)
+        self.backbone = self.build_backbone(
+            layer_scale=self.recipe.layer_scale or None,
+            drop_path=self.recipe.drop_path.get(self.size, 0.0),
+        )
         self.head = nn.Linear(self.backbone.architecture.width, len(dataset.classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # models_v2.py _init_weights
         nn.init.zeros_(self.head.bias)

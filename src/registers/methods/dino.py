@@ -13,7 +13,8 @@ Departures, and why:
   added: as in the paper's other recipes.
 - bf16 or fp32 instead of fp16 with loss scaling.
 - `momentum` (official 0.996) is a setting: it belongs to a run of 100,000 steps and more.
-- Sizes, drop path (official 0.1), lr and lengths come from the scale.
+- Sizes, drop path (official 0.1; 0 in the scales of few steps), lr and lengths come from the
+  scale.
 """
 
 import torch
@@ -45,7 +46,9 @@ class Dino(Method):
     def __init__(self, settings: Settings, id: BackboneId, dataset: Dataset) -> None:
         super().__init__(settings, id, dataset)
         recipe = self.recipe
-        self.student = self.build_backbone()
+        self.student = self.build_backbone(
+            drop_path=recipe.drop_path.get(self.size, 0.0), drop_path_rises=True
+        )
         self.head = DinoHead(
             self.student.architecture.width,
             recipe.head_hidden,

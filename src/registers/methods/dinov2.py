@@ -70,7 +70,11 @@ class Dinov2(Method):
             raise ConfigError(
                 f"recipes.dinov2.batch = {recipe.batch}: must be at least 2 (KoLeo compares images)"
             )
-        self.student = self.build_backbone(layer_scale=recipe.layer_scale or None)
+        self.student = self.build_backbone(
+            ffn=recipe.ffn,
+            layer_scale=recipe.layer_scale or None,
+            drop_path=recipe.drop_path.get(self.size, 0.0),
+        )
         width = self.student.architecture.width
         hidden = recipe.head_hidden
         self.mask_token = nn.Parameter(torch.zeros(width))

@@ -43,15 +43,18 @@ class Method(nn.Module, ABC):
         self.id = id
         self.recipe = settings.recipes[id.method]
 
+    @property
+    def size(self) -> str:
+        """Name of the model size."""
+        return self.id.size or self.recipe.size
+
     def build_backbone(self, **choices: Any) -> Backbone:
-        """A fresh backbone: sizes from the scale, `choices` from the recipe (layer_scale...)."""
-        size = self.settings.sizes[self.id.size or self.recipe.size]
+        """A fresh backbone: its size from the scale, `choices` from the recipe (ffn...)."""
+        size = self.settings.sizes[self.size]
         architecture = Architecture(
             width=size.width,
             depth=size.depth,
             heads=size.heads,
-            ffn=size.ffn,
-            drop_path=size.drop_path,
             patch=self.recipe.patch,
             image=self.settings.image_size,
             registers=self.id.registers,

@@ -6,19 +6,22 @@ Letters: B images, N tokens, D channels, P patches, L layers, H heads of d chann
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
 from PIL import Image
-from timm.layers import Attention, DropPath, resample_abs_pos_embed
+from timm.layers import Attention, DropPath
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registers.data.transforms import IMAGENET, evaluation, to_tensor
 from registers.models.sequence import Tokens, split_tokens
+
+OFFSET = 0.1  # dinov2/models/vision_transformer.py, interpolate_offset
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -30,9 +33,11 @@ class Architecture:
     width, depth, heads: D, L, H. patch, image: pixels. registers: R.
     ffn: "mlp" or "swiglu" (DINOv2 trains ViT-L with SwiGLU, dinov2/configs/train/vitl14.yaml).
     layer_scale: initial value or None.
-    drop_path: constant over depth, as in DeiT-III and DINOv2 (timm's own default grows linearly).
+    drop_path: constant over depth, as in DeiT-III and DINOv2. drop_path_rises: linearly from 0 to
+        this share instead, as in DINO.
     pre_norm: LayerNorm before the blocks, as CLIP has.
-    antialias: position embeddings are interpolated with antialiasing (paper, appendix A).
+    antialias: position embeddings are interpolated with antialiasing (paper, appendix A). Without,
+        by a scale factor of (target + 0.1) / source, the official default of that time.
     """
 
     width: int
@@ -44,6 +49,7 @@ class Architecture:
     ffn: str = "mlp"
     layer_scale: float | None = None
     drop_path: float = 0.0
+    drop_path_rises: bool = False
     pre_norm: bool = False
     antialias: bool = True
 
@@ -74,13 +80,15 @@ class Architecture:
         )
         if self.ffn == "mlp":
             return "vit_tiny_patch16_224", arguments
-        ratio = 2 * swiglu_width(self.width) / self.width  # timm packs gate and value
+        # timm packs gate and value: int(mlp_ratio * width) must be twice the hidden width, which a
+        # rounded quotient misses by one at some widths (752, 1456, 1504)
+        ratio = Fraction(2 * swiglu_width(self.width), self.width)
         return "vit_giant_patch14_dinov2", arguments | dict(mlp_ratio=ratio)
 
 
 def swiglu_width(width: int) -> int:
     """Hidden width of SwiGLU: 2/3 of 4 D, rounded up to 8 (dinov2/layers/swiglu_ffn.py)."""
-    return (int(width * 4 * 2 / 3) + 7) // 8 * 8
+    return (8 * width // 3 + 7) // 8 * 8
 
 
 class Projections(NamedTuple):
@@ -178,9 +186,7 @@ class Backbone(nn.Module):
         vit = self.vit
         if self.architecture.antialias:
             return vit.norm_pre(vit._pos_embed(x_BhwD))  # antialiased whenever the grid differs
-        position = resample_abs_pos_embed(
-            vit.pos_embed, x_BhwD.shape[1:3], vit.patch_embed.grid_size, 0, antialias=False
-        )
+        position = resized_positions(vit.pos_embed, vit.patch_embed.grid_size, x_BhwD.shape[1:3])
         tokens = (token for token in (vit.cls_token, vit.reg_token) if token is not None)
         prefix = [token.expand(len(x_BhwD), -1, -1) for token in tokens]
         return vit.norm_pre(torch.cat([*prefix, x_BhwD.flatten(1, 2) + position], dim=1))
@@ -257,6 +263,21 @@ class Backbone(nn.Module):
         )
 
 
+def resized_positions(
+    positions_1PD: Tensor, grid: tuple[int, int], target: tuple[int, int]
+) -> Tensor:
+    """Position embeddings of another grid without antialiasing, (1, h w, D).
+
+    Source: dinov2/models/vision_transformer.py, interpolate_pos_encoding, with its default offset.
+    """
+    if tuple(grid) == tuple(target):
+        return positions_1PD
+    x = positions_1PD.float().unflatten(1, tuple(grid)).permute(0, 3, 1, 2)
+    scale = tuple((to + OFFSET) / side for to, side in zip(target, grid))
+    x = F.interpolate(x, scale_factor=scale, mode="bicubic", antialias=False)
+    return x.flatten(2).transpose(1, 2).to(positions_1PD.dtype)
+
+
 @contextmanager
 def recorded_qkv(blocks: dict[int, Block]) -> Iterator[dict[int, Projections]]:
     """While it is open, every forward pass leaves the q, k and v of these blocks in the dict.
@@ -326,8 +347,9 @@ def build(
     timm_name, arguments = architecture.timm()
     vit = timm.create_model(timm_name, **arguments)
     if architecture.drop_path:
-        # constant over depth (DeiT-III, DINOv2); timm's own rate grows from 0
-        for block in vit.blocks:
-            block.drop_path1 = DropPath(architecture.drop_path)
-            block.drop_path2 = DropPath(architecture.drop_path)
+        blocks = len(vit.blocks)
+        for number, block in enumerate(vit.blocks):
+            rises = number / max(1, blocks - 1) if architecture.drop_path_rises else 1.0
+            block.drop_path1 = DropPath(architecture.drop_path * rises)
+            block.drop_path2 = DropPath(architecture.drop_path * rises)
     return Backbone(vit, architecture, name, normalization)

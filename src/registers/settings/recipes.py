@@ -1,6 +1,10 @@
-"""What a scale decides of model sizes and of each recipe: sizes and lengths."""
+"""What a scale decides of model sizes and of each recipe: sizes and lengths.
 
-from typing import Literal
+A size is width, depth and heads. Feed-forward layer, drop path and LayerScale belong to the recipe:
+the official codes differ in them at one size (DINOv2's ViT-L has SwiGLU, MAE's has not).
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,20 +14,15 @@ from registers.settings.errors import UnsuitableError
 SIZES = ("tiny", "small", "base", "large", "huge", "giant")  # paper, section 2.1 and Fig. 4c
 
 
+DropPath = Annotated[float, Field(ge=0, lt=1)]
+
+
 class SizeSettings(Section):
     """One model size."""
 
     width: Integer = Field(ge=1, description="Channels of a token.")
     depth: Integer = Field(ge=1, description="Blocks.")
     heads: Integer = Field(ge=1, description="Attention heads; they divide the width.")
-    drop_path: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of residual branches dropped in training; it belongs to the size, "
-        "as in DeiT-III (S 0.05, B 0.1, L 0.3).",
-    )
-    ffn: Literal["mlp", "swiglu"] = Field("mlp", description="Kind of feed-forward layer.")
 
     @model_validator(mode="after")
     def _heads_divide_width(self):
@@ -47,11 +46,23 @@ class Recipe(Section):
         return self
 
 
+def _drop_path(official: str) -> dict:
+    """The setting of a method that drops residual branches. official: its published shares."""
+    return Field(
+        default_factory=dict,
+        description="Share of residual branches dropped in training, by size; sizes that are not "
+        f"named drop none. Official: {official}.",
+    )
+
+
 class Deit3Recipe(Recipe):
     """DeiT-III: supervised training on labels."""
 
     batch: Integer = Field(
         ge=2, multiple_of=2, description="Images per step; even, as CutMix pairs images."
+    )
+    drop_path: dict[str, DropPath] = _drop_path(
+        "small 0.05, base 0.1, large 0.3, huge 0.5 on ImageNet-21k (deit README_revenge.md)"
     )
     layer_scale: float = Field(
         1e-4, ge=0, description="LayerScale at the start (deit models_v2.py); 0 for none."
@@ -113,6 +124,10 @@ class Dinov2Recipe(DistillationRecipe):
     local_size: Integer = Field(
         98, ge=1, description="Side of a small crop, a multiple of `patch`."
     )
+    ffn: Literal["mlp", "swiglu"] = Field(
+        "mlp", description="Kind of feed-forward layer. Official: swiglu (vitl14.yaml)."
+    )
+    drop_path: dict[str, DropPath] = _drop_path("large and giant 0.4 (vitl14.yaml, vitg14.yaml)")
     layer_scale: float = Field(
         1e-5,
         ge=0,
@@ -131,6 +146,9 @@ class DinoRecipe(DistillationRecipe):
 
     prototypes: Integer = Field(65536, ge=2, description="Outputs of the head.")
     bottleneck: Integer = Field(256, ge=1, description="Bottleneck of the head.")
+    drop_path: dict[str, DropPath] = _drop_path(
+        "0.1 at every size, rising from 0 over the blocks (main_dino.py)"
+    )
     local_size: Integer = Field(
         96, ge=1, description="Side of a small crop, a multiple of `patch`."
     )
