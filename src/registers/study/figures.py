@@ -130,7 +130,7 @@ def draw_histogram(
 def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
     """A row a variant, a dot a seed: norms of blanks, what a head gives them, what they store."""
     rows = [row for row in sweep.ingredients.items() if (frame.variant == row[0]).any()]
-    figure, axes = style.canvas(1, 3, 0.6 + 0.21 * len(rows), sharey=True)
+    figure, axes = style.canvas(1, 3, 0.9 + 0.21 * len(rows), sharey=True)
     columns = (
         ("most_over_others", "norm of blanks / others,\nlargest of the layers"),
         ("redundant_over_others", "the same at the output"),

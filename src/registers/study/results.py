@@ -45,7 +45,9 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
         ]
         frame = frame.drop(columns="intervals")
     if committed is not None and committed.is_file():
-        earlier = pd.read_csv(committed, low_memory=False)
+        names = pd.read_csv(committed, nrows=0).columns
+        texts = {name: str for name in names if name.startswith("regime.")}
+        earlier = pd.read_csv(committed, low_memory=False, dtype=texts)
         names = set(frame.run) if rows else set()
         kept = earlier[~earlier.run.isin(names)]
         frame = pd.concat([frame, kept.astype(object)], ignore_index=True) if rows else kept

@@ -74,8 +74,7 @@ def draw_headline(sweep: Sweep, runs: Path, folder: Path) -> None:
 
 
 def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
-    """All figures whose runs are at hand."""
-    draw_headline(sweep, runs, folder)
+    """All figures whose runs are at hand, but the first, which has a rule of its own."""
     tokens = frame[frame["regime.world"] == "tokens"]
     scenes = frame[frame["regime.world"] != "tokens"]
     if sweep.ingredients and (tokens.variant == sweep.headline).any():

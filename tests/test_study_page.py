@@ -1,0 +1,135 @@
+"""The page of the study claims no more than its rows carry, and a clone without runs keeps them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from registers import tracking
+from registers.measurements import Measurement
+from registers.measurements import write as write_rows
+from registers.study.results import load
+from registers.study.run import run
+from registers.study.summary import draw_headline, recipes, write
+from registers.study.sweep import read_sweep
+
+HELD = dict(second_mode=True, redundant=True, global_not_local=True, stored=True)
+GONE = dict.fromkeys(HELD, False)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[int, Path]:
+    """Two very short runs of the headline's regime, by their number of registers."""
+    sweep = short()
+    folder = tmp_path_factory.mktemp("trained")
+    for registers in (0, 4):
+        out = folder / str(registers)
+        record = tracking.Run(folder / "results", "study", "v", {}, {})
+        run(sweep, sweep.headline, registers, 0, out, torch.device("cpu"), record)
+    return {registers: folder / str(registers) for registers in (0, 4)}
+
+
+def short():
+    """The sweep, with a headline of two steps."""
+    sweep = read_sweep()
+    headline = sweep.variants[sweep.headline]
+    change = headline.change | {"steps": 2, "warmup": 1}
+    variants = sweep.variants | {sweep.headline: headline.model_copy(update={"change": change})}
+    return sweep.model_copy(update={"variants": variants, "images": 128})
+
+
+def plant(trained: dict[int, Path], runs: Path, registers: int, seed: int, **numbers) -> None:
+    """A run's files as `run` writes them, with numbers of our choice."""
+    folder = runs / f"{read_sweep().headline}-r{registers}-s{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in trained[registers].iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    content = json.loads((folder / "run.json").read_text()) | {"seed": seed}
+    content["numbers"] |= numbers
+    content["intervals"] |= {k: [v - 0.01, v + 0.01] for k, v in numbers.items()}
+    content["conditions"] = GONE if registers else HELD
+    (folder / "run.json").write_text(json.dumps(content))
+
+
+TAKEN = {"class/reg0": 0.9, "class/reg1": 0.1, "class/normal": 0.5}
+NOT_TAKEN = TAKEN | {f"class/reg{r}": 0.2 for r in range(4)}
+
+
+def committed(out: Path) -> None:
+    """The rows and recipes that a clone has, without those of the headline."""
+    (out / "emergence").mkdir(parents=True)
+    rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
+    rows = rows[rows.variant != read_sweep().headline]
+    rows.to_csv(out / "emergence/results.csv", index=False)
+    recipes = (ROOT / "reports/emergence/recipes.csv").read_text()
+    (out / "emergence/recipes.csv").write_text(recipes)
+
+
+def test_the_page_claims_only_what_all_conditions_and_three_seeds_carry(trained, tmp_path):
+    runs = tmp_path / "runs"
+    out = tmp_path / "out"
+    committed(out)
+    for seed in (0, 1, 2):
+        plant(trained, runs, 0, seed)
+        plant(trained, runs, 4, seed, **(TAKEN if seed < 2 else NOT_TAKEN))
+    sweep = short()
+    rows = load(runs, sweep).set_index("run")
+    names = [f"{sweep.headline}-r4-s{seed}" for seed in (0, 1, 2)]
+    assert rows.registers_take_over[names].tolist() == [True, True, False]
+    assert rows.registers_take_over[f"{sweep.headline}-r0-s0"] is None
+    write(sweep, runs, out)
+    page = (out / "emergence.md").read_text()
+    assert "fewer than the 3 that a claim needs" in page
+    assert "The whole effect was found, " not in page
+    assert all(name in page for name in names)
+    plant(trained, runs, 4, 2, **TAKEN)
+    write(sweep, runs, out)
+    assert "The whole effect was found, " in (out / "emergence.md").read_text()
+    draw_headline(sweep, runs, out / "emergence")
+    figures = {file.name for file in (out / "emergence").glob("*.png")}
+    assert figures == {"headline.png", "ingredients.png", "landscape.png"}
+
+
+def test_rows_of_runs_that_are_not_at_hand_are_kept(trained, tmp_path):
+    runs = tmp_path / "runs"
+    out = tmp_path / "out"
+    committed(out)
+    before = (out / "emergence/results.csv").read_text().splitlines()
+    plant(trained, runs, 0, 0)
+    write(short(), runs, out)
+    after = pd.read_csv(out / "emergence/results.csv")
+    assert len(after) == len(before)  # one row more, and the header
+    first = (out / "emergence/results.csv").read_text()
+    page = (out / "emergence.md").read_text()
+    write(short(), tmp_path / "none", out)  # a clone
+    assert (out / "emergence/results.csv").read_text() == first
+    assert (out / "emergence.md").read_text() == page
+
+
+def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
+    out = tmp_path / "out"
+    (out / "emergence").mkdir(parents=True)
+    for name in ("results.csv", "recipes.csv"):
+        text = (ROOT / "reports/emergence" / name).read_text()
+        (out / "emergence" / name).write_text(text)
+    write(read_sweep(), tmp_path / "none", out)
+    for name in ("emergence.md", "emergence/results.csv"):
+        assert (out / name).read_text() == (ROOT / "reports" / name).read_text()
+
+
+def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
+    rows = [("second_mode", 0.0), ("max_over_median", 1.5), ("kurtosis", 4.0)]
+    note = {"second_mode": "no second mode: it falls"}
+    name = "dinov2-r0-s0"
+    measured = [Measurement("norms", m, name, v, note=note.get(m, "")) for m, v in rows]
+    write_rows(tmp_path / f"measurements/norms/{name}.csv", measured)
+    (tmp_path / f"checkpoints/{name}").mkdir(parents=True)
+    (tmp_path / f"checkpoints/{name}/last.json").write_text('{"step": 77}')
+    (row,) = recipes(tmp_path, tmp_path / "recipes.csv")
+    assert (row["steps"], row["ratio"], row["second_mode"]) == (77, 1.5, False)
+    assert row["why"] == "no second mode: it falls"
+    assert recipes(tmp_path / "none", tmp_path / "recipes.csv") == [row]
