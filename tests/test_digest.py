@@ -86,3 +86,14 @@ def test_a_late_import_counts(copy):
 def test_a_module_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match=r"registers\.nowhere"):
         digests.digest("registers.nowhere")
+
+
+def test_a_colour_makes_no_weights_stale_but_a_loss_does(copy):
+    recipe = "registers.methods.dinov2"
+    before = digests.training_digest(recipe)
+    edit(copy / "registry.py", "#0072B2", "#0072B3")
+    assert digests.training_digest(recipe) == before
+    file = copy / "losses.py"
+    file.write_text(file.read_text() + "\nUNUSED = 1\n")
+    forget()
+    assert digests.training_digest(recipe) != before

@@ -16,10 +16,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
-LEFT_OUT = (
-    f"{ROOT}.settings",
-    f"{ROOT}.layout",
-)  # values and paths: parameters and files of the rules
+# What changes no number: values and paths are parameters and files of the rules, spools are records.
+LEFT_OUT = tuple(f"{ROOT}.{name}" for name in ("settings", "layout", "tracking", "digest"))
 
 
 def digest(*modules: str) -> str:
@@ -27,8 +25,15 @@ def digest(*modules: str) -> str:
 
     modules: dotted names, "registers.probes.norms". Raises ValueError for one that does not exist.
     """
-    content = [f"{module} {_code(module)}" for module in sorted(closure(modules))]
-    return hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+    return _digest_of(closure(modules))
+
+
+def training_digest(recipe: str) -> str:
+    """What a card says of the code that trained: the recipe's module, the loop and their imports.
+
+    Without the registry, which names and colours methods: a new colour makes no weights stale.
+    """
+    return _digest_of(closure([recipe, f"{ROOT}.train"]) - {f"{ROOT}.registry"})
 
 
 def closure(modules: Iterable[str]) -> set[str]:
@@ -56,6 +61,11 @@ def imports(module: str) -> tuple[str, ...]:
             names += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
     ours = (name for name in names if name.startswith(f"{ROOT}."))
     return tuple(dict.fromkeys(name for name in ours if _file(name)))
+
+
+def _digest_of(modules: Iterable[str]) -> str:
+    content = [f"{module} {_code(module)}" for module in sorted(modules)]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
 
 
 @cache

@@ -8,7 +8,7 @@ records the digest of the code that made it, and this is where the two are compa
 import json
 
 from registers import artifacts
-from registers.digest import digest
+from registers.digest import training_digest
 from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
@@ -16,7 +16,7 @@ from registers.settings.run import Settings
 
 def training_code(method: str) -> str:
     """Digest of a method's recipe, the loop and all that they import."""
-    return digest(METHODS[method].factory.partition(":")[0], "registers.train")
+    return training_digest(METHODS[method].factory.partition(":")[0])
 
 
 def recorded_code(settings: Settings, trained: BackboneId) -> str | None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from registers import tracking
 from registers.data.order import Order, loader, seed_step
 from registers.data.sample import Dataset
-from registers.digest import digest
+from registers.digest import training_digest
 from registers.files import atomically
 from registers.layout import checkpoint_name
 from registers.methods.method import Method, Progress, build, recipe_module
@@ -180,7 +180,7 @@ class _Folder:
             "identity": hashlib.sha256(identity.encode()).hexdigest()[:12],
             "data": samples.fingerprint,
         }
-        self.code = digest(recipe_module(method.id), "registers.train")
+        self.code = training_digest(recipe_module(method.id))
 
     def resume(self) -> tuple[int, list[dict[str, float]]]:
         """Load what a killed training of the same identity left: its next step and its history.
@@ -292,6 +292,7 @@ class _Log:
     """The history, the progress bar and MLflow. Only the first process shows and records."""
 
     PAUSE = 20  # seconds between deliveries to MLflow
+    SHARE = 50  # or so many times what the last one took: a silent server holds up little
 
     def __init__(
         self,
@@ -307,6 +308,7 @@ class _Log:
         self.examples = 0
         self.started = time.monotonic()
         self.delivered = time.monotonic()
+        self.pause = self.PAUSE
         self.bar = tqdm(
             total=method.recipe.steps,
             initial=first,
@@ -337,7 +339,7 @@ class _Log:
         if self.fabric.is_global_zero:
             values = {name: value for name, value in row.items() if name != "step"}
             self.record.metrics(values | {"images_per_second": speed}, step)
-            if time.monotonic() - self.delivered > self.PAUSE:
+            if time.monotonic() - self.delivered > self.pause:
                 self._deliver()
 
     def end(self, status: str, artifacts: list[Path] | None = None) -> None:
@@ -366,8 +368,10 @@ class _Log:
 
     def _deliver(self) -> None:
         settings = self.method.settings
+        began = time.monotonic()
         tracking.deliver(settings.results.parent, settings.mlflow_uri, wait=0)
         self.delivered = time.monotonic()
+        self.pause = max(self.PAUSE, self.SHARE * (self.delivered - began))
 
 
 def _probe(method: Method, samples: Dataset) -> torch.Tensor:
