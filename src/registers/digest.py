@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
-# What changes no number: values and paths are parameters and files of the rules, spools are records.
+# What changes no number: values and paths are parameters of the rules, spools are records.
 LEFT_OUT = tuple(f"{ROOT}.{name}" for name in ("settings", "layout", "tracking", "digest"))
 
 
