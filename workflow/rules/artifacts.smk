@@ -18,6 +18,9 @@ for name, pattern, endings in [
             id=pattern,
         conda:
             "../envs/registers.yaml"
+        resources:
+            mem_mb=SMALL_MB,
+            runtime=SMALL_MINUTES,
         params:
             code=code_of_artifact,
         shell:
@@ -36,6 +39,9 @@ rule picture:
         question="|".join(artifacts.PICTURED),
     conda:
         "../envs/registers.yaml"
+    resources:
+        mem_mb=SMALL_MB,
+        runtime=SMALL_MINUTES,
     params:
         code=code_digest("registers.figures.paint.predictions"),
     shell:

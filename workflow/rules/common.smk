@@ -5,9 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from registers import artifacts, questions, stale
+from registers import artifacts, questions, run_lock, stale
 from registers.data.prompts import digest as words_digest
 from registers.digest import digest as code_digest
+from registers.exact import demands
 from registers.layout import checkpoint_name
 from registers.measure import values
 from registers.questions import QUESTIONS
@@ -23,6 +24,10 @@ try:
     SETTINGS = load_settings(dict(config))
 except ConfigError as error:
     sys.exit(f"params.yaml: {error}")
+
+# a run that was killed leaves Snakemake's lock behind; whoever starts the next one need not know
+if workflow.is_main_process and (line := run_lock.begin()):
+    print(f"registers: {line}", file=sys.stderr)
 
 LAYOUT = SETTINGS.layout
 ARTIFACTS = artifacts.available(SETTINGS)
@@ -58,6 +63,38 @@ wildcard_constraints:
     trained=BACKBONE,
     role="|".join([*IMAGE_ROLES, *ANNOTATED_ROLES]),
     question="|".join(QUESTIONS),
+
+
+# --- resources: upper bounds that any executor reads; `--set-resources RULE:NAME=VALUE` changes them
+
+SMALL_MB = 3000  # a job without a backbone: pandas, matplotlib, one image at a time
+SMALL_MINUTES = 30
+
+
+def train_mb(wildcards, attempt):
+    """Memory of a training; more with every attempt."""
+    id = BackboneId.parse(wildcards.trained)
+    return attempt * demands.train_mb(SETTINGS, id, bool(GPU))
+
+
+def train_minutes(wildcards):
+    """Time of a training on one GPU or on the CPU; one that is killed resumes."""
+    return demands.train_minutes(
+        SETTINGS, BackboneId.parse(wildcards.trained), bool(GPU)
+    )
+
+
+def measure_mb(wildcards, attempt):
+    """Memory of a token bank or a question; more with every attempt."""
+    id = BackboneId.parse(wildcards.backbone)
+    return attempt * demands.measure_mb(SETTINGS, id, bool(GPU))
+
+
+def measure_minutes(wildcards):
+    """Time of a token bank or a question."""
+    id = BackboneId.parse(wildcards.backbone)
+    question = getattr(wildcards, "question", "tokens")
+    return demands.measure_minutes(SETTINGS, id, question, bool(GPU))
 
 
 # --- data

@@ -13,6 +13,9 @@ rule world:
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
+    resources:
+        mem_mb=SMALL_MB,
+        runtime=SMALL_MINUTES,
     params:
         pixels=SETTINGS.world.pixels,
         images=lambda wildcards: getattr(SETTINGS.world, wildcards.split),
@@ -33,6 +36,10 @@ rule data:
     conda:
         "../envs/registers.yaml"
     threads: SETTINGS.threads
+    resources:
+        mem_mb=2 * SMALL_MB,
+        # listing and fingerprinting millions of files on a network file system
+        runtime=480,
     params:
         state=state_of_role,
         code=lambda wildcards: reader_code(wildcards.role),

@@ -31,6 +31,8 @@ for name, outputs, leaves_arrays in [
         threads: SETTINGS.threads
         resources:
             gpu=lambda wildcards: GPU * QUESTIONS[wildcards.question].gpu,
+            mem_mb=measure_mb,
+            runtime=measure_minutes,
         params:
             settings=settings_of_question,
             code=code_of_question,
@@ -48,6 +50,9 @@ rule exact:
         question="|".join(questions.names("nothing")),
     conda:
         "../envs/registers.yaml"
+    resources:
+        mem_mb=SMALL_MB,
+        runtime=SMALL_MINUTES,
     params:
         settings=settings_of_question,
         code=code_of_question,

@@ -23,6 +23,9 @@ rule report:
         LAYOUT.log("report"),
     conda:
         "../envs/registers.yaml"
+    resources:
+        mem_mb=SMALL_MB,
+        runtime=SMALL_MINUTES,
     params:
         code=code_digest("registers.report"),
     shell:

@@ -16,6 +16,8 @@ rule tokens:
     threads: SETTINGS.threads
     resources:
         gpu=GPU,
+        mem_mb=measure_mb,
+        runtime=measure_minutes,
     params:
         bank=SETTINGS.bank.model_dump(),
         image_size=SETTINGS.image_size,

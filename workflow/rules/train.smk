@@ -34,8 +34,15 @@ for effort, trained, priority in [
         threads: SETTINGS.threads
         resources:
             gpu=GPU,
+            mem_mb=train_mb,
+            runtime=train_minutes,
         params:
             identity=identity_of,
             code=code_of_training,
         shell:
-            "registers train {wildcards.trained} --threads {threads} > {log} 2>&1"
+            # --set-resources train:gpu=8 is one process for each GPU, of one node
+            "processes={resources.gpu};"
+            ' if [ "$processes" -gt 1 ]; then'
+            ' run="torchrun --standalone --nproc-per-node $processes -m registers.cli";'
+            " else run=registers; fi;"
+            " $run train {wildcards.trained} --threads {threads} > {log} 2>&1"
