@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 from mlflow.tracking import MlflowClient
 
-from registers import tracking
+from registers import stores, tracking
 from registers.measurements import Measurement
 
 NOBODY = "http://127.0.0.1:9"  # no server listens there
@@ -20,7 +20,7 @@ def store(tmp_path, monkeypatch):
 
 def runs(uri):
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(stores.EXPERIMENT)
     return client, client.search_runs([experiment.experiment_id])
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_record_of_delivery_counts_as_none(store, damage):
     ],
 )
 def test_a_password_is_masked(uri, expected):
-    text = tracking.masked(uri)
+    text = stores.masked(uri)
     assert "hunter2" not in text and "t@er2" not in text
     assert "host" in text or text == uri
     assert expected is None or text == expected

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from registers import artifacts
+from registers import artifacts, run_lock
 from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "threads", None):  # before torch and numpy read it
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    run_lock.join()
     try:
         options.verb(load_settings(_params(options.params)), options)
     except BrokenPipeError:  # whoever read our output has left
@@ -162,11 +163,11 @@ def report(settings: Settings, options: argparse.Namespace) -> None:
 
 def deliver(settings: Settings, options: argparse.Namespace) -> None:
     """Hand MLflow the numbers that it does not have yet; name weights made by other code."""
-    from registers import stale, tracking
+    from registers import stale, stores, tracking
 
     done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
     if done or waiting:
-        store = tracking.masked(settings.mlflow_uri)
+        store = stores.masked(settings.mlflow_uri)
         print(f"MLflow at {store}: {done} runs delivered, {waiting} waiting")
     if sentence := stale.sentence(settings):
         print(sentence)

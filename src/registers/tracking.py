@@ -1,4 +1,4 @@
-"""Tracking: the only module that knows MLflow. Numbers go to disk first, then to MLflow.
+"""Tracking: numbers go to disk first, then to MLflow, whose stores stores.py opens.
 
 A job appends events to a spool of its own, results/<run>/tracking/<rule>/<subject>.jsonl, and
 `deliver` replays what MLflow does not have yet. Why MLflow is not called in every job (2 shared
@@ -12,27 +12,27 @@ cores, AMD EPYC, 2026-11-21, MLflow on SQLite):
 - a server that is away costs nothing but time: the spool keeps the numbers.
 
 A run is known by its key, "<run>/<rule>/<subject>". When a rule runs again, its former MLflow run
-is replaced.
+is replaced. A store is known by an id of its own, so that one that was deleted, or another one, is
+filled from the spools.
 """
 
 import fcntl
 import getpass
 import json
 import logging
-import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from registers.files import write_json
 from registers.layout import Layout
 from registers.measurements import Measurement, code_version
+from registers.stores import Store, connect, masked, one_line
 
-EXPERIMENT = "registers"
+BAD_STATE = "INVALID_PARAMETER_VALUE"  # what MLflow answers for a run that is marked as deleted
 BATCH = 1000  # metrics that MLflow takes in one request
 log = logging.getLogger(__name__)
 
@@ -140,21 +140,45 @@ def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int,
     Raises nothing when the store cannot be reached: one warning, and the spools stay as they are.
     """
     root = Path(root)
-    pending = [spool for spool in sorted(root.glob("**/tracking/*/*.jsonl")) if _is_waiting(spool)]
-    if not pending:
+    spools = sorted(root.glob("**/tracking/*/*.jsonl"))
+    pending = spools
+    if not spools:
         return 0, 0
     try:
         with _locked(root / "mlflow", wait):
-            client, experiment = _connect(uri)
+            store = connect(uri)
+            pending = [spool for spool in spools if _is_waiting(spool, store.id)]
             for spool in pending:
                 with _locked(spool):
-                    _replay(client, experiment, spool)
+                    _replay(store, spool)
         return len(pending), 0
     except TimeoutError:
         return 0, len(pending)
     except Exception as error:  # whatever a store may raise: tracking never ends a training
         _warn(uri, error, f"; {len(pending)} runs wait in {root}")
         return 0, len(pending)
+
+
+class Courier:
+    """Delivers while a long job runs: the less often, the longer it takes."""
+
+    PAUSE = 20  # seconds between deliveries
+    SHARE = 50  # or so many times what the last one took: a silent server holds up a job little
+
+    def __init__(self, root: str | Path, uri: str) -> None:
+        self.root = root
+        self.uri = uri
+        self.next = time.monotonic() + self.PAUSE
+
+    def deliver_now_and_then(self) -> None:
+        if time.monotonic() > self.next:
+            self.deliver()
+
+    def deliver(self) -> None:
+        began = time.monotonic()
+        deliver(self.root, self.uri, wait=0)
+        now = time.monotonic()
+        self.next = now + max(self.PAUSE, self.SHARE * (now - began))
 
 
 def find_runs(uri: str, keys: list[str]) -> dict[str, tuple[str, str]]:
@@ -165,12 +189,12 @@ def find_runs(uri: str, keys: list[str]) -> dict[str, tuple[str, str]]:
     runs: dict[str, tuple[str, str]] = {}
     token = None
     try:
-        client, experiment = _connect(uri)
+        store = connect(uri)
         while True:
-            page = client.search_runs([experiment], max_results=1000, page_token=token)
+            page = store.client.search_runs([store.experiment], max_results=1000, page_token=token)
             for run in page:
                 if "key" in run.data.tags:
-                    runs[run.data.tags["key"]] = (experiment, run.info.run_id)
+                    runs[run.data.tags["key"]] = (store.experiment, run.info.run_id)
             token = page.token
             if not token:
                 return {key: runs[key] for key in keys if key in runs}
@@ -179,70 +203,72 @@ def find_runs(uri: str, keys: list[str]) -> dict[str, tuple[str, str]]:
         return {}
 
 
-def masked(text: str) -> str:
-    """A text in which no URI shows a name, password or token: "postgresql://***@host/runs".
-
-    For everything that is printed or logged. What stands between // and the last @ is hidden, as a
-    password may hold any character, and so is the value of a query such as password=.
-    """
-    text = re.sub(r"(?<=://)[^/\s]\S*@", "***@", text)
-    return re.sub(
-        r"(?i)([?&;][^=&;\s]*(?:pass|pwd|secret|token|key)[^=&;\s]*=)[^&;\s]*", r"\1***", text
-    )
-
-
 # --- the spool and what of it was delivered -------------------------------------------------------
 
 
 @dataclass
 class _Delivery:
-    """How far a spool was delivered (bytes), and into which MLflow run (its id; "": none)."""
+    """How far a spool was delivered (bytes), into which store and MLflow run (ids; "": none)."""
 
     bytes: int = 0
     run: str = ""
+    store: str = ""
 
 
 def _delivered(spool: Path) -> Path:
     return spool.with_suffix(".delivered")
 
 
-def _read_delivery(spool: Path) -> _Delivery:
-    """What was delivered of a spool. A record that is missing or damaged counts as nothing.
+def _read_delivery(spool: Path, store: str) -> _Delivery:
+    """What was delivered of a spool to this store. A missing or damaged record counts as nothing.
 
     Delivering twice does no harm: the start of a spool replaces the former MLflow run of its key.
     """
+    nothing = _Delivery(store=store)
     try:
         record = json.loads(_delivered(spool).read_bytes())
-        done = _Delivery(bytes=int(record["bytes"]), run=str(record["run"]))
+        done = _Delivery(int(record["bytes"]), str(record["run"]), str(record["store"]))
     except (OSError, ValueError, TypeError, KeyError):
-        return _Delivery()
+        return nothing
     possible = 0 < done.bytes <= spool.stat().st_size and done.run
-    return done if possible else _Delivery()
+    return done if possible and done.store == store else nothing
 
 
-def _is_waiting(spool: Path) -> bool:
-    return _read_delivery(spool).bytes < spool.stat().st_size or not _delivered(spool).exists()
+def _is_waiting(spool: Path, store: str) -> bool:
+    return _read_delivery(spool, store).bytes < spool.stat().st_size
 
 
-def _replay(client, experiment: str, spool: Path) -> None:
+def _replay(store: Store, spool: Path) -> None:
     """Deliver the whole lines of a spool that MLflow does not have yet."""
-    done = _read_delivery(spool)
+    from mlflow.exceptions import MlflowException
+
+    done = _read_delivery(spool, store.id)
+    try:
+        _replay_from(store, spool, done)
+    except MlflowException as error:
+        if not done.bytes or error.error_code not in ("RESOURCE_DOES_NOT_EXIST", BAD_STATE):
+            raise
+        _replay_from(store, spool, _Delivery(store=store.id))  # its run was deleted: begin anew
+
+
+def _replay_from(store: Store, spool: Path, done: _Delivery) -> None:
     with open(spool, "rb") as file:
         file.seek(done.bytes)
         content = file.read()
     lines = content[: content.rfind(b"\n") + 1]  # the last line may be half written
     metrics = []
+    run = done.run
     for event in _events(lines, spool):
         if event["event"] == "start":
-            done.run = _start(client, experiment, event)
+            run = _start(store, event)
         elif event["event"] == "metrics":
             metrics += _metrics(event)
         else:
-            _apply(client, done.run, event)
+            _apply(store.client, run, event)
     for start in range(0, len(metrics), BATCH):
-        client.log_batch(done.run, metrics=metrics[start : start + BATCH])
-    done.bytes += len(lines)
-    write_json(_delivered(spool), vars(done))
+        store.client.log_batch(run, metrics=metrics[start : start + BATCH])
+    whole = _Delivery(done.bytes + len(lines), run, store.id)
+    write_json(_delivered(spool), asdict(whole))
 
 
 def _events(lines: bytes, spool: Path) -> Iterator[dict[str, Any]]:
@@ -283,30 +309,16 @@ def _lock_within(file, seconds: float, path: Path) -> None:
 # --- MLflow ---------------------------------------------------------------------------------------
 
 
-def _connect(uri: str):
-    """A client and the id of our experiment, which is made where there is none."""
-    # A server that is away is away: the spool keeps the numbers.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic", "sqlalchemy"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    return client, experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-
-
-def _start(client, experiment: str, event: dict[str, Any]) -> str:
+def _start(store: Store, event: dict[str, Any]) -> str:
     """Begin an MLflow run, in place of a former one of the same key. Returns its id."""
     from mlflow.entities import Param
 
-    for former in client.search_runs([experiment], f"tags.key = '{event['tags']['key']}'"):
+    client = store.client
+    for former in client.search_runs([store.experiment], f"tags.key = '{event['tags']['key']}'"):
         client.delete_run(former.info.run_id)
     tags = {name: str(value) for name, value in event["tags"].items()}
     started = client.create_run(
-        experiment,
+        store.experiment,
         start_time=event["time"],
         tags=tags | {"mlflow.user": getpass.getuser()},
         run_name=event["name"],
@@ -351,5 +363,5 @@ def _metric_name(row: Measurement) -> str:
 def _warn(uri: str, error: BaseException, consequence: str = "") -> None:
     """One line in the log, without the URI's password."""
     reason = f"{type(error).__name__}: {error}".replace(uri, masked(uri))
-    reason = masked(" ".join(reason.split()))[:200]
+    reason = one_line(reason)
     log.warning("MLflow at %s cannot be reached (%s)%s", masked(uri), reason, consequence)

@@ -291,9 +291,6 @@ def _write_history(path: Path, history: list[dict[str, float]]) -> None:
 class _Log:
     """The history, the progress bar and MLflow. Only the first process shows and records."""
 
-    PAUSE = 20  # seconds between deliveries to MLflow
-    SHARE = 50  # or so many times what the last one took: a silent server holds up little
-
     def __init__(
         self,
         method: Method,
@@ -307,8 +304,7 @@ class _Log:
         self.history = history
         self.examples = 0
         self.started = time.monotonic()
-        self.delivered = time.monotonic()
-        self.pause = self.PAUSE
+        self.courier = tracking.Courier(method.settings.results.parent, method.settings.mlflow_uri)
         self.bar = tqdm(
             total=method.recipe.steps,
             initial=first,
@@ -339,8 +335,7 @@ class _Log:
         if self.fabric.is_global_zero:
             values = {name: value for name, value in row.items() if name != "step"}
             self.record.metrics(values | {"images_per_second": speed}, step)
-            if time.monotonic() - self.delivered > self.pause:
-                self._deliver()
+            self.courier.deliver_now_and_then()
 
     def end(self, status: str, artifacts: list[Path] | None = None) -> None:
         self.bar.close()
@@ -349,7 +344,7 @@ class _Log:
         for path in artifacts or []:
             self.record.artifact(path)
         self.record.end(status)
-        self._deliver()
+        self.courier.deliver()
 
     def _begin_record(self, samples: Dataset, resume: bool) -> tracking.Run:
         id = self.method.id
@@ -365,13 +360,6 @@ class _Log:
         params = training_identity(settings, id)["recipe"]
         params |= {f"architecture.{name}": value for name, value in architecture.items()}
         return tracking.Run(settings.results, "train", str(id), tags, params, resume=resume)
-
-    def _deliver(self) -> None:
-        settings = self.method.settings
-        began = time.monotonic()
-        tracking.deliver(settings.results.parent, settings.mlflow_uri, wait=0)
-        self.delivered = time.monotonic()
-        self.pause = max(self.PAUSE, self.SHARE * (self.delivered - began))
 
 
 def _probe(method: Method, samples: Dataset) -> torch.Tensor:

@@ -5,9 +5,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from registers import run_lock
+
 RUNS = "results/emergence/runs"
 LOGS = "results/emergence/logs"
 PAGE = "reports/emergence"
+
+if workflow.is_main_process and (line := run_lock.begin()):
+    print(f"registers: {line}", file=sys.stderr)
 
 # Jobs run the Python of this environment. Where numbers are tracked is no parameter of a run: it
 # travels in the environment, so that another store trains nothing again and no shell reads it.

@@ -1,0 +1,130 @@
+"""MLflow's stores: opening one, and making anew a SQLite file that was left half made.
+
+tracking.py replays the spools into them; these two modules alone know MLflow.
+"""
+
+import logging
+import os
+import re
+import sqlite3
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT = "registers"
+ID_TAG = "registers.store"  # the tag of our experiment that holds the store's id
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Store:
+    """MLflow at one address. experiment: id of ours there. id: our own name of this very store."""
+
+    client: Any
+    experiment: str
+    id: str
+
+
+def connect(uri: str) -> Store:
+    """The store at `uri`, with our experiment, which is made where there is none.
+
+    A SQLite file that cannot be opened and holds no run was left by a job that was killed, or had a
+    full disk, in MLflow's first migration: it is set aside, and the store made anew.
+    """
+    file = _sqlite_file(uri)
+    if file is None or not file.is_file() or not file.stat().st_size:
+        return _open(uri)
+    try:
+        if not _is_database(file):
+            raise ConnectionError(f"{file} is no SQLite file")
+        return _open(uri)
+    except Exception as error:
+        if _may_hold_runs(file):
+            raise
+        reason = one_line(error)
+        aside = _set_aside(file)
+    try:
+        store = _open(uri)
+    except Exception:
+        aside.replace(file)  # the cause is not the file: a full disk
+        raise
+    message = "%s: half made or damaged (%s); kept as %s and made anew from the spools"
+    log.warning(message, file, reason, aside.name)
+    return store
+
+
+def _open(uri: str) -> Store:
+    # A server that is away is away: the spool keeps the numbers.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if _sqlite_file(uri):  # no connection outlives a file that is replaced
+        os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    for name in ("mlflow", "alembic", "sqlalchemy"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow.store.db import utils
+    from mlflow.tracking import MlflowClient
+
+    utils.MAX_RETRY_COUNT = 1  # MLflow's own 15 would hold a training for an hour
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        experiment = client.get_experiment(client.create_experiment(EXPERIMENT))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    id = experiment.tags.get(ID_TAG)
+    if id is None:
+        id = uuid.uuid4().hex
+        client.set_experiment_tag(experiment.experiment_id, ID_TAG, id)
+    return Store(client, experiment.experiment_id, id)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for a server."""
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(match[1]) if match else None
+
+
+def _is_database(file: Path) -> bool:
+    with open(file, "rb") as opened:
+        return opened.read(16) == b"SQLite format 3\0"
+
+
+def _may_hold_runs(file: Path) -> bool:
+    """False where a SQLite file has no run for sure: damaged, never finished, or none at all."""
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            return database.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+    except sqlite3.OperationalError as error:  # locked, say
+        return "no such table" not in str(error)
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _set_aside(file: Path) -> Path:
+    names = (file.with_name(f"{file.name}.broken-{number}") for number in count(1))
+    aside = next(name for name in names if not name.exists())
+    for ending in ("-journal", "-wal", "-shm"):
+        file.with_name(file.name + ending).unlink(missing_ok=True)
+    return file.replace(aside)
+
+
+def masked(text: str) -> str:
+    """A text in which no URI shows a name, password or token: "postgresql://***@host/runs".
+
+    For everything that is printed or logged. What stands between // and the last @ is hidden, as a
+    password may hold any character, and so is the value of a query such as password=.
+    """
+    text = re.sub(r"(?<=://)[^/\s]\S*@", "***@", text)
+    return re.sub(
+        r"(?i)([?&;][^=&;\s]*(?:pass|pwd|secret|token|key)[^=&;\s]*=)[^&;\s]*", r"\1***", text
+    )
+
+
+def one_line(error: object) -> str:
+    """What an error says, for a log."""
+    return masked(" ".join(str(error).split()))[:200]
