@@ -100,6 +100,30 @@ def test_loss_is_the_soft_target_cross_entropy_of_the_mixed_batch():
     assert torch.allclose(loss, expected, rtol=1e-5)
 
 
+def test_labels_are_smoothed_by_a_tenth():
+    """main.py, --smoothing 0.1: of one class in the batch the other keeps 0.1 / 2 exactly."""
+    deit = method()
+    _, targets = deit.mix(torch.zeros(8, 3, 16, 16), torch.zeros(8, dtype=torch.long))
+    assert torch.allclose(targets, torch.tensor([0.95, 0.05]).expand(8, 2))
+
+
+def test_lamb_clips_the_global_norm_of_the_gradient():
+    """apex' FusedLAMB, max_grad_norm 1: one huge gradient counts no more than one of norm 1."""
+
+    def after(scale: float) -> torch.Tensor:
+        deit = method()
+        optimizer = deit.optimizer()
+        draw = torch.Generator().manual_seed(0)
+        for factor in (scale, 1.0):
+            for parameter in deit.parameters():
+                gradient = torch.randn(parameter.shape, generator=draw) if factor == 1 else 1.0
+                parameter.grad = factor * gradient * torch.ones_like(parameter)
+            optimizer.step()
+        return deit.head.weight.detach()
+
+    assert torch.allclose(after(10.0), after(1e6), atol=1e-7)
+
+
 def test_mixing_a_shard_equals_a_shard_of_the_mixture():
     """Slots i and B-1-i share a process, and lambda comes from one seed."""
     deit = method().eval()

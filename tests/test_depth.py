@@ -18,6 +18,7 @@ from registers.evals.depth import (
     errors,
     estimate_depth,
     gradient_loss,
+    predict,
     schedule,
     sig_loss,
 )
@@ -32,6 +33,18 @@ def backbone():
 
 
 # --- the whole
+
+
+def test_a_mirrored_image_has_the_mirrored_depth(backbone):
+    """Positions break the symmetry; the mean with the mirrored image restores it."""
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 16, 16)
+    head = DepthHead(backbone.architecture.width, 10.0).eval()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    depth = predict(backbone, head, image)
+    assert depth.std() > 1e-3
+    assert torch.allclose(predict(backbone, head, image.flip(3)), depth.flip(3), atol=1e-5)
 
 
 def known_depths(dataset: Bands) -> np.ndarray:
