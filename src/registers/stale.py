@@ -28,11 +28,14 @@ def recorded_code(settings: Settings, trained: BackboneId) -> str | None:
         return None
 
 
+def is_stale(settings: Settings, trained: BackboneId) -> bool:
+    """Whether a finished training was made by other code than the code at hand."""
+    return recorded_code(settings, trained) not in (None, training_code(trained.method))
+
+
 def weights(settings: Settings) -> list[str]:
     """Ids of the trainings of this run whose weights come from other code than the code at hand."""
-    ids = artifacts.trained(settings)
-    recorded = {id: recorded_code(settings, id) for id in ids}
-    return [str(id) for id in ids if recorded[id] not in (None, training_code(id.method))]
+    return [str(id) for id in artifacts.trained(settings) if is_stale(settings, id)]
 
 
 def sentence(settings: Settings) -> str:

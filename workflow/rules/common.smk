@@ -148,12 +148,22 @@ def identity_of(wildcards):
 
 
 def code_of_training(wildcards):
-    """Weights that are there keep the code that made them, unless --config stale=retrain."""
+    """Digest of the code that trains; weights that are there keep the digest they were made with.
+
+    So a change of code trains nothing again, unless --config stale=retrain asks for what is stale.
+    """
     id = BackboneId.parse(wildcards.trained)
-    recorded = stale.recorded_code(SETTINGS, id)
-    if recorded is None or SETTINGS.stale == "retrain":
-        return stale.training_code(id.method)
-    return recorded
+    recorded = recorded_code_parameter(LAYOUT.checkpoint(id))
+    if recorded and (SETTINGS.stale == "keep" or not stale.is_stale(SETTINGS, id)):
+        return recorded
+    return f"code {stale.training_code(id.method)}"
+
+
+def recorded_code_parameter(weights):
+    """What Snakemake's own records say was passed as `code` when these weights were made."""
+    records = workflow.persistence.params(weights) or []
+    codes = [text.strip("'") for text in records if text.startswith("'code ")]
+    return codes[0] if weights.is_file() and codes else None
 
 
 def checkpoint_of(wildcards):
