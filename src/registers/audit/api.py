@@ -1,0 +1,211 @@
+"""The library: `tokens`, `outliers` and `audit` for anyone's vision transformer.
+
+    bank = tokens("vit_base_patch14_dinov2.lvd142m", "photos/")
+    bank.norms, bank.attention(layer=-1, queries="registers")
+    outliers(bank).words
+    audit(model, "photos/").show()
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from registers.audit import images as photos
+from registers.audit import inside, load
+from registers.audit.errors import AuditError
+from registers.audit.layout import CLS, REGISTER
+from registers.audit.results import Audit, AuditReport
+from registers.audit.verdict import AuditVerdict, judge, places
+from registers.audit.watched import AuditBank, ModelCard, watch_features, watch_model
+from registers.data.transforms import IMAGENET
+from registers.models.device import choose_device
+
+Size = tuple[int, int]
+Model = str | Path | nn.Module | np.ndarray | Callable
+
+
+def tokens(
+    model: Model,
+    images: object = None,
+    *,
+    name: str = "",
+    arch: str = "",
+    size: int | Size | None = None,
+    prefix: int | None = None,
+    grid: Size | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> AuditBank:
+    """Norms of all tokens after every block of a model, and attention and neurons on demand.
+
+    model: a name (see `load`), a module (timm's, open_clip's, a Backbone), a callable from
+        normalised pixels (B, 3, H, W) to tokens (B, N, D) or a list of them, one for each layer; or
+        such tokens themselves, an array (B, N, D) or (L, B, N, D), or a .npy file of them.
+    images: None for views of photos that come with installed packages, a folder, files, PIL images,
+        or a tensor (B, 3, H, W) that is normalised already.
+    name: for the reports. arch: timm's name, for files that do not say their architecture.
+    size: height and width in pixels, or one number for both.
+    prefix: of callables and arrays: how many tokens come before the patches ([CLS], registers).
+    grid: of arrays: patches down and across, where they are no square.
+    limit: images at most. device: "cpu", "cuda", "mps" or "auto".
+
+    Raises AuditError, one line, for what cannot be audited.
+    """
+    pair = (size, size) if isinstance(size, int) else size
+    if isinstance(model, str | Path) and str(model).endswith(".npy"):
+        return _features(_load_array(Path(model)), name or str(model), prefix, grid, str(model))
+    if isinstance(model, np.ndarray):
+        return _features(model, name or "features", prefix, grid, "")
+    if callable(model) and not isinstance(model, nn.Module):
+        return _called(model, images, name, pair, prefix, grid, limit)
+    if prefix is not None:
+        raise AuditError("prefix: is for arrays and callables; a model names its own tokens")
+    if isinstance(model, nn.Module):
+        loaded = load.load_module(model, name, pair)
+    elif isinstance(model, str | Path):
+        loaded = load.load(str(model), arch, pair)
+        if name:
+            loaded = replace(loaded, card=replace(loaded.card, name=name))
+    else:
+        raise AuditError(
+            f"model: {type(model).__name__}; must be a name, a module, a callable or an array"
+        )
+    if device != "cpu" and not isinstance(model, nn.Module):
+        loaded.module.to(choose_device(device))
+    seen_images = photos.prepare(images, loaded.size, loaded.normalization, limit)
+    return watch_model(loaded.card, loaded.module, loaded.anatomy, seen_images)
+
+
+def outliers(bank: AuditBank) -> AuditVerdict:
+    """Whether a bank's patches have outliers, from which layer on, and how high they are."""
+    _, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
+    return verdict
+
+
+def audit(model: Model | Sequence[Model], images: object = None, **options) -> AuditReport:
+    """Everything at once: table, verdict, places, heads, neurons; `.show()` it.
+
+    model: as in `tokens`, or a list of them to be set side by side. options: those of `tokens`.
+    """
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    return AuditReport(tuple(_audit_one(each, images, **options) for each in models))
+
+
+def audit_bank(bank: AuditBank, began: float | None = None) -> Audit:
+    """The audit of what was already looked at."""
+    began = time.perf_counter() if began is None else began
+    rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
+    texture = None
+    if bank.images is not None and bank.grid is not None:
+        texture = photos.texture(bank.images.pixels, bank.grid)
+
+    # --- heads and neurons, or the reason why there are none to show
+    heads: list[inside.HeadRow] = []
+    neurons: list[inside.NeuronRow] = []
+    heads_note = neurons_note = ""
+    try:
+        heads = inside.heads(bank, verdict.mask)
+    except AuditError as error:
+        heads_note = str(error)
+    try:
+        neurons = inside.neurons(bank, verdict.mask, inside.neuron_layers(rows, verdict))
+    except AuditError as error:
+        neurons_note = str(error)
+    return Audit(
+        bank=bank,
+        rows=tuple(rows),
+        verdict=verdict,
+        places=places(verdict.mask, bank.layout, texture),
+        heads=tuple(heads),
+        heads_note=heads_note,
+        neurons=tuple(neurons),
+        neurons_note=neurons_note,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _audit_one(model: Model, images: object, **options) -> Audit:
+    began = time.perf_counter()
+    return audit_bank(tokens(model, images, **options), began)
+
+
+# --- features that somebody else computed
+
+
+def _called(
+    model: Callable,
+    images: object,
+    name: str,
+    size: Size | None,
+    prefix: int | None,
+    grid: Size | None,
+    limit: int | None,
+) -> AuditBank:
+    """Tokens of a callable: one call per batch, a layer or a list of layers each."""
+    name = name or getattr(model, "__name__", type(model).__name__)
+    looked_at = photos.prepare(images, size or (load.SIZE, load.SIZE), IMAGENET, limit)
+    batches = []
+    with torch.no_grad():
+        for pixels in looked_at.pixels.split(8):
+            output = model(pixels)
+            layers = list(output) if isinstance(output, list | tuple) else [output]
+            batches.append([_array(layer) for layer in layers])
+    layers = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    if len(layers[0]) != len(looked_at.pixels):
+        raise AuditError(
+            f"{name}: gave {len(layers[0])} token sequences for {len(looked_at.pixels)} images; must "
+            "be (images, tokens, channels), in a list where there are several layers"
+        )
+    card = ModelCard(name, architecture="a callable", source="tokens that a callable returned")
+    return watch_features(card, layers, _prefix(name, prefix), grid, looked_at)
+
+
+def _features(
+    array: np.ndarray, name: str, prefix: int | None, grid: Size | None, path: str
+) -> AuditBank:
+    from registers.audit import weights
+
+    notes = ("features of unknown origin: whether they are before the final norm cannot be told",)
+    sha256 = weights.digest(Path(path)) if path else ""
+    card = ModelCard(
+        name=name,
+        architecture=f"features {tuple(array.shape)}",
+        sha256=sha256,
+        hashed="the features" if path else "",
+        source=path or "an array",
+        notes=notes,
+    )
+    return watch_features(card, array, _prefix(name, prefix), grid)
+
+
+def _prefix(name: str, prefix: int | None) -> tuple[str, ...]:
+    """The first of some prefix tokens is [CLS], the others are registers."""
+    if prefix is None:
+        raise AuditError(
+            f"{name}: prefix must say how many tokens come before the patches, as [CLS] and "
+            "registers counted as patches make the verdict wrong (--prefix K, 0 for none)"
+        )
+    if prefix < 0:
+        raise AuditError(f"prefix = {prefix}: must be at least 0")
+    return tuple([CLS][:prefix]) + tuple(f"{REGISTER} {r + 1}" for r in range(prefix - 1))
+
+
+def _array(tokens: object) -> np.ndarray:
+    if hasattr(tokens, "detach"):
+        tokens = tokens.detach().float().cpu().numpy()
+    return np.asarray(tokens, np.float32)
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise AuditError(f"{path}: no such file") from None
+    except (ValueError, OSError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise AuditError(f"{path}: not an array of numbers ({reason})") from None

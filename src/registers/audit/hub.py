@@ -1,0 +1,136 @@
+"""Getting weights from where they are published, or saying in one line what is missing.
+
+huggingface_hub does the fetching: it resumes, checks, caches, and honours HF_HOME, HF_ENDPOINT,
+HF_TOKEN and HF_HUB_OFFLINE. Without network the line names the command that fetches the file
+elsewhere and the folder to bring along.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from registers.audit.errors import AuditError
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{base}/{base}{reg}_pretrain.pth"
+# torch.hub names of facebookresearch/dinov2 (hubconf.py): timm's name of the same architecture
+_DINOV2 = re.compile(r"dinov2_vit([sblg])14(_reg)?$")
+_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
+
+
+class HubFile(NamedTuple):
+    """A file on this machine, and the 40-digit revision of its repository ("" if unknown)."""
+
+    path: Path
+    revision: str
+
+
+def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) -> HubFile:
+    """The first of these files that a repository has, from the cache or the network.
+
+    Raises AuditError in one line: no network, no such repository or revision, a gated one.
+    """
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f" at {revision}" if revision else ""
+    for name in names:
+        try:
+            path = Path(hf_hub_download(repository, name, revision=revision))
+        except LocalEntryNotFoundError:
+            missing = names[0]
+            if any(_cached(repository, other, revision) for other in names):
+                continue
+            raise AuditError(_offline(repository, missing, revision)) from None
+        except GatedRepoError:
+            raise AuditError(
+                f"{repository}{at}: gated; accept its licence on https://huggingface.co/"
+                f"{repository} and set HF_TOKEN to a token of that account"
+            ) from None
+        except RepositoryNotFoundError:
+            raise AuditError(
+                f"{repository}: no such repository on the hub, or a private one: set HF_TOKEN"
+            ) from None
+        except RevisionNotFoundError:
+            raise AuditError(f"{repository}: has no revision {revision}") from None
+        except EntryNotFoundError:
+            continue
+        except HFValidationError as error:
+            raise AuditError(f"{repository}: not a name of a repository ({error})") from None
+        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0][:160]
+            raise AuditError(
+                f"{_offline(repository, names[0], revision)} ({type(error).__name__}: {reason})"
+            ) from None
+        return HubFile(path, _revision(path))
+    raise AuditError(f"{repository}{at}: has none of {', '.join(names)}")
+
+
+def _cached(repository: str, name: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
+
+
+def _offline(repository: str, name: str, revision: str | None) -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    pin = f" --revision {revision}" if revision else ""
+    folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "no network"
+    return (
+        f"{repository}: {name} is not on this machine and cannot be fetched ({why}); where there "
+        f"is a network run `hf download {repository} {name}{pin}` and bring its folder to {folder}"
+    )
+
+
+def _revision(path: Path) -> str:
+    """The commit in the path of a cached file, .../snapshots/<40 digits>/name."""
+    match = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
+    return match[1] if match else ""
+
+
+# --- torch.hub's DINOv2
+
+
+def dinov2_timm_name(name: str) -> str | None:
+    """timm's name for a torch.hub name of DINOv2 (dinov2_vitl14_reg); None for other names."""
+    match = _DINOV2.match(name)
+    if not match:
+        return None
+    return f"vit_{_SIZES[match[1]]}_patch14_{'reg4_' if match[2] else ''}dinov2.lvd142m"
+
+
+def fetch_dinov2(name: str) -> HubFile:
+    """The file of a torch.hub model of DINOv2, from torch.hub's cache or the network.
+
+    The repository's code is not run. Raises AuditError in one line where it cannot be had.
+    """
+    import torch
+
+    match = _DINOV2.match(name)
+    url = DINOV2_URL.format(base=f"dinov2_vit{match[1]}14", reg="_reg4" if match[2] else "")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        try:
+            if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+                raise OSError("HF_HUB_OFFLINE is set")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=True)
+        except OSError as error:
+            raise AuditError(
+                f"{name}: {path.name} is not on this machine and cannot be fetched ({error}); where "
+                f"there is a network run `curl -LO {url}` and bring the file to {path.parent}"
+            ) from None
+    return HubFile(path, "")

@@ -1,0 +1,361 @@
+"""From a word on the command line to a model that can be audited.
+
+timm name                   vit_base_patch14_dinov2.lvd142m (of its default weights without a tag)
+hf-hub:owner/name@revision  timm's or open_clip's files on the hub, pinned
+open_clip:NAME/TAG          open_clip:ViT-B-16/laion2b_s34b_b88k, its image tower
+dinov2_vitl14_reg           torch.hub's names of DINOv2; timm's code, the published file
+PATH                        .safetensors, .pth, .pt, .bin, .npz; a checkpoint of this project; a
+                            folder with timm's config.json
+random:NAME                 timm's architecture at its random start: what a run costs
+
+No code from any of these files is run, and nothing is left at a random start unseen.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from registers.audit import hub, infer, weights
+from registers.audit.anatomy import Anatomy, anatomy_of
+from registers.audit.errors import AuditError
+from registers.audit.watched import ModelCard
+from registers.data.transforms import IMAGENET, Normalization
+from registers.models import checkpoint
+from registers.models.backbone import Backbone
+from registers.settings.errors import nearest
+
+SIZE = 224  # pixels, where a model's own size is larger: a first answer within a minute
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with all that is needed to show it images.
+
+    normalization: mean and deviation of its input. size: height and width of its images in pixels.
+    """
+
+    card: ModelCard
+    module: nn.Module
+    anatomy: Anatomy
+    normalization: Normalization
+    size: Size
+
+
+def load(name: str, arch: str = "", size: Size | None = None) -> LoadedModel:
+    """The model of a name, see above, in evaluation mode on the CPU.
+
+    arch: timm's name of the architecture, for files that do not say it. size: of the images;
+    default: the model's own up to 256 pixels, else 224 (or the nearest that its patches divide).
+    Raises AuditError in one line.
+    """
+    scheme, _, rest = name.partition(":")
+    path = Path(name).expanduser()
+    if scheme == "hf-hub":
+        return _from_hub(name, rest, size)
+    if scheme == "open_clip":
+        return _from_open_clip(name, rest, size)
+    if scheme == "random":
+        return _random(name, rest, size)
+    if hub.dinov2_timm_name(name):
+        file = hub.fetch_dinov2(name)
+        model, default = _build(hub.dinov2_timm_name(name), size)
+        return _timm(name, model, file, default, "torch.hub's file in timm's code")
+    if path.exists():
+        return _from_path(name, path, arch, size)
+    if timm.is_model(name.partition(".")[0]):
+        return _from_timm(name, size)
+    raise AuditError(_unknown(name))
+
+
+def load_module(module: nn.Module, name: str = "", size: Size | None = None) -> LoadedModel:
+    """A model that is there as an object: timm's, open_clip's, a Backbone, or alike."""
+    anatomy = anatomy_of(module)
+    notes: tuple[str, ...] = ()
+    if isinstance(module, Backbone):
+        normalization = module.normalization
+        own = (module.architecture.image,) * 2
+    elif getattr(_tower(module), "pretrained_cfg", None):
+        config = resolve_model_data_config(_tower(module))
+        normalization = (tuple(config["mean"]), tuple(config["std"]))
+        own = tuple(config["input_size"][1:])
+    elif hasattr(module, "visual") and hasattr(module.visual, "image_mean"):
+        normalization = (tuple(module.visual.image_mean), tuple(module.visual.image_std))
+        own = _pair(module.visual.image_size)
+    else:
+        normalization = IMAGENET
+        own = _pair(getattr(module, "image_size", SIZE))
+        notes = ("images are normalised with ImageNet's mean and deviation; the model names none",)
+    card = ModelCard(
+        name=name or getattr(module, "name", "") or type(module).__name__,
+        architecture=_words(anatomy, module),
+        sha256=weights.tensors_digest(module),
+        hashed="its tensors",
+        source="an object in memory",
+        notes=notes,
+    )
+    return LoadedModel(card, module, anatomy, normalization, size or own)
+
+
+# --- each kind of name
+
+
+def _from_timm(name: str, size: Size | None) -> LoadedModel:
+    model, default = _build(name, size)
+    config = model.pretrained_cfg
+    repository = config.get("hf_hub_id")
+    if not repository:
+        raise AuditError(
+            f"{name}: timm knows no weights of this name; must be one with a tag such as "
+            f"{', '.join(timm.list_pretrained(name.partition('.')[0] + '*')[:3]) or 'none'}, or "
+            f"random:{name}"
+        )
+    if repository == "timm/":
+        repository += f"{config['architecture']}.{config['tag']}"
+    repository, _, revision = repository.partition("@")
+    names = (config["hf_hub_filename"],) if config.get("hf_hub_filename") else hub.WEIGHT_FILES
+    file = hub.fetch(repository, names, revision or None)
+    return _timm(name, model, file, default, f"https://huggingface.co/{repository}")
+
+
+def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
+    repository, _, revision = place.partition("@")
+    pin = revision or None
+    config = json.loads(
+        hub.fetch(repository, ("config.json", "open_clip_config.json"), pin).path.read_text()
+    )
+    if "model_cfg" in config:  # open_clip's
+        file = hub.fetch(repository, hub.OPEN_CLIP_FILES, pin)
+        return _open_clip(name, f"local-dir:{file.path.parent}", file, size, False)
+    if "architecture" not in config:
+        kind = f" of {config['model_type']}" if "model_type" in config else ""
+        raise AuditError(
+            f"{name}: its config.json{kind} is transformers' and names no architecture of timm; "
+            "must be timm's or open_clip's repository (timm/... has most ViTs)"
+        )
+    model, default = _from_config(config, size)
+    file = hub.fetch(repository, hub.WEIGHT_FILES, pin)
+    return _timm(name, model, file, default, f"https://huggingface.co/{repository}")
+
+
+def _from_open_clip(name: str, place: str, size: Size | None) -> LoadedModel:
+    import open_clip
+
+    architecture, _, tag = place.partition("/")
+    if architecture not in open_clip.list_models():
+        near = nearest(architecture, open_clip.list_models())
+        raise AuditError(f"{name}: open_clip has no model {architecture}{near}")
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    if not config:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise AuditError(f"{name}: the tag must be one of {', '.join(tags)}")
+    repository, _, filename = config.get("hf_hub", "").partition("/")
+    owner_name, _, filename = filename.partition("/")
+    if not repository:
+        raise AuditError(f"{name}: open_clip has it by address only; fetch it and give its path")
+    file = hub.fetch(
+        f"{repository}/{owner_name}", (filename,) if filename else hub.OPEN_CLIP_FILES
+    )
+    return _open_clip(name, architecture, file, size, bool(config.get("quick_gelu")))
+
+
+def _open_clip(
+    name: str, architecture: str, file: hub.HubFile, size: Size | None, quick_gelu: bool
+) -> LoadedModel:
+    """open_clip's own model and loader, which reads with weights_only; its image tower is kept."""
+    import open_clip
+
+    arguments = {} if architecture.startswith("local-dir:") else {"pretrained": str(file.path)}
+    model = open_clip.create_model(
+        architecture, **arguments, force_quick_gelu=quick_gelu, force_image_size=size
+    )
+    loaded = load_module(model.eval().requires_grad_(False), name)
+    card = _card(name, file, loaded.anatomy, model, "open_clip")
+    return LoadedModel(card, model.visual, anatomy_of(model), loaded.normalization, loaded.size)
+
+
+def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedModel:
+    # --- a checkpoint of this project, or a folder of timm's
+    if path.is_dir() and (path / "last.safetensors").is_file():
+        path = path / "last.safetensors"
+    if path.is_dir():
+        return _from_folder(name, path, size)
+    if path.suffix == ".safetensors" and _is_ours(path.with_suffix(".json")):
+        backbone = checkpoint.load(path)
+        loaded = load_module(backbone, backbone.name or name, size)
+        card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
+        return LoadedModel(card, backbone, loaded.anatomy, loaded.normalization, loaded.size)
+    if path.suffix not in weights.SUFFIXES:
+        raise AuditError(f"{path}: must end in {', '.join(weights.SUFFIXES)} or, features, .npy")
+
+    # --- a file of weights, whose architecture is said or inferred
+    file = hub.HubFile(path, "")
+    if path.suffix == ".npz":
+        if not arch:
+            raise AuditError(f"{path}: .npz names no architecture; must be named by --arch")
+        model, default = _build(arch, size)
+        try:
+            model.load_pretrained(str(path))
+        except (ValueError, KeyError, RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise AuditError(f"{path}: does not fit {arch} ({reason})") from None
+        return _timm(name, model, file, default, str(path), fill=False)
+    tensors = weights.read(path)
+    inferred = not arch
+    arch = arch or infer.architecture_of(tensors, path)
+    model, default = _build(arch, size)
+    note = (f"architecture inferred from shapes: {arch}",) if inferred else ()
+    return _timm(name, model, file, default, str(path), tensors=tensors, notes=note)
+
+
+def _from_folder(name: str, folder: Path, size: Size | None) -> LoadedModel:
+    if not (folder / "config.json").is_file():
+        raise AuditError(f"{folder}: holds neither last.safetensors nor timm's config.json")
+    config = json.loads((folder / "config.json").read_text())
+    if "architecture" not in config:
+        raise AuditError(f"{folder / 'config.json'}: names no architecture of timm")
+    model, default = _from_config(config, size)
+    for weight_file in hub.WEIGHT_FILES:
+        if (folder / weight_file).is_file():
+            return _timm(name, model, hub.HubFile(folder / weight_file, ""), default, str(folder))
+    raise AuditError(f"{folder}: has none of {', '.join(hub.WEIGHT_FILES)}")
+
+
+def _random(name: str, architecture: str, size: Size | None) -> LoadedModel:
+    if not timm.is_model(architecture.partition(".")[0]):
+        raise AuditError(_unknown(architecture))
+    torch.manual_seed(0)
+    model, default = _build(architecture, size)
+    loaded = load_module(model.eval().requires_grad_(False), name, default)
+    notes = ("random weights: shows what an audit costs, and nothing about a trained model",)
+    card = ModelCard(**{**loaded.card.__dict__, "source": "random (seed 0)", "notes": notes})
+    return LoadedModel(card, model, loaded.anatomy, loaded.normalization, default)
+
+
+# --- timm
+
+
+def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
+    """timm's model for images of this size, without weights, and the size."""
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise AuditError(f"arch: {_unknown(name)}")
+    config = timm.get_pretrained_cfg(name) if tag else timm.get_pretrained_cfg(base)
+    if tag and config is None:
+        tags = ", ".join(timm.list_pretrained(f"{base}.*")) or "none"
+        raise AuditError(f"{name}: timm knows no such tag; must be one of {tags}")
+    native = tuple(config.input_size[1:]) if config else (SIZE, SIZE)
+    patch = next((int(part[5:]) for part in base.split("_") if part[:5] == "patch" and part[5:].isdigit()), 1)
+    size = size or tuple(side if side <= 256 else round(SIZE / patch) * patch for side in native)
+    arguments = {"num_classes": 0, **arguments}
+    try:
+        return timm.create_model(name, pretrained=False, img_size=size, **arguments), size
+    except TypeError:  # a ConvNet has no such argument; the anatomy says what it lacks
+        return timm.create_model(name, pretrained=False, **arguments), size
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise AuditError(f"{name}: cannot be built for {size[0]}x{size[1]} pixels ({error})") from None
+
+
+def _from_config(config: dict, size: Size | None) -> tuple[nn.Module, Size]:
+    """timm's model as a config.json says, with its preprocessing."""
+    arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "img_size"}
+    preprocessing = {**config.get("pretrained_cfg", {})}
+    if size is None and "input_size" in preprocessing:
+        own = tuple(preprocessing["input_size"][1:])
+        size = own if max(own) <= 256 else None
+    model, size = _build(config["architecture"], size, **arguments)
+    model.pretrained_cfg = {**(model.pretrained_cfg or {}), **preprocessing}
+    return model, size
+
+
+def _timm(
+    name: str,
+    model: nn.Module,
+    file: hub.HubFile,
+    size: Size,
+    source: str,
+    tensors=None,
+    notes: tuple[str, ...] = (),
+    fill: bool = True,
+) -> LoadedModel:
+    """A model of timm filled with a file's tensors."""
+    anatomy = anatomy_of(model)  # first: no need to read what cannot be audited
+    if fill:
+        notes += weights.fill(model, weights.read(file.path) if tensors is None else tensors, file.path)
+    model.eval().requires_grad_(False)
+    config = resolve_model_data_config(model)
+    native = tuple(config["input_size"][1:])
+    if native != size:
+        notes += (f"looked at {size[0]}x{size[1]} pixels; its own size is {native[0]}x{native[1]}",)
+    if "quickgelu variant" in str((model.pretrained_cfg or {}).get("notes", "")).lower():
+        notes += ("trained with QuickGELU: use timm's *_clip_quickgelu_* for exact activations",)
+    normalization = (tuple(config["mean"]), tuple(config["std"]))
+    card = _card(name, file, anatomy, model, source, notes)
+    return LoadedModel(card, model, anatomy, normalization, size)
+
+
+def _card(
+    name: str,
+    file: hub.HubFile,
+    anatomy: Anatomy,
+    module: nn.Module,
+    source: str,
+    notes: tuple[str, ...] = (),
+) -> ModelCard:
+    return ModelCard(
+        name=name,
+        architecture=_words(anatomy, module),
+        sha256=weights.digest(file.path),
+        hashed=file.path.name,
+        revision=file.revision,
+        source=source,
+        licence=str((getattr(module, "pretrained_cfg", None) or {}).get("license") or ""),
+        notes=notes,
+    )
+
+
+def _words(anatomy: Anatomy, module: nn.Module) -> str:
+    """VisionTransformer, 12 blocks of width 768, patches of 14x14, [CLS] and 4 registers."""
+    width = next(iter(anatomy.norm.parameters())).numel() if anatomy.norm is not None else 0
+    size = f"{anatomy.depth} blocks" + (f" of width {width}" if width else "")
+    prefix = ", ".join(anatomy.prefix) if len(anatomy.prefix) < 3 else ""
+    registers = sum(name.startswith("register") for name in anatomy.prefix)
+    if not prefix:
+        others = [name for name in anatomy.prefix if not name.startswith("register")]
+        prefix = ", ".join([*others, *([f"{registers} registers"] if registers else [])])
+    down, across = anatomy.patch
+    kind = type(_tower(module)).__name__
+    return f"{kind}, {size}, patches of {down}x{across}, {prefix or 'no prefix tokens'}"
+
+
+def _tower(module: nn.Module) -> nn.Module:
+    for name in ("vit", "visual", "trunk"):
+        module = getattr(module, name, module)
+    return module
+
+
+def _pair(size) -> Size:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _is_ours(card: Path) -> bool:
+    if not card.is_file():
+        return False
+    try:
+        content = json.loads(card.read_text())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "architecture" in content and "timm" in content
+
+
+def _unknown(name: str) -> str:
+    near = nearest(name.partition(".")[0], timm.list_models())
+    return (
+        f"{name}: no such file and no model of timm{near}; must be a timm name, hf-hub:OWNER/NAME@"
+        "REVISION, open_clip:NAME/TAG, a torch.hub name of DINOv2, or a path"
+    )

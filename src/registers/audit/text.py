@@ -1,0 +1,76 @@
+"""The report of an audit on a terminal. Needs no torch."""
+
+from registers.audit.results import Audit, AuditReport
+from registers.audit.verdict import LayerRow, percent
+
+# Printed head, attribute of a row, and how it is written.
+_COLUMNS = (
+    ("layer", "layer", "{}"),
+    ("median", "median", "{:.3g}"),
+    ("98 %", "percentile_98", "{:.3g}"),
+    ("max", "maximum", "{:.3g}"),
+    ("cut-off", "cutoff", "{:.3g}"),
+    ("above it", "share", percent),
+    ("x median", "ratio", "{:.1f}"),
+    ("> 150", "above_150", percent),
+    ("massive", "massive_share", percent),
+    ("[CLS]", "cls", "{:.3g}"),
+    ("registers", "registers", "{:.3g}"),
+    ("| normed: median", "normed_median", "{:.3g}"),
+    ("max", "normed_maximum", "{:.3g}"),
+    ("above cut-off", "normed_share", percent),
+)
+
+
+def report(audits: AuditReport) -> str:
+    """Verdicts, tables and, for several models, the verdicts side by side."""
+    parts = [_one(audit) for audit in audits.audits]
+    if len(audits.audits) > 1:
+        parts.append(_side_by_side(audits))
+    return "\n\n".join(parts)
+
+
+def _one(audit: Audit) -> str:
+    card = audit.bank.card
+    lines = [card.name, "=" * len(card.name)]
+    facts = [card.architecture, card.source]
+    if card.revision:
+        facts.append(f"revision {card.revision}")
+    if card.sha256:
+        facts.append(f"sha256 {card.sha256} ({card.hashed})")
+    if card.licence:
+        facts.append(f"licence {card.licence}")
+    lines += [fact for fact in facts if fact]
+    lines += [f"note: {note}" for note in card.notes]
+    lines += ["", *audit.sentences(), "", *table(audit.rows), ""]
+    lines.append(
+        "norms of patches, before the final norm; normed: behind it. above it: of patches, above "
+        "the model's own cut-off; - where norms have one mode. massive: patches with an activation "
+        "above 100 and 1000 x the median magnitude."
+    )
+    lines.append(f"{len(audit.bank)} images, {audit.seconds:.1f} s")
+    return "\n".join(lines)
+
+
+def table(rows: tuple[LayerRow, ...]) -> list[str]:
+    """The table by layer, columns that say nothing left out, aligned to the right."""
+    columns = [c for c in _COLUMNS if any(getattr(row, c[1]) is not None for row in rows)]
+    cells = [[head for head, _, _ in columns]]
+    cells += [[cell(row, name, how) for _, name, how in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return ["  ".join(text.rjust(width) for text, width in zip(line, widths)) for line in cells]
+
+
+def cell(row: LayerRow, name: str, how) -> str:
+    value = getattr(row, name)
+    if value is None or (name in ("share", "normed_share") and not value):
+        return "-"
+    return how.format(value) if isinstance(how, str) else how(value)
+
+
+def _side_by_side(audits: AuditReport) -> str:
+    names = [audit.name for audit in audits.audits]
+    width = max(len(name) for name in names)
+    lines = ["side by side", "------------"]
+    lines += [f"{a.name.ljust(width)}  {a.verdict.words}" for a in audits.audits]
+    return "\n".join(lines)
