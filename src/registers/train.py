@@ -32,6 +32,7 @@ from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.identity import training_identity
 from registers.settings.run import Settings
+from registers.watchdog import Watchdog
 
 PROBE_IMAGES = 16  # whose patch norms are logged while training
 
@@ -81,7 +82,7 @@ def train(method: Method, samples: Dataset, out: Path) -> dict[str, float]:
             optimizer.step()
             method.after_step(progress)
 
-            log.step()
+            log.step(step)
             if is_logged:
                 log.metrics(step, losses, rates | gradients)
             folder.save(step + 1, history)
@@ -305,6 +306,7 @@ class _Log:
         self.examples = 0
         self.started = time.monotonic()
         self.courier = tracking.Courier(method.settings.results.parent, method.settings.mlflow_uri)
+        self.watchdog = Watchdog(str(method.id))
         self.bar = tqdm(
             total=method.recipe.steps,
             initial=first,
@@ -317,7 +319,8 @@ class _Log:
             self.probe = _probe(method, samples)
             self.record = self._begin_record(samples, resume=first > 0)
 
-    def step(self) -> None:
+    def step(self, step: int) -> None:
+        self.watchdog.step(step)
         self.examples += self.method.recipe.batch
         self.bar.update()
 
@@ -338,6 +341,7 @@ class _Log:
             self.courier.deliver_now_and_then()
 
     def end(self, status: str, artifacts: list[Path] | None = None) -> None:
+        self.watchdog.stop()
         self.bar.close()
         if not self.fabric.is_global_zero:
             return
