@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from snakemake.io import IOFile
+
 from registers import artifacts, questions, run_lock, stale
 from registers.data.prompts import digest as words_digest
 from registers.digest import digest as code_digest
@@ -161,7 +163,7 @@ def code_of_training(wildcards):
 
 def recorded_code_parameter(weights):
     """What Snakemake's own records say was passed as `code` when these weights were made."""
-    records = workflow.persistence.params(weights) or []
+    records = workflow.persistence.params(IOFile(str(weights))) or []
     codes = [text.strip("'") for text in records if text.startswith("'code ")]
     return codes[0] if weights.is_file() and codes else None
 
