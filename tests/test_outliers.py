@@ -86,6 +86,62 @@ def test_one_odd_image_is_no_second_mode():
     assert find_cutoff(norms.ravel()).second_mode  # without images nothing speaks against them
 
 
+def bright_images(rng, bright, images, ratio=3.0):
+    """Norms of images of which some are `ratio` times as bright throughout; no outlier inside."""
+    norms = 40 * np.exp(0.15 * rng.standard_normal((images, PATCHES)))
+    norms[:bright] *= ratio
+    return norms
+
+
+@pytest.mark.parametrize("bright, images", [(5, 512), (5, 128), (20, 512)])
+def test_whole_bright_images_are_no_outliers(bright, images):
+    """An audit's case: 28 of 30 and 30 of 30 draws were called a second mode."""
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        cutoff = find_cutoff(bright_images(rng, bright, images))
+        assert not cutoff.second_mode
+        assert "none inside them" in cutoff.reason or "too few images" in cutoff.reason
+
+
+def test_outliers_are_found_beside_bright_images():
+    rng = np.random.default_rng(4)
+    for ratio in (5, 10):
+        norms = bright_images(rng, 5, IMAGES, ratio=2.0)
+        mask = rng.random(norms.shape) < 0.02
+        norms *= np.where(mask, ratio, 1)
+        cutoff = find_cutoff(norms)
+        assert cutoff.second_mode, cutoff.reason
+        assert (cutoff.mask(norms) & mask).sum() >= 0.95 * mask.sum()
+
+
+@pytest.mark.parametrize("share", [0.22, 0.25, 0.3])
+def test_more_than_a_fifth_are_no_outliers(share):
+    """An audit's case: true shares of 22 and 25 % were called outliers in 60 of 60 draws."""
+    for seed in range(20):
+        assert not find_cutoff(planted(5, share, seed)[0]).second_mode
+
+
+UNUSUAL = {
+    "integers 1 to 6": lambda rng, n: rng.integers(1, 7, size=n).astype(float),
+    "uniform contrast": lambda rng, n: np.where(
+        rng.random(n) < 0.15, rng.uniform(1, 3.5, size=n), 1.0
+    ) * np.exp(0.1 * rng.standard_normal(n)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_steps_and_contrast_are_no_second_mode(name):
+    """An audit's cases: 24 of 40 and 6 of 40 draws were called a second mode."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        assert not find_cutoff(UNUSUAL[name](rng, (IMAGES, PATCHES))).second_mode
+
+
+@pytest.mark.parametrize("ratio, share", [(3, 0.01), (10, 0.0237)])
+def test_clear_second_modes_are_found_in_forty_of_forty_draws(ratio, share):
+    assert all(find_cutoff(planted(ratio, share, seed)[0]).second_mode for seed in range(40))
+
+
 def test_majority_above_the_valley_is_not_a_mode_of_outliers():
     norms, mask = planted(10, 0.4)
     assert not find_cutoff(norms).second_mode

@@ -29,7 +29,7 @@ MIN_TOKENS = 64
 # The histogram of log-norm in which modes are sought.
 BIN = 0.05  # width of a bin in log-norm: 5 % of a norm
 MAX_LOG = 20.0  # norms above e^20 medians share the last bin, so that the histogram stays small
-WIDTHS = (2, 4, 8, 16)  # widths of the bands compared, in bins: factors of 1.1 to 2.2
+WIDTHS = (4, 8, 16)  # widths of the bands compared, in bins: factors of 1.2 to 2.2
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,18 @@ def find_cutoff(norms, fixed: float | None = None) -> Cutoff:
     64 finite numbers >= 0. fixed: a hand-picked cut-off, used as it is (paper: 150 for ViT-g);
     whether there is a second mode is reported all the same.
 
-    The test: in a distribution with one mode the density of log-norm falls all the way above that
-    mode. So of two bands of equal width the upper one holds no more tokens, whatever the shape
-    (skewed, heavy-tailed...). All pairs of bands above the median are compared, over four widths;
-    z = (upper - lower) / sqrt(upper + lower) measures how surely the upper one is denser. Tokens of
-    one image are not independent, so the same difference is also tested with images as the units
+    The test: in a distribution with one mode the density of norms falls all the way above that
+    mode, whatever the shape (skewed, heavy-tailed...). All pairs of bands above the median are
+    compared, of equal width in log-norm, over three widths. The upper one spans r times as many
+    norms, so a density that falls gives it at most r times the tokens of the lower one;
+    z = (upper - r lower) / sqrt(upper + r^2 lower) measures how surely it holds more. Tokens of one
+    image are not independent, so the same difference is also tested with images as the units
     (robust variance). The upper band must lie at least 2x above the median, the valley be at most
-    half as dense, and the tokens above the valley be at most 20 %. The cut-off is the middle, in
+    half as dense, and the tokens above the cut-off be at most 20 %. The cut-off is the middle, in
     log-norm, of the emptiest stretch of the valley.
+
+    Outliers stand out of their own image: norms over each image's median must pass the same test,
+    or a few images that are bright as a whole would be a second mode.
 
     Raises ValueError: fewer than 64 norms, NaN, infinite or negative norms, a median of 0, a
     cut-off that is not positive.
@@ -77,6 +81,8 @@ def find_cutoff(norms, fixed: float | None = None) -> Cutoff:
     if fixed is not None and not fixed > 0:
         raise ValueError(f"cutoff: {fixed} is not allowed; must be a number above 0")
     tested = _second_mode(norms)
+    if tested.second_mode and norms.ndim > 1:
+        tested = _inside_images(tested, norms)
     if fixed is None:
         return tested
     share = float((norms > fixed).mean())
@@ -160,12 +166,13 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
     if rise.z < MIN_Z_TOKENS:
         z = f" (z = {rise.z:.2g}, needed {MIN_Z_TOKENS:.2g})" if np.isfinite(rise.z) else ""
         valley = f"significant valley{z}" if z else "valley"
-        return _one_mode(f"above the median the density of log-norm falls without a {valley}")
+        return _one_mode(f"above the median the density of norms falls without a {valley}")
 
     # --- does it in many images?
     images = norms.shape[0] if norms.ndim > 1 else norms.size
     in_lower, in_upper = _per_image(bins.reshape(images, -1), rise)
-    z_images = _z_over_images(in_upper - in_lower)
+    wider = np.exp((rise.upper - rise.lower) * BIN)
+    z_images = _z_over_images(in_upper - wider * in_lower)
     if z_images < MIN_Z_IMAGES:
         holders = int((in_upper > 0).sum())
         return _one_mode(
@@ -177,12 +184,27 @@ def _second_mode(norms: np.ndarray) -> Cutoff:
     peak = rise.upper + int(counts[rise.upper : rise.upper + rise.width].argmax())
     value = median * float(np.exp(_emptiest(counts, rise.lower, peak) * BIN))
     above = norms > value
+    if above.mean() > MAX_SHARE:
+        return _one_mode(
+            f"{100 * above.mean():.3g} % of tokens lie above the valley, "
+            f"outliers are at most {100 * MAX_SHARE:.3g} %"
+        )
     ratio = float(np.median(norms[above])) / median
     evidence = (
         f"second mode at {ratio:.3g}x the median, "
         f"z = {rise.z:.3g} over tokens, {z_images:.3g} over images"
     )
     return Cutoff(value, float(above.mean()), "valley", True, evidence)
+
+
+def _inside_images(cutoff: Cutoff, norms: np.ndarray) -> Cutoff:
+    """The same finding, unless the high norms are those of whole images."""
+    medians = np.median(norms, axis=tuple(range(1, norms.ndim)), keepdims=True)
+    inside = _second_mode(norms / np.where(medians > 0, medians, np.median(norms)))
+    if inside.second_mode:
+        return cutoff
+    reason = inside.reason.removeprefix("no second mode: ")
+    return _one_mode(f"there is one over all images, but none inside them: {reason}")
 
 
 def _one_mode(reason: str) -> Cutoff:
@@ -201,14 +223,15 @@ def _clearest_rise(counts: np.ndarray, tokens: int, width: int) -> _Rise:
 
     counts: tokens in each bin above the median. tokens: how many there are in all.
     """
-    band = np.convolve(
-        counts, np.ones(width), "valid"
-    )  # band[i]: tokens in bins i .. i + width - 1
+    # band[i]: tokens in bins i .. i + width - 1
+    band = np.convolve(counts, np.ones(width), "valid")
     share_above = np.append(counts[::-1].cumsum()[::-1], 0) / tokens  # from a bin upwards
     lower = np.arange(len(band))[:, None]
     upper = np.arange(len(band))[None, :]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        z = (band[upper] - band[lower]) / np.sqrt(band[upper] + band[lower])
+    wider = np.exp((upper - lower) * BIN)  # the upper band spans so many times more norms
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        expected = wider * band[lower]
+        z = (band[upper] - expected) / np.sqrt(band[upper] + wider * expected)
     qualifies = (
         (lower + width <= upper)
         & ((upper + width / 2) * BIN >= np.log(MIN_RATIO))

@@ -15,6 +15,7 @@ from registers.vocabulary import BINS_PER_DECADE
 
 QUESTION = "norms"
 QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)  # per cent
+LEVEL_DRAWS = 400  # bootstrap samples; a median over all tokens is slow
 SMALLEST = 1e-6  # lower norms share its bin
 
 
@@ -35,6 +36,8 @@ def norm_rows(bank: TokenBank, fixed: float | None = None) -> list[Measurement]:
     - "second_mode": 1 or 0, the reason in the note.
     - "cutoff", and "share" above it; no value but the reason where there is no second mode (and no
       cut-off was given).
+    - "outlier_level": the median norm above the cut-off over the median of all. A few freak tokens
+      do not move it, unlike "max_over_median".
     - "high_norm_tail": the norm that 2 % of tokens exceed; not a cut-off for outliers.
     - "max_over_median" (its interval leaves the median as it is), "kurtosis",
       "share_above_3x_median".
@@ -104,11 +107,12 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
 
     rows = [row("second_mode", int(cutoff.second_mode), note=cutoff.reason)]
     if cutoff.value is None:
-        rows += [row(metric, None, note=cutoff.reason) for metric in ("cutoff", "share")]
+        rows += [row(metric, None, note=cutoff.reason) for metric in ("cutoff", "share", "outlier_level")]
     else:
         share = bootstrap_images(cutoff.mask(norms).mean(axis=1), np.mean)
         rows.append(row("cutoff", cutoff.value, note=f"{cutoff.method}: {cutoff.reason}"))
         rows.append(row("share", cutoff.share, share, note=cutoff.method))
+        rows.append(row("outlier_level", *_level(norms, cutoff.value), note=cutoff.method))
     low, high = bootstrap_images(norms.max(axis=1), np.max)
     above = bootstrap_images((norms > 3 * median).mean(axis=1), np.mean)
     return [
@@ -118,3 +122,22 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
         row("kurtosis", signs["kurtosis"]),
         row("share_above_3x_median", signs["share_above_3x_median"], above),
     ]
+
+
+def _level(norms: np.ndarray, cutoff: float) -> tuple[float | None, tuple[float, float]]:
+    """Median of the norms above the cut-off over the median of all, and its interval over images.
+
+    None where no norm lies above a cut-off that was given by hand.
+    """
+
+    def level(norms: np.ndarray) -> float:
+        above = norms[norms > cutoff]
+        return float(np.median(above) / np.median(norms)) if len(above) else float("nan")
+
+    value = level(norms)
+    if np.isnan(value):
+        return None, (None, None)
+    rng = np.random.default_rng(0)
+    drawn = [level(norms[rng.integers(0, len(norms), len(norms))]) for _ in range(LEVEL_DRAWS)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return value, (float(low), float(high))
