@@ -7,6 +7,7 @@ import pandas as pd
 
 from registers import measurements, reference
 from registers.artifacts import PAPER
+from registers.files import read_arrays
 from registers.settings.run import Settings
 
 PRINTED = PAPER / "reference.yaml"
@@ -36,7 +37,7 @@ def rows(settings: Settings, files: list[str]) -> pd.DataFrame:
 
 def arrays(files: list[str]) -> dict[str, dict[str, np.ndarray]]:
     """Small arrays for pictures, by backbone (the name of its file) and name."""
-    return {Path(file).stem: dict(np.load(file)) for file in files}
+    return {Path(file).stem: read_arrays(file) for file in files}
 
 
 def printed() -> pd.DataFrame:

@@ -91,6 +91,8 @@ def _data(settings: Settings, question: Question) -> list:
 
 def _check(name: str, question: Question, measured: Measured) -> None:
     """A row's question is its stage, and arrays are there exactly when the table says so."""
+    if not measured.rows:
+        raise ValueError(f"{question.module}: no rows; a question leaves at least one")
     others = {row.question for row in measured.rows} - {name}
     if others:
         raise ValueError(f"{question.module}: rows of question {', '.join(others)}; must be {name}")

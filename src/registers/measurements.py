@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from registers.files import atomically
+from registers.files import atomically, check_digest, damaged, write_digest
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ ID_COLUMNS = ("method", "size", "registers", "seed", "noaa", "percent")
 def code_version() -> str:
     """Short git commit of the code that runs, with "+" when the working tree differs.
 
-    "unknown" outside a checkout.
+    "unknown" outside a checkout, and where the repository around us does not track this code.
     """
 
     def git(*arguments: str) -> str:
@@ -82,6 +82,7 @@ def code_version() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "measurements.py")  # not some repository around us
         commit = git("rev-parse", "--short=10", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.CalledProcessError):
@@ -103,6 +104,7 @@ def write(path: str | Path, rows: Iterable[Measurement], run: str = "") -> None:
                 writer.writerow({k: "" if v is None else v for k, v in cells.items()})
 
     atomically(path, fill)
+    write_digest(path)
 
 
 def read(paths: str | os.PathLike | Iterable[str | os.PathLike]):
@@ -111,6 +113,9 @@ def read(paths: str | os.PathLike | Iterable[str | os.PathLike]):
     The backbone's id is taken apart into the columns method, size ("" for the method's default),
     registers, seed, noaa and percent (how far into training the checkpoint was taken; 100 at the
     end). See `settings.backbone_id.BackboneId`.
+
+    Raises ValueError, which names the file and the remedy, for one that is damaged, or holds no
+    row: every question leaves some.
     """
     import pandas as pd
 
@@ -118,14 +123,27 @@ def read(paths: str | os.PathLike | Iterable[str | os.PathLike]):
 
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    missing = {column: [""] for column in COLUMNS if column not in TEXTS}
-    frames = [
-        pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=missing)
-        for path in paths
-    ]
+    frames = [_read_one(path) for path in paths]
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     ids = {name: BackboneId.parse(name) for name in frame["backbone"].unique() if name}
     for column in ID_COLUMNS:
         values = (getattr(ids[name], column) if name in ids else None for name in frame["backbone"])
         frame[column] = list(values)
     return frame
+
+
+def _read_one(path: str | os.PathLike):
+    import pandas as pd
+
+    missing = {column: [""] for column in COLUMNS if column not in TEXTS}
+    texts = dict.fromkeys(TEXTS, str)
+    try:
+        check_digest(path)
+        rows = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=missing)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise damaged(path, error) from error
+    if list(rows.columns) != COLUMNS:
+        raise damaged(path, "its columns are not those of measurements")
+    if rows.empty:
+        raise damaged(path, "it holds no row")
+    return rows

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from registers.data.sample import Sample
+from registers.files import sha256
 from registers.settings.errors import ConfigError
 from registers.world.captions import describe
 from registers.world.plan import (
@@ -37,6 +38,7 @@ from registers.world.plan import (
 from registers.world.shapes import HALF_SQRT2, TEXTURES
 
 HEADER = "world.json"
+ARRAYS = ("image", "mask", "depth", "labels", "boxes", "box_ends")
 
 
 def scene(seed: int, index: int, pixels: int = 64, split: str = "train") -> Sample:
@@ -218,7 +220,8 @@ def prepare(
     """
     folder = Path(folder)
     request = {"version": VERSION, "split": split, "count": count, "pixels": pixels, "seed": seed}
-    if _header(folder).get("request") == request:
+    header = _header(folder)
+    if header.get("request") == request and "sha256" in header:
         return folder
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -230,6 +233,7 @@ def prepare(
         "classes": KINDS,
         "attributes": ATTRIBUTES,
         "captions": captions,
+        "sha256": {name: sha256(partial / f"{name}.npy") for name in ARRAYS},
     }
     (partial / HEADER).write_text(json.dumps(header))
     shutil.rmtree(folder, ignore_errors=True)
@@ -294,9 +298,10 @@ def _bytes(array: np.ndarray) -> bytes:
 
 def _header(folder: Path) -> dict:
     try:
-        return json.loads((Path(folder) / HEADER).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        header = json.loads((Path(folder) / HEADER).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
+    return header if isinstance(header, dict) else {}
 
 
 class World:
@@ -309,7 +314,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         header = _header(self.folder)
-        if not header:
+        if "sha256" not in header:
             raise ConfigError(
                 f"world = {self.folder}: no prepared split there; "
                 "`snakemake` rule data draws it (registers data)"
@@ -319,11 +324,21 @@ class World:
         self.captions: list[str] = header["captions"]
         self.split = header["request"]["split"]
         self.fingerprint = header["fingerprint"]
+        self._digests = header["sha256"]
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = ("image", "mask", "depth", "labels", "boxes", "box_ends")
-        return {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in names}
+        return {name: self._array(name) for name in ARRAYS}
+
+    def _array(self, name: str) -> np.ndarray:
+        """Memory-mapped, and compared with its SHA-256. Raises ConfigError where it is damaged."""
+        path = self.folder / f"{name}.npy"
+        if not path.is_file() or sha256(path) != self._digests[name]:
+            raise ConfigError(
+                f"{path}: damaged, its SHA-256 is not the one in {HEADER}; delete the folder "
+                f"{self.folder} and run snakemake again"
+            )
+        return np.load(path, mmap_mode="r")
 
     def __getstate__(self) -> dict:
         """Without the arrays: a memory map would be pickled as its content."""
