@@ -71,7 +71,7 @@ class Audit:
             placed["frequency"] = np.round(placed["frequency"], 4).tolist()
         return {
             "model": asdict(bank.card),
-            "versions": _versions(),
+            "versions": versions(),
             "images": {
                 "count": len(bank),
                 "names": list(bank.images.names) if bank.images else [],
@@ -218,7 +218,7 @@ def _neurons(audit: Audit) -> str:
     return f"neurons that write them, mean |activation| there: {listed}"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -54,11 +54,16 @@ def _one(audit: Audit) -> str:
 
 def table(rows: tuple[LayerRow, ...]) -> list[str]:
     """The table by layer, columns that say nothing left out, aligned to the right."""
-    columns = [c for c in _COLUMNS if any(getattr(row, c[1]) is not None for row in rows)]
-    cells = [[head for head, _, _ in columns]]
-    cells += [[cell(row, name, how) for _, name, how in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    shown = columns(rows)
+    cells = [[head for head, _, _ in shown]]
+    cells += [[cell(row, name, how) for _, name, how in shown] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
     return ["  ".join(text.rjust(width) for text, width in zip(line, widths)) for line in cells]
+
+
+def columns(rows: tuple[LayerRow, ...]) -> list[tuple]:
+    """Head, attribute and format of the columns in which a row has a value."""
+    return [c for c in _COLUMNS if any(getattr(row, c[1]) is not None for row in rows)]
 
 
 def cell(row: LayerRow, name: str, how) -> str:

@@ -1,0 +1,101 @@
+"""`registers audit MODEL [MODEL...]`: options, and what the verb does. Needs no params.yaml.
+
+The exit status is 0; 3 where --fail-on holds; 1, with one line, for what cannot be audited.
+"""
+
+import argparse
+from pathlib import Path
+
+from registers.audit.errors import AuditError
+
+FAILED = 3  # exit status where --fail-on holds
+DESCRIPTION = """Does this vision transformer have artifacts, where, and what writes them?
+
+MODEL: a timm name; hf-hub:OWNER/NAME@REVISION; open_clip:NAME/TAG; a torch.hub name of DINOv2
+(dinov2_vitl14_reg); a file of weights (.safetensors, .pth, .pt, .bin, .npz); a checkpoint of this
+project; features (.npy, with --prefix); random:TIMM_NAME.
+
+registers audit vit_base_patch14_dinov2.lvd142m
+registers audit my.safetensors --arch vit_base_patch16_224 --images photos/ --fail-on outliers
+registers audit vit_base_patch14_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="a folder, or files")
+    parser.add_argument("--limit", type=int, help="images at most (default: 32 of a folder)")
+    parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own, at most 256)")
+    parser.add_argument("--arch", default="", metavar="TIMM_NAME", help="of files that do not say it")
+    parser.add_argument("--prefix", type=int, metavar="K", help="of features: tokens before patches")
+    parser.add_argument("--grid", type=_size, metavar="HxW", help="of features: patches down, across")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps", "auto"])
+    parser.add_argument("--html", default="", metavar="FILE", help="page (default: audit.html)")
+    parser.add_argument("--json", default="", metavar="FILE", help="all numbers")
+    parser.add_argument("--csv", default="", metavar="FILE", help="the table by layer")
+    parser.add_argument("--no-html", action="store_true", help="write no page")
+    parser.add_argument(
+        "--fail-on",
+        choices=["outliers", "outliers-at-output"],
+        help=f"exit with status {FAILED} where a model has them",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Audit, print, write what was asked for; returns the exit status.
+
+    Raises AuditError, one line, for what cannot be audited.
+    """
+    from registers.audit.api import audit
+
+    outputs = _outputs(options)
+    images = None
+    if options.images:
+        images = options.images[0] if len(options.images) == 1 else options.images
+    report = audit(
+        [_named(model) for model in options.models],
+        images,
+        arch=options.arch,
+        size=options.size,
+        prefix=options.prefix,
+        grid=options.grid,
+        limit=options.limit,
+        device=options.device,
+    )
+    print(report.text())
+    for path in outputs:
+        print(f"wrote {report.save(path)}")
+    if options.fail_on:
+        failing = [each.name for each in report if each.fails(options.fail_on)]
+        if failing:
+            print(f"--fail-on {options.fail_on}: {', '.join(failing)}")
+            return FAILED
+    return 0
+
+
+def _named(model: str) -> str:
+    if not model.strip():
+        raise AuditError("MODEL: must not be empty")
+    return model
+
+
+def _outputs(options: argparse.Namespace) -> list[Path]:
+    """Files to write, checked before anything is computed."""
+    html = "" if options.no_html else options.html or "audit.html"
+    outputs = []
+    for text, suffix in ((html, ".html"), (options.json, ".json"), (options.csv, ".csv")):
+        if not text:
+            continue
+        path = Path(text).expanduser()
+        if path.suffix != suffix:
+            raise AuditError(f"--{suffix[1:]} = {text}: must end in {suffix}")
+        outputs.append(path)
+    return outputs
+
+
+def _size(text: str) -> tuple[int, int]:
+    """224 or 224x320, height first."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text}: must be like 224 or 224x320")
+    return int(parts[0]), int(parts[-1])
