@@ -18,7 +18,11 @@ from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
 from registers.settings.data import ANNOTATED_ROLES, DOWNLOADABLE, IMAGE_ROLES
 from registers.settings.errors import ConfigError
-from registers.settings.identity import training_identity
+from registers.settings.identity import (
+    bank_identity,
+    training_identity,
+    world_identity,
+)
 from registers.settings.load import load_settings
 from registers.settings.paths import check_paths, data_path
 

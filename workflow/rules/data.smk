@@ -17,8 +17,9 @@ rule world:
         mem_mb=SMALL_MB,
         runtime=SMALL_MINUTES,
     params:
-        pixels=SETTINGS.world.pixels,
-        images=lambda wildcards: getattr(SETTINGS.world, wildcards.split),
+        settings=lambda wildcards: json.dumps(
+            world_identity(SETTINGS, wildcards.split)
+        ),
         code=code_digest("registers.world.dataset"),
     shell:
         "registers world {wildcards.split} > {log} 2>&1"

@@ -19,8 +19,7 @@ rule tokens:
         mem_mb=measure_mb,
         runtime=measure_minutes,
     params:
-        bank=SETTINGS.bank.model_dump(),
-        image_size=SETTINGS.image_size,
+        settings=json.dumps(bank_identity(SETTINGS)),
         code=f'{code_digest("registers.tokens")} {reader_code("eval")}',
     shell:
         "registers tokens {wildcards.backbone} --threads {threads} > {log} 2>&1"

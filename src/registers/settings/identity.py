@@ -1,4 +1,4 @@
-"""What the weights of one training depend on: asked by Snakemake and by a resuming run alike."""
+"""What is made of the settings: parameters of the rules, and asked by a run that resumes."""
 
 import hashlib
 from pathlib import Path
@@ -43,6 +43,16 @@ def training_data(settings: Settings, role: str) -> dict[str, Any]:
         # captions are made of the names that zero-shot classification gives the classes
         data["classes"] = digest_of_words(settings.zeroshot.classes)
     return data
+
+
+def world_identity(settings: Settings, split: str) -> dict[str, Any]:
+    """Everything that decides one drawn split of the built-in world."""
+    return {"pixels": settings.world.pixels, "images": getattr(settings.world, split)}
+
+
+def bank_identity(settings: Settings) -> dict[str, Any]:
+    """Everything that decides a token bank, besides its checkpoint and images."""
+    return {"bank": settings.bank.model_dump(mode="json"), "image_size": settings.image_size}
 
 
 def digest_of_words(words: str) -> str:
