@@ -1,8 +1,9 @@
-# [measurements] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any.
+# [rows, arrays] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any.
+# `snakemake --report report.html` shows the first file of each with its title and the paper's caption.
 
-for name, pattern, endings in [
-    ("figure", r"fig\d\d", [".png", ".pdf", ".csv", ".txt"]),
-    ("table", r"table\d", [".md", ".csv", ".txt"]),
+for name, pattern, shown, others in [
+    ("figure", r"fig\d\d", "png", ["pdf", "csv", "txt"]),
+    ("table", r"table\d", "csv", ["md", "txt"]),
 ]:
 
     rule:
@@ -11,7 +12,13 @@ for name, pattern, endings in [
         input:
             unpack(inputs_of),
         output:
-            multiext(f"reports/{name}s/{{id}}", *endings),
+            report(
+                f"reports/{name}s/{{id}}.{shown}",
+                caption="../report/artifact.rst",
+                category=f"{name.capitalize()}s",
+                labels={"paper": "{id}"},
+            ),
+            [f"reports/{name}s/{{id}}.{ending}" for ending in others],
         log:
             LAYOUT.log(f"{name}s", "{id}"),
         wildcard_constraints:
@@ -23,11 +30,14 @@ for name, pattern, endings in [
             runtime=SMALL_MINUTES,
         params:
             code=code_of_artifact,
+            title=lambda wildcards: ARTIFACTS[wildcards.id].title,
+            caption=lambda wildcards: ARTIFACTS[wildcards.id].caption,
         shell:
             "registers draw {wildcards.id} > {log} 2>&1"
 
 
-# beyond the paper: a backbone's predictions on single images, `snakemake reports/pictures/depth-dinov2-r0-s0.png`
+# beyond the paper: a backbone's predictions on single images,
+# `snakemake --cores all reports/pictures/depth-dinov2-r0-s0.png`
 rule picture:
     input:
         LAYOUT.arrays("{question}", "{backbone}"),
