@@ -34,6 +34,7 @@ use rule * from study
 
 
 rule all:
+    """The whole paper, at the scale that params.yaml names."""
     default_target: True
     input:
         "reports/paper.html",

@@ -7,6 +7,7 @@ for name, pattern, shown, others in [
 ]:
 
     rule:
+        """Draw a figure or write a table from what was measured."""
         name:
             name
         input:
@@ -39,6 +40,7 @@ for name, pattern, shown, others in [
 # beyond the paper: a backbone's predictions on single images,
 # `snakemake --cores all reports/pictures/depth-dinov2-r0-s0.png`
 rule picture:
+    """Draw a backbone's predictions on single images."""
     input:
         LAYOUT.arrays("{question}", "{backbone}"),
     output:

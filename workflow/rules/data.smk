@@ -2,6 +2,7 @@
 
 
 rule world:
+    """Draw one split of the built-in data set."""
     output:
         LAYOUT.world("{split}") / "world.json",
     log:
@@ -17,15 +18,14 @@ rule world:
         mem_mb=SMALL_MB,
         runtime=SMALL_MINUTES,
     params:
-        settings=lambda wildcards: json.dumps(
-            world_identity(SETTINGS, wildcards.split)
-        ),
+        settings=lambda wildcards: json.dumps(world_identity(SETTINGS, wildcards.split)),
         code=code_digest("registers.world.dataset"),
     shell:
         "registers world {wildcards.split} > {log} 2>&1"
 
 
 rule data:
+    """List the data set of a role and write its manifest."""
     input:
         source_of_role,
     output:
@@ -49,6 +49,7 @@ rule data:
 
 
 rule download:
+    """Download a public data set below data.root."""
     output:
         touch(f"{SETTINGS.data_root}/{{name}}.complete"),
     log:

@@ -10,6 +10,7 @@ for name, outputs, leaves_arrays in [
 ]:
 
     rule:
+        """Ask a question of a backbone or of its token bank."""
         name:
             name
         input:
@@ -42,6 +43,7 @@ for name, outputs, leaves_arrays in [
 
 
 rule exact:
+    """Answer a question that needs no backbone (Figs. 11 and 12)."""
     output:
         LAYOUT.measurement("{question}"),
     log:

@@ -2,6 +2,7 @@
 
 
 rule report:
+    """Write the regenerated paper, with claims.json and metrics.json."""
     input:
         drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
         pictures=[

@@ -2,6 +2,7 @@
 
 
 rule tokens:
+    """Write the token bank of a backbone: one pass over the evaluation images."""
     input:
         weights=checkpoint_of,
         data=LAYOUT.manifest("eval"),

@@ -13,6 +13,7 @@ for effort, trained, priority in [
 ]:
 
     rule:
+        """Train a backbone; a killed training resumes from its last saved step."""
         name:
             effort
         input:
