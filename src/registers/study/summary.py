@@ -111,6 +111,12 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         mine = frame[(frame.variant == variant) & (frame.registers == registers)]
         return f"{int(mine[condition].fillna(False).astype(bool).sum())} of {len(mine)}"
 
+    def first_three(variant: str) -> str:
+        """3 of 3: in how many seeds without registers conditions 1 to 3 hold together."""
+        mine = frame[(frame.variant == variant) & (frame.registers == 0)]
+        held = [all(row[c] is True for c in CONDITIONS[:3]) for row in mine.to_dict("records")]
+        return f"{sum(held)} of {len(held)}"
+
     headline = sweep.variants[sweep.headline]
     mine = frame[frame.variant == sweep.headline]
     return dict(
@@ -124,17 +130,26 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         one=lambda run, key: _cell(frame, run, key),
         over=over,
         count=count,
+        first_three=first_three,
         recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
         table=[_hypothesis(sweep, frame, name) for name in sweep.hypotheses],
         complete=complete(frame),
         seeds_needed=SEEDS,
         regime=sweep.regime(sweep.headline),
+        not_run=style.listing(f"`{name}`" for name in _not_run(sweep, frame)),
+        mine_share=mine["redundant/all"].median(),
         regime_chance=mine["class/chance"].median(),
         first_seed=headline.seeds[0],
         headline_seeds=len(headline.seeds),
         **_doses(sweep),
         **_search(scenes),
     )
+
+
+def _not_run(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
+    """Variants of the token world without any run."""
+    planned = [v for v in sweep.variants if sweep.settings(v).get("world") == "tokens"]
+    return [v for v in planned if not (frame.variant == v).any()]
 
 
 def complete(frame: pd.DataFrame) -> dict[tuple[str, int], tuple[int, int]]:
