@@ -77,7 +77,7 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
     """All figures whose runs are at hand, but the first, which has a rule of its own."""
     tokens = frame[frame["regime.world"] == "tokens"]
     scenes = frame[frame["regime.world"] != "tokens"]
-    if sweep.ingredients and (tokens.variant == sweep.headline).any():
+    if tokens.variant.isin(list(sweep.ingredients)).any():
         style.save(figures.ingredients(tokens, sweep), folder / "ingredients")
     if len(scenes):
         style.save(figures.landscape(scenes), folder / "landscape")
