@@ -6,12 +6,27 @@
 # snakemake --cores all reports/figures/fig07.png  one figure
 # snakemake --cores all --config scale=smoke       another scale, just this once
 # snakemake --cores all study                      the emergence study: reports/emergence.md
+import sys
+from pathlib import Path
+
 from snakemake.utils import min_version
+
+from registers.settings.errors import ConfigError
+from registers.settings.read import read_yaml
 
 min_version("9.0")
 
+# the folder's own params.yaml (snakemake --directory), or else that of this checkout
+PARAMS = Path("params.yaml")
+if not PARAMS.exists():
+    PARAMS = Path(workflow.source_path("params.yaml"))
+try:
+    read_yaml(PARAMS)  # in one line, what Snakemake would take a traceback for
+except ConfigError as error:
+    sys.exit(f"registers: {error}")
 
-configfile: workflow.source_path("params.yaml")
+
+configfile: str(PARAMS)
 
 
 include: "workflow/rules/common.smk"

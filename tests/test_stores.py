@@ -186,3 +186,15 @@ def test_a_server_that_never_answers_holds_up_little(store, monkeypatch):
         ended = time.monotonic()
     assert ended - began > 1
     assert courier.next - ended > 45 * (ended - began)
+
+
+def test_a_folder_may_have_a_quote_in_its_name(tmp_path, monkeypatch, empty):
+    folder = tmp_path / "it's"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    shutil.copy(empty, folder)
+    for _ in range(2):  # the second run replaces the first one
+        with tracking.run(folder / "results/smoke", "train", "a", {}, {}) as record:
+            record.artifact(record.spool)
+        assert tracking.deliver(folder / "results", uri(folder / "mlflow.db")) == (1, 0)
+    assert tracking.find_runs(uri(folder / "mlflow.db"), [record.key]).keys() == {record.key}

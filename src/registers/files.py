@@ -3,23 +3,35 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+DISK_ERRORS = ("I/O error", "inline_container")  # how safetensors and torch.save tell of disks
+
 
 def atomically(path: str | Path, write: Callable[[Path], None], durable: bool = False) -> None:
     """Let `write` fill a neighbouring file, then rename it to `path`.
 
     durable: also flush the file and its folder to disk, for what must survive a power failure
-    (checkpoints that a killed training resumes from).
+    (checkpoints that a killed training resumes from). Raises OSError, which names the file and the
+    space that is left, where the disk is full: libraries raise many kinds of errors then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    write(partial)
+    try:
+        write(partial)
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        if not (isinstance(error, OSError) or any(word in str(error) for word in DISK_ERRORS)):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        reason = " ".join(str(error).split())[:120]
+        raise OSError(f"{path}: not written ({free:.0f} MB are free there): {reason}") from error
     if durable:
         _flush(partial, os.O_RDWR)
     os.replace(partial, path)

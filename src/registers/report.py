@@ -4,6 +4,7 @@ claims.json and metrics.json stand beside it.
 """
 
 import base64
+import html
 import json
 import math
 import os
@@ -15,8 +16,10 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from registers import artifacts, claims, inputs, stale, tracking
+from registers import artifacts, inputs, stale, tracking
 from registers.artifacts import Artifact, Picture
+from registers.claims.loading import load as load_claims
+from registers.claims.verdicts import CONTRADICTED, REPRODUCED, VERDICTS, Verdict, judged
 from registers.files import write_json, write_text
 from registers.layout import REPORTS, drawing
 from registers.measurements import code_version
@@ -43,9 +46,7 @@ def build(settings: Settings) -> None:
     built = artifacts.available(settings).values()
     measured = inputs.rows(settings, artifacts.evidence(settings))
     printed = inputs.printed()
-    verdicts = [
-        claims.verdict(claim, measured) for claim in claims.load(artifacts.PAPER / "claims.yaml")
-    ]
+    verdicts = judged(load_claims(artifacts.PAPER / "claims.yaml"), measured)
     runs = {artifact.id: _runs(settings, artifact) for artifact in built}
     keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
     delivered = tracking.find_runs(settings.mlflow_uri, sorted(keys))
@@ -53,7 +54,8 @@ def build(settings: Settings) -> None:
         about=_about(settings, measured),
         warnings=warnings(measured["code"], stale.weights(settings)),
         verdicts=verdicts,
-        tally={name: sum(v.verdict == name for v in verdicts) for name in claims.VERDICTS},
+        tally={name: sum(v.verdict == name for v in verdicts) for name in VERDICTS},
+        together=together(verdicts),
         artifacts=[_section(artifact, printed, runs[artifact.id]) for artifact in built],
         pictures=[_further(picture) for picture in artifacts.pictures(settings)],
         link=lambda key: _link(delivered.get(key)),
@@ -63,7 +65,7 @@ def build(settings: Settings) -> None:
     write_text(REPORTS / "paper.html", page)
 
 
-def metrics(measured: pd.DataFrame, verdicts: list[claims.Verdict]) -> dict:
+def metrics(measured: pd.DataFrame, verdicts: list[Verdict]) -> dict:
     """What `dvc metrics` compares.
 
     Verdicts by claim, and the main numbers by question, metric and backbone.
@@ -83,6 +85,18 @@ def metrics(measured: pd.DataFrame, verdicts: list[claims.Verdict]) -> dict:
                 for row in rows.itertuples()
             }
     return numbers
+
+
+def together(verdicts: list[Verdict]) -> str:
+    """How many verdicts on samples there are, and how many stand when all are taken together."""
+    asked = [v for v in verdicts if v.p is not None]
+    decided = [v for v in asked if v.verdict in (REPRODUCED, CONTRADICTED)]
+    standing = sum(bool(v.together) for v in decided)
+    return (
+        f"Of {len(asked)} claims that rest on samples, {len(decided)} are decided, each wrong at "
+        f"most 5 % of the time; {standing} of them stand at 5 % for all {len(asked)} together "
+        "(Holm's correction)."
+    )
 
 
 def warnings(codes: pd.Series, stale_weights: list[str]) -> list[str]:
@@ -245,7 +259,9 @@ def _cell(value) -> str:
 
 
 def _escaped(cell) -> str:
-    return str(cell).replace("|", "\\|")
+    """A cell as Markdown shows it: names of classes and folders may hold HTML."""
+    text = html.escape(" ".join(str(cell).split()), quote=False)
+    return text.replace("|", "\\|")
 
 
 def _embedded(image: Path) -> str:

@@ -63,11 +63,11 @@ def _open(uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if _sqlite_file(uri):  # no connection outlives a file that is replaced
         os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
-    for name in ("mlflow", "alembic", "sqlalchemy"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow.store.db import utils
     from mlflow.tracking import MlflowClient
 
+    for name in ("mlflow", "alembic", "sqlalchemy"):  # importing MLflow sets its level
+        logging.getLogger(name).setLevel(logging.ERROR)
     utils.MAX_RETRY_COUNT = 1  # MLflow's own 15 would hold a training for an hour
 
     client = MlflowClient(tracking_uri=uri)

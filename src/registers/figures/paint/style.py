@@ -35,6 +35,7 @@ STYLE = {
     "grid.color": PALE,
     "grid.linewidth": 0.5,
     "text.color": INK,
+    "text.parse_math": False,  # a class or folder may be called "$"
     "xtick.color": GREY,
     "ytick.color": GREY,
     "xtick.labelcolor": INK,
