@@ -26,7 +26,7 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
     """A row for each run: one scene, its norms and what one head's attention falls on, and the
     norms of all scenes."""
     figure, axes = style.canvas(
-        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1, 1.2, 1.5, 1.9]}
+        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1.2, 1.25, 1.6, 1.7]}
     )
     for row, (panels, name) in enumerate(zip(axes, names, strict=True)):
         run = json.loads((runs / name / "run.json").read_text())
@@ -35,10 +35,10 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
         draw_scene(panels[0], maps, scene)
         image = draw_norms(panels[1], maps, scene)
         weights = draw_attention(panels[2], maps, scene, run["registers"])
-        draw_histogram(panels[3], maps, run["numbers"]["cutoff"], legend=row == 0)
+        draw_histogram(panels[3], maps, run["numbers"]["cutoff"], legend=row > 0)
         panels[0].set_ylabel(style.registers_label(run["registers"]))
-        figure.colorbar(image, ax=panels[1], shrink=0.7, ticks=[0, 2, 4])
-        figure.colorbar(weights, ax=panels[2], shrink=0.7)
+        figure.colorbar(image, ax=panels[1], shrink=0.6, ticks=[0, 2, 4])
+        figure.colorbar(weights, ax=panels[2], shrink=0.6)
     titles = ("scene", "norm / median", "attention of one head", "norms of all patches")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
@@ -93,7 +93,7 @@ def draw_attention(ax: Axes, maps: dict[str, np.ndarray], scene: int, registers:
     weights = maps["attention"][scene]
     patches = weights[-maps["redundant"].shape[1] :]
     grid = round(len(patches) ** 0.5)
-    shown = np.full((max(grid, registers), grid + 2 * bool(registers)), np.nan)
+    shown = np.full((max(grid, registers), grid + 2), np.nan)
     shown[:grid, :grid] = patches.reshape(grid, grid)
     if registers:
         first = len(weights) - len(patches) - registers
@@ -118,7 +118,9 @@ def draw_histogram(
         ax.axvline(cutoff / np.median(maps["all_norms"]), color=style.INK, lw=0.8, ls=":")
     else:
         style.note(ax, "no second mode", "lower right")
+    ax.set_ylim(bottom=0.7)
     ax.set_yscale("log")
+    style.logarithmic(ax.yaxis)
     ax.set_ylabel("patches")
     if legend:
         ax.legend(loc="upper right")
