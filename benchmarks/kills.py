@@ -1,16 +1,18 @@
 """Kills a whole smoke run at random moments and starts it again with the same command.
 
-Every kill is a -9 of the whole process group: Snakemake and all its jobs. At the end every file
-that both runs share is compared, byte by byte, with a run that nobody disturbed.
+Every kill is a -9 of the whole process group: Snakemake and all its jobs. The moments are drawn
+over the whole run, however fast the machine is: so many files are finished, and up to --delay
+seconds more. At the end all files are compared, byte by byte, with those of an undisturbed run.
 
     python benchmarks/kills.py --kills 20                   both runs, in a folder for scratch
     python benchmarks/kills.py --reference FOLDER           where an undisturbed run lies already
 
 Writes benchmarks/results/kills.md. Two cores alone take about 3 minutes for a run, and as much
-again for twenty starts; --mean is the mean time between kills in seconds.
+again for twenty starts.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -40,7 +42,10 @@ def main() -> None:
         _run(reference)
     disturbed = scratch / "disturbed"
     copy_parts(reference, disturbed, CHECKOUT)
-    moments = _kill_often(disturbed, options.kills, options.mean, random.Random(options.seed))
+    chance = random.Random(options.seed)
+    after = sorted(chance.randrange(_done(reference)) for _ in range(options.kills))
+    moments = [_kill(disturbed, count, chance.uniform(0, options.delay)) for count in after]
+    _run(disturbed)
     compared, different = compare(reference, disturbed)
     text = _table(moments, compared, different)
     (ROOT / "benchmarks/results/kills.md").write_text(text)
@@ -53,7 +58,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--mean", type=float, default=20, help="seconds between kills")
+    parser.add_argument("--delay", type=float, default=5, help="seconds at most, see above")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reference", help="folder of an undisturbed run")
     parser.add_argument("--scratch", help="folder for the runs, which is kept")
@@ -83,36 +88,30 @@ def _run(folder: Path) -> None:
         sys.exit(f"the run in {folder} failed, see {folder / 'run.log'}")
 
 
-def _kill_often(folder: Path, kills: int, mean: float, chance: random.Random) -> list[dict]:
-    """Start, kill, start again...; the last start is left alone. What was going on at each kill."""
-    log = folder / "run.log"
-    moments = []
-    while len(moments) < kills:
-        run = _start(folder, log)
-        began = time.monotonic()
-        try:
-            code = run.wait(chance.expovariate(1 / mean) + 1)
-        except subprocess.TimeoutExpired:
-            at_work = _jobs(run.pid)
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
-            time.sleep(0.2)  # until the jobs of the group are gone as well
-            seconds = time.monotonic() - began
-            moments.append({"seconds": seconds, "jobs": at_work, "done": _done(folder)})
-            print(f"kill {len(moments)} after {seconds:.0f} s: {at_work}", flush=True)
-        else:
-            if code:
-                sys.exit(f"start {len(moments) + 1} failed, see {log}")
-            break  # it finished before all kills were spent
-    _run(folder)
-    return moments
+def _kill(folder: Path, count: int, delay: float) -> dict:
+    """Start, and kill once `count` files are finished and `delay` is over; what was going on."""
+    run = _start(folder, folder / "run.log")
+    began = time.monotonic()
+    while _done(folder) < count and run.poll() is None:
+        time.sleep(0.2)
+    time.sleep(delay)
+    if run.poll() not in (None, 0):
+        sys.exit(f"the run in {folder} failed, see {folder / 'run.log'}")
+    moment = {"done": _done(folder), "jobs": _jobs(run.pid)}
+    with contextlib.suppress(ProcessLookupError):  # it had ended
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    time.sleep(0.2)  # until the jobs of the group are gone as well
+    moment["seconds"] = time.monotonic() - began
+    print(moment, flush=True)
+    return moment
 
 
 def _jobs(group: int) -> list[str]:
-    """What the run is doing, "measure linear dinov2-r4-s0", in words of its command line."""
+    """What the run is doing, "measure linear dinov2-r4-s0", in the words of command lines."""
     lines = subprocess.run(["ps", "-eo", "pgid,args"], capture_output=True, text=True).stdout
-    pattern = rf"^ *{group} .*/registers (\w+(?: [\w-]+)*)"
-    return sorted(set(re.findall(pattern, lines, re.M))) or ["starting"]
+    pattern = rf"^ *{group} .*/registers (\w+(?: \w[\w-]*)*)"
+    return sorted(set(re.findall(pattern, lines, re.M))) or ["Snakemake alone"]
 
 
 def _done(folder: Path) -> int:
@@ -167,7 +166,7 @@ def _table(moments: list[dict], compared: int, different: list[str]) -> str:
         "PDF, and the date and MLflow's links in the page left out).",
         "",
         *(f"- {line}" for line in different),
-        "| kill | seconds after the start | jobs done before | at work |",
+        "| kill | seconds after the start | files finished before | at work |",
         "|---:|---:|---:|---|",
     ]
     lines += [
