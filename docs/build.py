@@ -95,13 +95,14 @@ def sentences() -> list[str]:
     seconds = sum(benchmark["s"].iloc[0] for benchmark in benchmarks(settings.results))
     seeds = ", ".join(map(str, settings.seeds))
     plural = "s" if len(settings.seeds) > 1 else ""
+    code = ", ".join(f"`{commit}`" for commit in commits)
+    highest = ratios["value"].max()
     return [
-        f"Scale `{settings.scale}`, {len(trained)} trainings, seed{plural} {seeds}; rows measured "
-        f"at commit {', '.join(f'`{commit}`' for commit in commits)}; {seconds / 60:.0f} minutes of "
-        "single-core jobs.",
+        f"Scale `{settings.scale}`, {len(trained)} trainings, seed{plural} "
+        f"{seeds}; rows measured at commit {code}; {seconds / 60:.0f} minutes of single-core jobs.",
         f"Of {len(modes)} backbones whose norms were measured, {int(modes['value'].sum())} have a "
-        f"second mode of patch norms; the largest norm is at most {ratios['value'].max():.1f} times "
-        "its backbone's median.",
+        f"second mode of patch norms; the largest norm is at most {highest:.1f} times its "
+        "backbone's median.",
     ]
 
 
