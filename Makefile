@@ -18,8 +18,8 @@ setup: .venv/.installed ## make .venv and install the locked versions (nothing t
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); ok or sys.exit(f"make: python3 is {v[0]}.{v[1]}; it must be 3.11 to 3.13; choose one with: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --compile-bytecode -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/paper.html
