@@ -93,7 +93,7 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
 
 def test_figures_and_report_need_no_torch():
     names = [artifact.python for artifact in ARTIFACTS.values()]
-    names += ["registers.report", "registers.claims", "registers.figures.paint.predictions"]
+    names += ["registers.report", "registers.claims.verdicts", "registers.figures.paint.predictions"]
     heavy = {"torch", "timm", "mlflow", "torchvision"}
     code = f"import sys; [__import__(n) for n in {names}]; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

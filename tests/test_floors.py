@@ -16,19 +16,20 @@ RECIPES = sorted(
 
 FLOOR_0 = {
     "settings", "registry", "layout", "questions", "artifacts", "digest", "stale",
-    "measurements", "intervals", "files", "tracking", "stores", "reference", "vocabulary",
+    "measurements", "intervals", "differences", "files", "tracking", "stores", "reference", "vocabulary",
     "lost_arrays", "inputs", "run_lock", "watchdog",
 }  # fmt: skip
 FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers"}
-MAKE, LOOK = {"methods", "train"}, {"tokens", "bank"}
+MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}
 FLOOR_3 = {"probes", "evals", "exact"}
 FLOOR_4 = {"figures", "tables"}
-BESIDE = {"cli", "measure", "draw"}  # they open files, choose devices, and call the rest
+BESIDE = {"cli", "measure", "draw", "plan"}  # they open files, choose devices, and call the rest
 FLOOR_5 = {"report", "claims"}
 ALLOWED = (
     dict.fromkeys(FLOOR_0, FLOOR_0)
     | dict.fromkeys(FLOOR_1, FLOOR_1 | FLOOR_0)
     | dict.fromkeys(MAKE, MAKE | FLOOR_1 | FLOOR_0)
+    | {"speed": MAKE | {"exact"} | FLOOR_1 | FLOOR_0}
     | dict.fromkeys(LOOK, LOOK | FLOOR_1 | FLOOR_0)
     | dict.fromkeys(FLOOR_3, FLOOR_3 | LOOK | FLOOR_1 | FLOOR_0)
     | dict.fromkeys(FLOOR_4, FLOOR_4 | FLOOR_0)

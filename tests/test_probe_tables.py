@@ -15,7 +15,7 @@ from registers.tables import table6_token_classification_spread as table6
 from registers.vocabulary import TAIL
 
 PRINTED = reference.read(artifacts.PAPER / "reference.yaml")
-CLAIMS = {claim["id"]: claim for claim in claims.load(artifacts.PAPER / "claims.yaml")}
+CLAIMS = {claim["id"]: claim for claim in load_claims(artifacts.PAPER / "claims.yaml")}
 HIGH = (0.2, 3.0, 6.0)  # top1, distance, l2
 LOW = (0.6, 0.5, 4.0)
 
@@ -212,7 +212,7 @@ ABOUT_OUTLIERS = {  # claim: rows in which it holds, and rows in which the contr
 
 
 def judged(name, tmp_path, *rows):
-    return claims.verdict(CLAIMS[name], planted.frame(tmp_path, *rows))
+    return verdict(CLAIMS[name], planted.frame(tmp_path, *rows))
 
 
 @pytest.mark.parametrize("name", ABOUT_OUTLIERS)

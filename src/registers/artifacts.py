@@ -224,12 +224,14 @@ def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
 
 
 def evidence(settings: Settings) -> list[str]:
-    """All rows that the report reads: those behind artifacts, and norms of every count."""
-    behind = {
-        file
+    """All rows that the report reads: those behind artifacts, and norms of every count.
+
+    Arrays are measured together with rows of the same name, which say in numbers what they show.
+    """
+    sources = {
+        source.replace(".arrays", "")
         for artifact in available(settings).values()
-        for several in inputs(settings, artifact).values()
-        for file in several
-        if file.endswith(".csv")
+        for source in artifact.inputs.values()
+        if source != REFERENCE
     }
-    return sorted(behind | set(files(settings, "norms/ablation")))
+    return sorted({file for source in (*sources, "norms/ablation") for file in files(settings, source)})

@@ -26,6 +26,7 @@ from registers.evals.lost_search import (
     published,
     tune,
 )
+from registers.evals.map_statistics import roughness
 from registers.intervals import wilson
 from registers.measurements import Measured, Measurement
 from registers.models.backbone import Backbone
@@ -59,6 +60,7 @@ def discover(
     - "corloc": LOST as published.
     - "corloc_tuned": with the best of `choices` on tune_on; absent without it.
     - "corloc_choice": each choice there, its data marked as tuning.
+    - "score_roughness", "expansion_roughness": of the pictures' maps, see `step_rows`.
     - "corloc_dino_seg", "corloc_largest_box": from the attention of the best head on tune_on, or,
       without, on these images.
 
@@ -96,6 +98,7 @@ def discover(
     if not settings.pictures:
         return Measured(rows, {})
     arrays = picture_arrays(backbone, dataset, settings, compared, heads[0])
+    rows += step_rows(arrays, data)
     return Measured(rows, arrays | {"data": np.array(data)})
 
 
@@ -205,6 +208,36 @@ def _row(
         chance=float(np.mean(counts.whole)),
         **more,
     )
+
+
+def step_rows(arrays: lost_arrays.Arrays, data: str) -> list[Measurement]:
+    """How rough LOST's maps are, image by image: see `map_statistics.roughness`.
+
+    "score_roughness" and "expansion_roughness"; variant = the facet, and "published" for the one
+    that the published setting uses. Constant maps have no answer and are left out.
+    """
+    published_facet = lost_arrays.published_facet(arrays)
+    variants = {facet: facet for facet in lost_arrays.FACETS} | {"published": published_facet}
+    rows = []
+    for metric, name in (("score_roughness", "score"), ("expansion_roughness", "expansion")):
+        for variant, facet in variants.items():
+            for image in range(len(arrays["names"])):
+                one = np.asarray(lost_arrays.step(arrays, image, name, facet), dtype=np.float64)
+                if one.std() == 0:
+                    continue
+                row = Measurement(
+                    question="discovery",
+                    metric=metric,
+                    backbone=str(arrays["backbone"]),
+                    value=float(roughness(one[None])[0]),
+                    data=data,
+                    variant=variant,
+                    coordinate="image",
+                    at=image,
+                    n=one.size,
+                )
+                rows.append(row)
+    return rows
 
 
 # --- steps for figures

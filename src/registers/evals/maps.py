@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from registers.data.transforms import evaluation
+from registers.evals.map_statistics import overlap, peak, roughness, top_count
 from registers.measurements import Measured, Measurement
 from registers.models.backbone import Backbone
 from registers.models.sequence import split_tokens
@@ -24,7 +25,7 @@ PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # a normalization that changes nothi
 
 
 def measure(backbone: Backbone, data: list[EvaluationSet], settings: Settings) -> Measured:
-    """Maps of the first validation images, and how far their attention stands out."""
+    """Maps of the first validation images, and what they show in numbers."""
     images = data[0].val
     samples = [images[i] for i in range(min(settings.maps.images, len(images)))]
     arrays = image_maps(
@@ -33,35 +34,86 @@ def measure(backbone: Backbone, data: list[EvaluationSet], settings: Settings) -
         settings.maps.size,
         names=[sample.name for sample in samples],
     )
-    rows = attention_rows(arrays, layer=len(backbone.vit.blocks), data=data[0].name)
+    rows = map_rows(arrays, layer=len(backbone.vit.blocks), data=data[0].name)
     return Measured(rows, arrays)
 
 
-def attention_rows(maps: dict[str, np.ndarray], layer: int, data: str) -> list[Measurement]:
-    """Rows "attention_over_uniform", one for each query and image.
+def map_rows(maps: dict[str, np.ndarray], layer: int, data: str) -> list[Measurement]:
+    """What the pictures show, as numbers: one row for each image (`at`).
 
-    That is the largest attention of a patch over the uniform share of what goes to patches, 1 / P.
+    Of the attention of each query (token) to the patches:
+    - "attention_over_uniform": the largest over the uniform share, 1 / P.
+    - "attention_peak": the largest over the median. Artifacts are single patches that get many
+      times what most get.
+    - "attention_share_2": what the 2 % most attended patches get of what goes to patches.
+
+    Of [CLS], head by head (variant "head 0"...): "head_peak", as attention_peak. Over all heads,
+    "least_head_on_norms" and "range_of_heads_on_norms": the least of attention_on_norms (below) of
+    a head, and how far the highest lies above it.
+    Of all patches:
+    - "norm_peak": the largest norm over the median.
+    - "attention_on_norms": share of the 2 % most attended patches ([CLS]) that are among the 2 % of
+      highest norm; chance is that 2 %.
+    - "component_peak": the largest distance of the first principal component from its mean, in
+      standard deviations; "component_roughness": its mean squared step between neighbours over
+      that of patches in random order (0: smooth, 1: no order).
+    Of registers: "map_correlation", the mean correlation of the maps of two of them.
+
     maps: of `image_maps`. layer: whose attention they show. data: the data set's name.
     """
-    images, queries, h, w = maps["attention"].shape
-    attended = maps["attention"].reshape(images, queries, h * w).astype(np.float64)
-    peaks = attended.max(-1) / attended.mean(-1)
-    return [
-        Measurement(
-            QUESTION,
-            "attention_over_uniform",
-            str(maps["backbone"]),
-            float(peaks[image, number]),
-            data=data,
-            token=str(query),
-            layer=layer,
-            coordinate="image",
-            at=image,
-            n=h * w,
-        )
-        for image in range(images)
-        for number, query in enumerate(maps["queries"])
-    ]
+    rows = []
+
+    def add(metric: str, values: np.ndarray, token: str, **more) -> None:
+        for image, value in enumerate(values):
+            row = Measurement(
+                QUESTION,
+                metric,
+                str(maps["backbone"]),
+                float(value),
+                data=data,
+                token=token,
+                layer=layer,
+                coordinate="image",
+                at=image,
+                n=patches,
+                **more,
+            )
+            rows.append(row)
+
+    # --- attention
+    attended = maps["attention"].reshape(*maps["attention"].shape[:2], -1).astype(np.float64)
+    patches = attended.shape[-1]
+    names = [str(query) for query in maps["queries"]]
+    for number, query in enumerate(names):
+        of_query = attended[:, number]
+        add("attention_over_uniform", of_query.max(-1) / of_query.mean(-1), query)
+        add("attention_peak", peak(of_query), query)
+        top = np.sort(of_query, axis=-1)[:, -top_count(patches) :]
+        add("attention_share_2", top.sum(-1) / of_query.sum(-1), query)
+    heads = maps["heads"].reshape(*maps["heads"].shape[:2], -1).astype(np.float64)
+    for head in range(heads.shape[1]):
+        add("head_peak", peak(heads[:, head]), "cls", variant=f"head {head}")
+
+    norms = maps["norms"].reshape(len(maps["norms"]), -1).astype(np.float64)
+    on_norms = np.stack([overlap(heads[:, head], norms) for head in range(heads.shape[1])])
+    add("least_head_on_norms", on_norms.min(0), "cls")
+    add("range_of_heads_on_norms", on_norms.max(0) - on_norms.min(0), "cls")
+
+    # --- norms and components
+    add("norm_peak", peak(norms), "patch")
+    chance = top_count(patches) / patches
+    add("attention_on_norms", overlap(attended[:, 0], norms), "cls", chance=chance)
+    first = maps["components"][:, 0].astype(np.float64)
+    add("component_peak", np.abs(first).max((1, 2)), "patch")
+    add("component_roughness", roughness(first), "patch")
+
+    # --- registers
+    registers = [number for number, query in enumerate(names) if query.startswith("reg")]
+    if len(registers) > 1:
+        pairs = np.triu_indices(len(registers), 1)
+        correlations = [np.corrcoef(image)[pairs].mean() for image in attended[:, registers]]
+        add("map_correlation", np.array(correlations), "registers")
+    return rows
 
 
 def maps_of(

@@ -56,8 +56,23 @@ def profile(mode: str, source: int = SOURCE, target: int = TARGET) -> Tensor:
     return gradient(mode, source, target).sum(0) / target  # each axis sums to target
 
 
+def unevenness(mode: str, source: int = SOURCE, target: int = TARGET) -> float:
+    """How far the weights of positions lie apart, the highest less the lowest over their mean.
+
+    At 0 no stripes can come from the resize: at 8 to 4 by target size all positions weigh the same.
+    The outermost positions (two on each side of a grid of 8 or more) are left out: padding by
+    repetition gives the border weights of its own in every mode.
+    """
+    outer = 2 if source >= 8 else 1
+    inner = profile(mode, source, target)[outer:-outer]
+    return float((inner.max() - inner.min()) / inner.mean())
+
+
 def interpolation_rows() -> list[Measurement]:
-    """Rows by mode (`variant`): "gradient" at 16 row + column, "profile" at the position."""
+    """Rows by mode (`variant`): "gradient" at 16 row + column, "profile" at the position.
+
+    And "unevenness", see there.
+    """
     rows = []
     for mode, note in MODES.items():
         weights = {"gradient": gradient(mode).flatten(), "profile": profile(mode)}
@@ -67,4 +82,6 @@ def interpolation_rows() -> list[Measurement]:
                 Measurement(QUESTION, metric, "", value, at=position, **common)
                 for position, value in enumerate(values.tolist())
             ]
+        uneven = unevenness(mode)
+        rows.append(Measurement(QUESTION, "unevenness", "", uneven, variant=mode, note=note))
     return rows

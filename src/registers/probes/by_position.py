@@ -3,12 +3,14 @@
 import numpy as np
 
 from registers.bank import TokenBank
+from registers.intervals import bootstrap_mean
 from registers.measurements import Measured, Measurement
 from registers.outliers import find_cutoff, high_norm_tail
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
 QUESTION = "by_position"
+LEAST_COLUMNS = 5  # inside the border; fewer leave no frequency to ask about
 
 
 def measure(bank: TokenBank, data: list[EvaluationSet], settings: Settings) -> Measured:
@@ -24,6 +26,14 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
       between the two modes, or above `fixed`; n = images. No rows where there is neither.
     - "share_tail": the same above the norm that 2 % of all patches exceed
       (`outliers.high_norm_tail`): a quantile, no outliers.
+    - "border_share" and "inner_share": means of share_above over the outermost patches and the
+      others; "border_tail", "inner_tail" those of share_tail. Intervals by bootstrap over images.
+    - "highest_share": the highest share_above of a position.
+    - "stripes" (of outliers) and "stripes_tail": vertical stripes, see `stripes`; 1 without any.
+    - "support": over how many patches the mean attention of each query spreads, as a share of all
+      (the exponential of its entropy over P); "focus_border": what goes to the outermost patches
+      over their share of the patches.
+    - "map_distance": mean total variation between the mean maps of two registers.
     - "cutoff" and "tail": these two norms; "second_mode": 1 or 0. Each with its reason as note.
     - "attention": mean over all images and heads of the attention of "cls", "reg0"... and "patch"
       (the central one) to this position, last block.
@@ -50,15 +60,85 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
             for at, value in enumerate(values)
         ]
 
+    border = border_of(bank.grid)
+
+    def summary(mask_BP: np.ndarray, suffix: str, stripes_name: str) -> list[Measurement]:
+        parts = {f"border_{suffix}": border, f"inner_{suffix}": ~border}
+        means = [
+            Measurement(metric=metric, value=value, low=low, high=high, n=len(norms), **patch)
+            for metric, part in parts.items()
+            for value, low, high in [bootstrap_mean(mask_BP[:, part].mean(1))]
+        ]
+        value = stripes(mask_BP.reshape(len(mask_BP), *bank.grid))
+        note = "" if value is not None else "the grid is too small, or no token is above"
+        return [*means, row(stripes_name, value, note)]
+
+    patch = dict(token="patch", **common)
     rows = [
         row("second_mode", int(cutoff.second_mode), cutoff.reason),
         row("cutoff", cutoff.value, cutoff.reason),
         row("tail", tail.value, tail.reason),
         *grid("share_tail", tail.mask(norms).mean(0)),
     ]
+    rows += summary(tail.mask(norms), "tail", "stripes_tail")
     if cutoff.value is not None:
-        rows += grid("share_above", cutoff.mask(norms).mean(0))
+        above = cutoff.mask(norms)
+        rows += grid("share_above", above.mean(0))
+        rows += summary(above, "share", "stripes")
+        rows.append(row("highest_share", float(above.mean(0).max()), cutoff.reason))
     queries = ["cls", *(f"reg{r}" for r in range(bank.registers)), "patch"]
     for token, mean in zip(queries, np.asarray(bank.mean_attention, dtype=np.float64), strict=True):
         rows += grid("attention", mean, token)
+        about = dict(token=token, n=len(norms), **common)
+        rows.append(Measurement(metric="support", value=support(mean), **about))
+        focus = mean[border].sum() / mean.sum() / border.mean()
+        rows.append(Measurement(metric="focus_border", value=float(focus), **about))
+    if bank.registers > 1:
+        distance = map_distance(np.asarray(bank.mean_attention[1 : 1 + bank.registers]))
+        about = dict(token="registers", n=len(norms), **common)
+        rows.append(Measurement(metric="map_distance", value=distance, **about))
     return rows
+
+
+def border_of(grid: tuple[int, int]) -> np.ndarray:
+    """(P,) True for the outermost patches."""
+    border = np.ones(grid, dtype=bool)
+    border[1:-1, 1:-1] = False
+    return border.ravel()
+
+
+def stripes(mask_Bhw: np.ndarray) -> float | None:
+    """How much columns alternate, over what the images' scatter explains; None if it has no answer.
+
+    A resize without antialiasing weighs columns by turns, with a period of about two patches
+    (16 to 7: 7/16 of a cycle per patch). So the border is left out, a parabola is taken off the
+    means of the columns, and of what is left only frequencies of a quarter of a cycle and more
+    count. Their power is compared with that expected from the variance over images: the root of the
+    ratio is 1 without stripes, whatever falls off smoothly from the border to the centre.
+    """
+    inner = mask_Bhw[:, 1:-1, 1:-1].astype(np.float64)
+    images, _, width = inner.shape
+    if width < LEAST_COLUMNS or images < 2:
+        return None
+    columns = inner.mean(1)
+    place = np.linspace(-1, 1, width)
+    smooth = np.stack([np.ones(width), place, place**2], axis=1)
+    rest = columns - columns @ np.linalg.pinv(smooth).T @ smooth.T
+    waves = np.fft.rfft(rest, axis=1)[:, np.fft.rfftfreq(width) >= 0.25]
+    parts = np.concatenate([waves.real, waves.imag], axis=1)
+    expected = parts.var(0, ddof=1).sum() / images
+    return float(np.sqrt((parts.mean(0) ** 2).sum() / expected)) if expected else None
+
+
+def support(attention_P: np.ndarray) -> float:
+    """exp(entropy) of a map over its number of patches: 1 if all get the same."""
+    share = attention_P / attention_P.sum()
+    entropy = -(share * np.log(np.maximum(share, 1e-300))).sum()
+    return float(np.exp(entropy) / len(share))
+
+
+def map_distance(attention_RP: np.ndarray) -> float:
+    """Mean total variation between two maps, each made to sum to 1: 0 equal, 1 apart."""
+    shares = attention_RP / attention_RP.sum(1, keepdims=True)
+    first, second = np.triu_indices(len(shares), 1)
+    return float(np.abs(shares[first] - shares[second]).sum(1).mean() / 2)

@@ -38,15 +38,23 @@ def norm_rows(bank: TokenBank, fixed: float | None = None) -> list[Measurement]:
       cut-off was given).
     - "outlier_level": the median norm above the cut-off over the median of all. A few freak tokens
       do not move it, unlike "max_over_median".
+    - "first_layer": the lowest layer, as a share of all, from which on every layer has a second
+      mode; no value where the last has none.
     - "high_norm_tail": the norm that 2 % of tokens exceed; not a cut-off for outliers.
     - "max_over_median" (its interval leaves the median as it is), "kurtosis",
       "share_above_3x_median".
+
+    Registers, last layer:
+    - "registers_over_patches": the median of their norms over the norm that 99 % of patches stay
+      below. Above 1, what norms are high are theirs.
+    - "register_quantisation": share of the variance of their norms that lies between registers; 1
+      where each has a norm of its own in all images. Needs at least two.
     """
     rows = []
     for layer in range(1, bank.layers + 1):
         for token, norms in _tokens(bank, layer).items():
             rows += _distribution(bank, layer, token, np.asarray(norms, dtype=np.float64).ravel())
-    return rows + _outliers(bank, fixed)
+    return rows + _outliers(bank, fixed) + _registers(bank)
 
 
 def _tokens(bank: TokenBank, layer: int) -> dict[str, np.ndarray]:
@@ -115,8 +123,10 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
         rows.append(row("outlier_level", *_level(norms, cutoff.value), note=cutoff.method))
     low, high = bootstrap_images(norms.max(axis=1), np.max)
     above = bootstrap_images((norms > 3 * median).mean(axis=1), np.mean)
+    first = _first_layer(bank) if cutoff.second_mode else None
     return [
         *rows,
+        row("first_layer", first, note=cutoff.reason),
         row("high_norm_tail", tail.value, note=tail.reason),
         row("max_over_median", signs["max_over_median"], (low / median, high / median)),
         row("kurtosis", signs["kurtosis"]),
@@ -141,3 +151,51 @@ def _level(norms: np.ndarray, cutoff: float) -> tuple[float | None, tuple[float,
     drawn = [level(norms[rng.integers(0, len(norms), len(norms))]) for _ in range(LEVEL_DRAWS)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return value, (float(low), float(high))
+
+
+def _first_layer(bank: TokenBank) -> float:
+    """The lowest layer, over their number, from which on all have a second mode."""
+    first = bank.layers
+    while first > 1:
+        norms = np.asarray(bank.split_norms(first - 1).patches, dtype=np.float64)
+        if not find_cutoff(norms).second_mode:
+            break
+        first -= 1
+    return first / bank.layers
+
+
+def _registers(bank: TokenBank) -> list[Measurement]:
+    """Where the norms of registers lie, and whether each has its own."""
+    if not bank.registers:
+        return []
+    tokens = bank.split_norms(bank.layers)
+    registers = np.asarray(tokens.registers, dtype=np.float64)  # (images, R)
+    patches = np.asarray(tokens.patches, dtype=np.float64)
+    values = {
+        "registers_over_patches": float(np.median(registers) / np.percentile(patches, 99)),
+        "register_quantisation": between_share(registers),
+    }
+    return [
+        Measurement(
+            question=QUESTION,
+            metric=metric,
+            backbone=bank.name,
+            value=value,
+            data=bank.data,
+            token="registers",
+            layer=bank.layers,
+            n=len(registers),
+            note="" if value is not None else "needs at least two registers",
+        )
+        for metric, value in values.items()
+    ]
+
+
+def between_share(norms_BR: np.ndarray) -> float | None:
+    """Share of the variance that lies between columns, whose number inflates nothing (omega^2)."""
+    images, registers = norms_BR.shape
+    if registers < 2 or images < 2 or norms_BR.var() == 0:
+        return None
+    within = norms_BR.var(axis=0, ddof=1).mean()
+    between = norms_BR.mean(axis=0).var(ddof=1) - within / images
+    return float(max(0.0, between) / (max(0.0, between) + within))

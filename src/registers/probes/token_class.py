@@ -15,6 +15,7 @@ from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
 QUESTION = "token_class"
+MAIN = ("class", "fine", "label")  # what images show; attributes of the background are no class
 DRAWS = 5  # random choices of the token; the paper states the spread (Table 6), not the number
 
 
@@ -74,13 +75,20 @@ def classify(
     - "top1": mean over draws, interval by bootstrap over test images, chance by the most frequent
       class.
     - "top1_std": standard deviation over draws (n - 1); only for drawn tokens.
+    - "top1_main": mean over the label sets that say what the image shows (`MAIN`), on test images
+      that have every kind of patch there is, so that kinds are compared on the same images.
+    - "top1_std_max": the largest top1_std.
     - "top1_mean": mean over all label sets that could be fitted, its interval from the same
       bootstrap, an image's answers to all sets kept together.
     """
     rows = []
+    both = np.ones(len(tokens.patches), dtype=bool)
+    for kind in kinds:
+        if kind.mask is not None:
+            both &= kind.mask.any(1)
     for name, x in _single_tokens(tokens).items():
         everyone = np.ones(len(x), dtype=bool)
-        rows += _Probe(name, [x], everyone, "", backbone, strengths, seed).rows(labels)
+        rows += _Probe(name, [x], everyone, both, "", backbone, strengths, seed).rows(labels)
     for kind in kinds:
         if kind.mask is None:
             rows += _absent(kind, labels, backbone)
@@ -92,7 +100,7 @@ def classify(
         has = kind.mask.any(1)
         missing = "" if has.all() else f"{(~has).sum()} of {len(has)} images have no such token"
         note = joined(kind.note, missing)
-        rows += _Probe(kind.name, drawn, has, note, backbone, strengths, seed).rows(labels)
+        rows += _Probe(kind.name, drawn, has, both, note, backbone, strengths, seed).rows(labels)
     return rows
 
 
@@ -117,7 +125,8 @@ def _absent(kind: Kind, labels: Mapping[str, np.ndarray], backbone: str) -> list
     """Rows without a value for a kind that does not exist."""
     common = dict(question=QUESTION, backbone=backbone, token=kind.name, value=None, note=kind.note)
     rows = [Measurement(metric="top1", data=data, **common) for data in labels]
-    return [*rows, Measurement(metric="top1_mean", **common)]
+    summaries = ("top1_mean", "top1_main", "top1_std_max")
+    return [*rows, *(Measurement(metric=metric, **common) for metric in summaries)]
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ class _Probe:
 
     token: its name.
     drawn: one (B, D) for each draw.
-    has: (B,) images that take part.
+    has: (B,) images that take part. both: (B,) those that have every kind of patch.
     note, backbone: for the rows.
     strengths, seed: see `classify`.
     """
@@ -134,6 +143,7 @@ class _Probe:
     token: str
     drawn: list[np.ndarray]
     has: np.ndarray
+    both: np.ndarray
     note: str
     backbone: str
     strengths: np.ndarray
@@ -145,6 +155,8 @@ class _Probe:
         right = np.zeros(len(self.has))  # (B,) summed over the label sets
         asked = np.zeros(len(self.has))  # (B,) how many of them an image was asked
         guessed = 0.0
+        main = np.zeros((2, len(self.has)))  # right and asked, of the main label sets
+        main_guessed = 0.0
         for data, y in labels.items():
             y = np.asarray(y)
             known = self.has & (y >= 0)
@@ -163,7 +175,19 @@ class _Probe:
             right[test] += right_DT.mean(0)
             asked[test] += 1
             guessed += len(test) * chance
-        return [*rows, self._mean(right, asked, guessed)]
+            if data in MAIN and self.both[test].any():
+                kept = test[self.both[test]]
+                main[0, kept] += right_DT.mean(0)[self.both[test]]
+                main[1, kept] += 1
+                main_guessed += len(kept) * majority(y[train], y[kept])
+        spread = [row.value for row in rows if row.metric == "top1_std"]
+        if spread:
+            rows.append(self._row("top1_std_max", max(spread)))
+        return [
+            *rows,
+            self._mean("top1_mean", right, asked, guessed),
+            self._mean("top1_main", *main, main_guessed),
+        ]
 
     def _right(self, y, train, test, bases: dict) -> np.ndarray:
         """(draws, T) whether each drawn token gives its test image's class."""
@@ -186,15 +210,17 @@ class _Probe:
             rows.append(self._row("top1_std", float(right_DT.mean(1).std(ddof=1)), data, n=n))
         return rows
 
-    def _mean(self, right: np.ndarray, asked: np.ndarray, guessed: float) -> Measurement:
-        """Over all label sets that could be fitted."""
+    def _mean(
+        self, metric: str, right: np.ndarray, asked: np.ndarray, guessed: float
+    ) -> Measurement:
+        """Over label sets that could be fitted."""
         if not asked.any():
             reason = "no label set could be fitted"
-            return self._row("top1_mean", None, note=joined(self.note, reason))
+            return self._row(metric, None, note=joined(self.note, reason))
         value, low, high = bootstrap_mean(right, asked)
         chance = guessed / asked.sum()
         n = int((asked > 0).sum())
-        return self._row("top1_mean", value, low=low, high=high, n=n, chance=chance)
+        return self._row(metric, value, low=low, high=high, n=n, chance=chance)
 
     def _row(self, metric: str, value: float | None, data: str = "", **more) -> Measurement:
         columns = {"note": self.note} | more

@@ -1,0 +1,324 @@
+"""The operations of paper/claims.yaml, carried out on rows.
+
+Each part of a claim ends with two p-values: of its being false, and of its being true. A claim
+holds where all its parts hold, so its own p-value is the largest of theirs; it fails where one part
+fails, so theirs are multiplied by how many parts were tested (Bonferroni).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from registers.claims.selectors import Missing, each_listed, estimates, known, named, per_image
+from registers.claims.selectors import select as selected
+from registers.differences import (
+    ALPHA,
+    LEAST_SEEDS,
+    Difference,
+    Estimate,
+    by_seed,
+    newcombe,
+    over_images,
+    over_samples,
+)
+
+ONE_SEED = "one seed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one part of a claim, and the rows it rests on.
+
+    p_false: p-value of "the part is false"; small where it holds. p_true: of "it is true".
+    Both None where the part could not be tested.
+    """
+
+    reason: str
+    rows: pd.DataFrame
+    p_false: float | None = None
+    p_true: float | None = None
+
+    @property
+    def tested(self) -> bool:
+        return self.p_false is not None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What holds for all parts below: the rows, what the samples are, columns of "for each"."""
+
+    rows: pd.DataFrame
+    unit: str
+    also: dict[str, Any]
+
+    def narrowed(self, column: str, value: Any) -> "Scope":
+        return Scope(self.rows, self.unit, {**self.also, column: value})
+
+    def selector(self, selector: dict[str, Any]) -> dict[str, Any]:
+        return {**selector, **self.also}
+
+    def labelled(self, reason: str) -> str:
+        """The reason, after what the part is about."""
+        label = ", ".join(str(value) for value in self.also.values())
+        return f"{label}: {reason}" if label else reason
+
+
+def judge(expectation: dict[str, Any], scope: Scope) -> list[Finding]:
+    """Carry out one operation; a finding for each part."""
+    if "given" in expectation:
+        absent = absent_premise(expectation["given"], scope)
+        if absent:
+            return [absent]
+    if "every" in expectation:
+        return [finding for inner in expectation["every"] for finding in judge(inner, scope)]
+    if "some" in expectation:
+        parts = [finding for inner in expectation["some"] for finding in judge(inner, scope)]
+        return [_some(parts, scope)]
+    if "for each" in expectation:
+        ((column, values),) = expectation["for each"].items()
+        scopes = [scope.narrowed(column, value) for value in values]
+        return [finding for inner in scopes for finding in judge(expectation["then"], inner)]
+    operation = next(OPERATIONS[name] for name in OPERATIONS if name in expectation)
+    try:
+        return [operation(expectation, scope)]
+    except Missing as missing:
+        return [Finding(scope.labelled(str(missing)), scope.rows.head(0))]
+
+
+def absent_premise(premise: dict[str, Any], scope: Scope) -> Finding | None:
+    """Why nothing can be said, where what a part presupposes is absent; else None.
+
+    any, is: no row has this value. learnt: no model is better than guessing.
+    """
+    selector = scope.selector(premise.get("any") or premise["learnt"])
+    rows = selected(scope.rows, selector)
+    if rows.empty:
+        return Finding(scope.labelled(f"no rows: {named(selector)}"), rows)
+    if "learnt" in premise:
+        if _better_than_guessing(rows).any():
+            return None
+        reason = f"nothing learnt: {named(selector)} is not above chance"
+        return Finding(scope.labelled(reason), rows)
+    if (rows["value"] == premise["is"]).any():
+        return None
+    metric = selector["metric"].replace("_", " ")
+    reason = f"no {metric} in any of the {len(rows)} models asked"
+    return Finding(scope.labelled(reason), rows)
+
+
+def _better_than_guessing(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row's interval is clear of guessing, on the better side."""
+    lower_is_better = rows["metric"].isin(["rmse", "rmse_mean_image", "distance", "l2"])
+    better = (rows["low"] > rows["chance"]) & ~lower_is_better
+    return better | ((rows["high"] < rows["chance"]) & lower_is_better)
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
+    """Two numbers compare as claimed, for >= and = within a margin ("2 %": of the second).
+
+    by: [low, high], in which the difference lies instead.
+    """
+    first, comparison, second = expectation["compare"]
+    a, rows_of_a = _numbers(first, scope)
+    if isinstance(second, dict):
+        b, rows_of_b = _numbers(second, scope)
+    else:
+        b, rows_of_b = _constant(second, a), rows_of_a.head(0)
+    gap = _difference(a, b, rows_of_a, rows_of_b, scope)
+    margin = expectation.get("within", 0)
+    relative = isinstance(margin, str)
+    if relative:
+        margin = float(margin.removesuffix("%")) / 100
+        gap = gap.scaled(sum(estimate.value for estimate in b.values()) / len(b))
+    low, high = {
+        "<": (-math.inf, 0),
+        ">": (0, math.inf),
+        ">=": (-margin, math.inf),
+        "=": (-margin, margin),
+    }[comparison]
+    low, high = expectation.get("by", (low, high))
+    share = " of it" if relative else ""
+    reason = f"{_mean(a):.4g} against {_mean(b):.4g}, difference {gap}{share}"
+    rows = pd.concat([rows_of_a, rows_of_b])
+    return _placed(
+        gap,
+        low,
+        high,
+        reason,
+        rows,
+        scope,
+        strict=comparison in "<>" and "by" not in expectation,
+    )
+
+
+def _between(expectation: dict[str, Any], scope: Scope) -> Finding:
+    """A number lies between two others."""
+    selector, low, high = expectation["between"]
+    a, rows = _numbers(selector, scope)
+    number = _difference(a, _constant(0, a), rows, rows.head(0), scope)
+    reason = f"{named(scope.selector(selector))} is {number}, claimed {low:g} to {high:g}"
+    return _placed(number, low, high, reason, rows, scope)
+
+
+def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
+    """Every row has the value, and there is one for everything that the selector lists.
+
+    Of trainings: most of them, by the sign test. With 1 in 2 by chance, five alike are needed.
+    """
+    selector = scope.selector(expectation["all"])
+    rows = pd.concat([known(scope.rows, each) for each in each_listed(selector)])
+    right = rows["value"] == expectation["is"]
+    metric = selector["metric"].replace("_", " ")
+    reason = f"{metric} is {expectation['is']} for {right.sum()} of {len(rows)}"
+    if not right.all():
+        reason += f", not for {', '.join(rows.loc[~right, 'backbone'])}"
+    if scope.unit != "training":
+        p_false = 0.0 if right.all() else 1.0
+        return Finding(scope.labelled(reason), rows, p_false, 1 - p_false)
+    by_seed = right.groupby(rows["seed"]).all()
+    if len(by_seed) < LEAST_SEEDS:
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+    hits = int(by_seed.sum())
+    misses = len(by_seed) - hits
+    p_false = _binomial_tail(hits, len(by_seed))
+    p_true = _binomial_tail(misses, len(by_seed))
+    if min(p_false, p_true) > ALPHA:
+        reason += f"; {len(by_seed)} seeds do not decide it"
+    # one-sided: the halves of a yes and a no are one and the same null
+    return Finding(scope.labelled(reason), rows, p_false / 2, p_true / 2)
+
+
+def _rarer(expectation: dict[str, Any], scope: Scope) -> Finding:
+    """A property (1 or 0) is rarer among the first trainings than the second: Fisher's test."""
+    groups = []
+    for selector in expectation["rarer"]:
+        rows = known(scope.rows, scope.selector(selector))
+        groups.append((rows, rows.groupby("seed")["value"].max()))
+    (rows_a, a), (rows_b, b) = groups
+    rows = pd.concat([rows_a, rows_b])
+    metric = expectation["rarer"][0]["metric"].replace("_", " ")
+    reason = f"{metric} in {int(a.sum())} of {len(a)} against {int(b.sum())} of {len(b)} trainings"
+    if min(len(a), len(b)) < LEAST_SEEDS:
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+    p_false = _fisher(int(a.sum()), len(a), int(b.sum()), len(b))
+    p_true = _fisher(int(b.sum()), len(b), int(a.sum()), len(a))
+    return Finding(scope.labelled(reason), rows, p_false, p_true)
+
+
+OPERATIONS = {"all": _all, "rarer": _rarer, "between": _between, "compare": _compare}
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def _some(parts: list[Finding], scope: Scope) -> Finding:
+    """At least one part holds (Bonferroni over those tested); none does where all surely fail."""
+    reason = "; ".join(part.reason for part in parts)
+    rows = pd.concat([part.rows for part in parts])
+    tested = [part for part in parts if part.tested]
+    if not tested:
+        return Finding(reason, rows)
+    p_false = min(1.0, len(tested) * min(part.p_false for part in tested))
+    p_true = max(part.p_true for part in tested) if len(tested) == len(parts) else 1.0
+    return Finding(reason, rows, p_false, p_true)
+
+
+def _numbers(selector: dict[str, Any], scope: Scope) -> tuple[dict[int, Estimate], pd.DataFrame]:
+    """A number by seed, and the rows behind it.
+
+    A list in a selector means all of its values. Raises Missing where one has no value.
+    """
+    selectors = each_listed(scope.selector(selector))
+    rows = pd.concat([known(scope.rows, selector) for selector in selectors])
+    return estimates(rows), rows
+
+
+def _constant(value: float, like: dict[int, Estimate]) -> dict[int, Estimate]:
+    """A number that stands for itself, for each seed of another one."""
+    return dict.fromkeys(like, Estimate(value, value, value))
+
+
+def _difference(
+    a: dict[int, Estimate],
+    b: dict[int, Estimate],
+    rows_of_a: pd.DataFrame,
+    rows_of_b: pd.DataFrame,
+    scope: Scope,
+) -> Difference:
+    """a - b as the claim's unit wants it: over seeds, over images, or exact."""
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        raise Missing("no seed has both sides")
+    if scope.unit == "training" and len(seeds) >= LEAST_SEEDS:
+        values = {seed: estimate.value for seed, estimate in a.items()}
+        others = {seed: estimate.value for seed, estimate in b.items()}
+        return over_samples(by_seed(values, others), len(seeds))
+    images_of_a = per_image(rows_of_a) if len(rows_of_a) else None
+    images_of_b = per_image(rows_of_b) if len(rows_of_b) else None
+    if images_of_a and images_of_b and images_of_a.keys() == images_of_b.keys():
+        gaps = by_seed(images_of_a, images_of_b)
+        if len(gaps) >= LEAST_SEEDS:
+            return over_samples(gaps, seeds=1)
+    return over_images([newcombe(a[seed], b[seed]) for seed in seeds])
+
+
+def _placed(
+    gap: Difference,
+    low: float,
+    high: float,
+    reason: str,
+    rows: pd.DataFrame,
+    scope: Scope,
+    strict: bool = False,
+) -> Finding:
+    """The finding on a number claimed to lie in [low, high]; strict: the ends are outside."""
+    if scope.unit == "training" and gap.seeds < LEAST_SEEDS:
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+    if scope.unit == "training" and gap.exact:
+        reason += "; seeds that are all alike say nothing about their spread"
+        return _undecided(reason, rows, scope)
+    if gap.exact:
+        inside = low < gap.value < high if strict else low <= gap.value <= high
+        return Finding(scope.labelled(reason), rows, 1.0 - inside, float(inside))
+    p_false = max(_finite(low, gap.p_above), _finite(high, gap.p_below))
+    p_true = min(
+        1.0 if math.isinf(low) else gap.p_below(low),
+        1.0 if math.isinf(high) else gap.p_above(high),
+    )
+    margin = min(abs(low), abs(high)) if low < 0 or math.isfinite(high) else 0
+    half = (gap.interval[1] - gap.interval[0]) / 2
+    if min(p_false, p_true) > ALPHA / 2 and 0 < margin < half and low <= 0 <= high:
+        reason += f"; a half-width of {half:.3g} cannot decide a margin of {margin:.3g}"
+    return Finding(scope.labelled(reason), rows, p_false, p_true)
+
+
+def _undecided(reason: str, rows: pd.DataFrame, scope: Scope) -> Finding:
+    return Finding(scope.labelled(reason), rows, 1.0, 1.0)
+
+
+def _finite(bound: float, p_value) -> float:
+    return 0.0 if math.isinf(bound) else p_value(bound)
+
+
+def _mean(numbers: dict[int, Estimate]) -> float:
+    return sum(number.value for number in numbers.values()) / len(numbers) if numbers else math.nan
+
+
+def _binomial_tail(hits: int, trials: int) -> float:
+    """Chance of so many hits or more with 1 in 2 each."""
+    return sum(math.comb(trials, k) for k in range(hits, trials + 1)) / 2**trials
+
+
+def _fisher(few: int, of_few: int, many: int, of_many: int) -> float:
+    """One-sided p-value of Fisher's exact test that the first share is not the lower one."""
+    hits = few + many
+    ways = math.comb(of_few + of_many, hits)
+    lowest = max(0, hits - of_many)
+    return sum(
+        math.comb(of_few, k) * math.comb(of_many, hits - k) for k in range(lowest, few + 1)
+    ) / ways

@@ -1,0 +1,125 @@
+"""Claims: what the paper says, held against what was measured.
+
+paper/claims.yaml states each claim with a small closed set of operations (`claims.operations`).
+What the samples are is part of a claim, its `unit`: trainings (then one seed decides nothing),
+images (claims about the tokens of given backbones as such) or nothing, for exact numbers.
+
+A claim is reproduced when all its parts surely hold, contradicted when one surely does not, each at
+most 5 % of the time by accident, and inconclusive in between; a part that cannot be tested leaves
+it inconclusive at best. It is not testable here when nothing of it can be: its premise is absent
+(without outliers nothing can be said about outliers), rows are missing, or the project has not what
+it needs.
+
+Verdicts are of single claims. `hold_together` adds which of them stand when all claims asked are
+taken together (Holm 1979).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from registers.claims.operations import Finding, Scope, absent_premise, judge
+from registers.claims.selectors import lines, select
+from registers.differences import ALPHA
+
+REPRODUCED = "reproduced"
+CONTRADICTED = "contradicted"
+INCONCLUSIVE = "inconclusive"
+NOT_TESTABLE = "not testable here"
+VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE)
+SAMPLES = {
+    "exact": "exact",
+    "images": "of these backbones, over images",
+    "training": "of training, over seeds",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one claim.
+
+    id, text, where: the claim's name, its words and its place in the paper.
+    verdict: one of VERDICTS. reason: one sentence.
+    samples: what it speaks of. scale: from which scale on it can be judged.
+    p: two-sided p-value of the verdict's side; None for exact claims and untested ones.
+    together: whether it stands when all claims asked are taken together; None as above.
+    numbers: what it rests on, one line each. runs: keys of the MLflow runs behind them.
+    """
+
+    id: str
+    text: str
+    where: str
+    verdict: str
+    reason: str
+    samples: str = ""
+    scale: str = ""
+    p: float | None = None
+    together: bool | None = None
+    numbers: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+
+
+def judged(claims: Sequence[dict[str, Any]], measurements: pd.DataFrame) -> list[Verdict]:
+    """The outcome of all claims of a page, with what stands when they are taken together."""
+    return hold_together([verdict(claim, measurements) for claim in claims])
+
+
+def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:
+    """The outcome of one claim.
+
+    measurements: rows as `inputs.rows` returns them, with the default size named or empty.
+    """
+    scope = Scope(measurements, claim["unit"], {})
+    findings = _findings(claim, scope)
+    outcome, p = _outcome(findings, claim["unit"])
+    beside = select(measurements, claim["show"]) if "show" in claim else measurements.head(0)
+    frames = [*(finding.rows for finding in findings), beside]
+    return Verdict(
+        claim["id"],
+        claim["text"],
+        claim["where"],
+        verdict=outcome,
+        reason="; ".join(dict.fromkeys(finding.reason for finding in findings)),
+        samples=SAMPLES[claim["unit"]],
+        scale=claim["from"],
+        p=p,
+        numbers=lines(beside),
+        runs=sorted({run for frame in frames for run in frame["run"] if run}),
+    )
+
+
+def hold_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The same, marked with whether each stands at 5 % for all together, by Holm's procedure.
+
+    The family is every claim that was tested on samples; exact ones need no correction.
+    """
+    family = sorted((v.p, number) for number, v in enumerate(verdicts) if v.p is not None)
+    marked = list(verdicts)
+    stands = True
+    for rank, (p, number) in enumerate(family):
+        stands = stands and p * (len(family) - rank) <= ALPHA
+        marked[number] = replace(verdicts[number], together=stands)
+    return marked
+
+
+def _findings(claim: dict[str, Any], scope: Scope) -> list[Finding]:
+    if "untestable" in claim:
+        return [Finding(claim["untestable"], scope.rows.head(0))]
+    absent = absent_premise(claim["given"], scope) if "given" in claim else None
+    return [absent] if absent else judge(claim["expect"], scope)
+
+
+def _outcome(findings: Sequence[Finding], unit: str) -> tuple[str, float | None]:
+    """The verdict on all parts of a claim, and its p-value."""
+    tested = [finding for finding in findings if finding.tested]
+    if not tested:
+        return NOT_TESTABLE, None
+    complete = len(tested) == len(findings)
+    p_false = max(finding.p_false for finding in tested) if complete else 1.0
+    p_true = min(1.0, len(tested) * min(finding.p_true for finding in tested))
+    p = None if unit == "exact" else min(1.0, 2 * min(p_false, p_true))
+    if p_true <= ALPHA / 2:
+        return CONTRADICTED, p
+    return (REPRODUCED if p_false <= ALPHA / 2 else INCONCLUSIVE), p
