@@ -57,7 +57,7 @@ def build(family: str, seed: int = 0, **changes) -> nn.Module:
                 parameter.fill_(0.5)
         if getattr(model, "pos_embed", None) is not None:
             model.pos_embed.zero_()
-        direction = torch.randn(TINY["embed_dim"])
+        direction = torch.randn(model.embed_dim)
         weight = model.patch_embed.proj.weight
         weight.normal_(std=2.0 / weight[0].numel() ** 0.5)
         model.patch_embed.proj.bias = nn.Parameter(direction * 0.7)
@@ -79,21 +79,33 @@ def images(model: nn.Module, count: int = 16, flat: int = 3, seed: int = 0):
     return torch.from_numpy(pixels), mask
 
 
-def plant(model: nn.Module, pixels: Tensor, mask: np.ndarray, writer: int = WRITER) -> nn.Module:
-    """Neurons of block `writer` write on the flat patches; a head of the next one looks there."""
+def plant(
+    model: nn.Module,
+    pixels: Tensor,
+    mask: np.ndarray,
+    writer: int = WRITER,
+    others: np.ndarray | None = None,
+) -> nn.Module:
+    """Neurons of block `writer` write on the flat patches; a head of the next one looks there.
+
+    others: (B, P), the patches on which they are silent; default: all others. Photos have patches
+    in between, on which they may do either.
+    """
+    others = ~mask if others is None else others
     block = model.blocks[writer]
     with torch.no_grad():
         inputs = _entering(model, block.mlp, pixels)[:, _prefix(model) :]
         flat = inputs[torch.from_numpy(mask)]
-        others = inputs[~torch.from_numpy(mask)]
-        direction = flat.mean(0) - others.mean(0)
-        low = (others @ direction).max()
+        silent = inputs[torch.from_numpy(others)]
+        spread = silent.T.cov() + 0.01 * torch.eye(silent.shape[1])
+        direction = torch.linalg.solve(spread, flat.mean(0) - silent.mean(0))
+        low = (silent @ direction).max()
         high = (flat @ direction).min()
         assert high > low, "the flat patches are not told apart by one direction"
         height = 4.0  # what the neurons' pre-activation is at a flat patch; below -4 elsewhere
         gain = 2 * height / (high - low)
         seeing, bias = gain * direction, -gain * (high + low) / 2
-        written = torch.zeros(TINY["embed_dim"])
+        written = torch.zeros(model.embed_dim)
         written[7] = 1.0
         _write(block, seeing, bias, written * HEIGHT * 4)
         _look(model, model.blocks[writer + 1], pixels, mask)

@@ -63,7 +63,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     Raises AuditError, with the reason, for what has no patch tokens or hides its parts.
     """
     trunk = _trunk(model)
-    if trunk is None:
+    if trunk is None or _convolutions(model) > 1:
         raise AuditError(_why_not(model))
     blocks = _blocks(trunk)
     norm, norm_note = _final_norm(trunk)
@@ -194,16 +194,26 @@ def _reach(module: Any, path: str) -> Any:
 # --- what has no patch tokens
 
 
+def _has_attention(model: nn.Module) -> bool:
+    return any("attn" in name for name, _ in model.named_modules())
+
+
+def _convolutions(model: nn.Module) -> int:
+    """How many convolutions a model without attention has; 0 for one with attention."""
+    if _has_attention(model):
+        return 0
+    return sum(isinstance(part, nn.Conv2d) for part in model.modules())
+
+
 def _why_not(model: nn.Module) -> str:
     name = type(model).__name__
-    has_attention = any("attn" in part for part, _ in model.named_modules())
-    convolutions = sum(isinstance(part, nn.Conv2d) for part in model.modules())
-    if not has_attention and convolutions > 1:
+    convolutions = _convolutions(model)
+    if convolutions > 1:
         return (
             f"{name} cannot be audited: it is a ConvNet ({convolutions} convolutions, no "
             "attention); it has no patch tokens whose norms could be compared"
         )
-    if any(hasattr(model, part) for part in ("layers", "stages")) and has_attention:
+    if any(hasattr(model, part) for part in ("layers", "stages")) and _has_attention(model):
         return (
             f"{name} cannot be audited: its stages merge patches (it has `layers` or `stages` and "
             "no `blocks`), so that no token can be followed from the first layer to the last"

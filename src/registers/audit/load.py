@@ -83,7 +83,7 @@ def load_module(module: nn.Module, name: str = "", size: Size | None = None) -> 
     elif getattr(_tower(module), "pretrained_cfg", None):
         config = resolve_model_data_config(_tower(module))
         normalization = (tuple(config["mean"]), tuple(config["std"]))
-        own = tuple(config["input_size"][1:])
+        own = _own_size(_tower(module), tuple(config["input_size"][1:]))
     elif hasattr(module, "visual") and hasattr(module.visual, "image_mean"):
         normalization = (tuple(module.visual.image_mean), tuple(module.visual.image_std))
         own = _pair(module.visual.image_size)
@@ -337,6 +337,16 @@ def _tower(module: nn.Module) -> nn.Module:
     for name in ("vit", "visual", "trunk"):
         module = getattr(module, name, module)
     return module
+
+
+def _own_size(tower: nn.Module, published: Size) -> Size:
+    """The size a model of timm was built for; a large one is not taken where any will do."""
+    embedding = getattr(tower, "patch_embed", None)
+    built = _pair(getattr(embedding, "img_size", None) or published)
+    if getattr(tower, "dynamic_img_size", False) and max(built) > 256:
+        down, across = _pair(embedding.patch_size)
+        return round(SIZE / down) * down, round(SIZE / across) * across
+    return built
 
 
 def _pair(size) -> Size:

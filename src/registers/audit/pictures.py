@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from registers.audit.results import Audit
 from registers.audit.verdict import PAPER_CUTOFF, percent
@@ -87,6 +88,7 @@ def curves(audit: Audit) -> Figure:
         ax.set_ylim(middle / ratio, middle * ratio)  # the same number of decades as on the left
     for ax in axes.flat:
         style.logarithmic(ax.yaxis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(fontsize=6.5)
     return figure
 
@@ -234,8 +236,8 @@ def heads(audit: Audit) -> Figure:
     )
     ax.grid(False)
     ax.set(xlabel="layer", ylabel="head")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar = figure.colorbar(cells, ax=ax, fraction=0.04, pad=0.02)
     bar.ax.tick_params(labelsize=6)
     return figure

@@ -9,7 +9,7 @@ Letters: B images, L layers, N tokens, D channels, F neurons, H heads of d chann
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +75,10 @@ def residuals(anatomy: Anatomy, images_B3HW: Tensor) -> Residuals:
         last[:] = [x]
 
     with _after_blocks(anatomy, record):
-        anatomy.run(images_B3HW)
+        try:
+            anatomy.run(images_B3HW)
+        except AssertionError as error:  # timm's, of a wrong size
+            raise AuditError(f"size: {error}") from None
     if len(rows) != anatomy.depth:
         raise AuditError(
             f"{len(rows)} of {anatomy.depth} blocks ran: the model leaves blocks out in evaluation"
@@ -123,6 +126,10 @@ def _after_blocks(anatomy: Anatomy, record: Callable[[int, Any], None]) -> Itera
         yield
 
 
+class _Enough(Exception):
+    """Ends a forward pass: the blocks that follow are not asked for."""
+
+
 # --- neurons
 
 
@@ -140,10 +147,13 @@ def neurons(
 
             def hook(module, inputs, layer=layer) -> None:
                 take(layer, inputs[0])
+                if layer == max(layers):
+                    raise _Enough
 
             writer = neuron_writer(anatomy.blocks[layer])
             hooks.callback(writer.register_forward_pre_hook(hook).remove)
-        anatomy.run(images_B3HW)
+        with suppress(_Enough):
+            anatomy.run(images_B3HW)
 
 
 # --- attention
@@ -171,7 +181,7 @@ def taken(
                 if isinstance(part, nn.MultiheadAttention):
                     hook = part.register_forward_pre_hook(recorder.multihead, with_kwargs=True)
                     stack.callback(hook.remove)
-        with recorder:
+        with suppress(_Enough), recorder:
             anatomy.run(images_B3HW)
 
 
@@ -206,6 +216,8 @@ class _Recorder(TorchFunctionMode):
                     f"scaled_dot_product_attention {self.calls} times; must be once, so that one "
                     "softmax belongs to each head"
                 )
+            if self.layer == max(self.layers):
+                raise _Enough
             self.layer = None
 
         return hook
