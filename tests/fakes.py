@@ -1,19 +1,28 @@
-"""A backbone whose tokens carry known truths, and the data set that goes with it: the planted truth for every probe.
+"""A backbone whose tokens carry known truths, and its data set: the planted truth for every probe.
 
-FakeDataset: images of `size` pixels in patches of 4. Each patch holds 48 numbers (4 x 4 pixels x 3 colours, flattened as row, column,
-colour). The first `classes` of them are the image's class, one-hot (255 or 0), the same in all patches; number 11 is the *mark*
-(255 where an outlier is planted, else 0); the rest is random texture. `dataset.marks[i]` is the (P,) mask of planted outliers,
-`sample.label` the class, and attribute "parity" the class modulo 2.
+FakeDataset: images of `size` pixels in patches of 4. Each patch holds 48 numbers (4 x 4 pixels x 3
+colours, flattened as row, column, colour). The first `classes` of them are the image's class,
+one-hot (255 or 0), the same in all patches; number 11 is the *mark* (255 where an outlier is
+planted, else 0); the rest is random texture. `dataset.marks[i]` is the (P,) mask of planted
+outliers, `sample.label` the class, and attribute "parity" the class modulo 2.
 
-fake_backbone(...): a real timm ViT (so `capture`, hooks and attention work as they do anywhere) whose blocks are the identity, with the
-weights set by hand and one last step. D = 48 pixels + P positions + 8 for the class. What its output (before the final norm) holds:
-- normal patches: their pixels (dims 0..47, class numbers and mark blanked) and a one-hot position (dims 48..48+P); no class;
-- marked patches (outliers): the class, one-hot, in the last 8 dims and nothing else, at `ratio` times the typical norm of a patch;
-- [CLS] and registers: the class, one-hot, in the last 8 dims (norm 1), register r also 0.1 r in dim 0.
-So: class is 100 % linearly decodable from [CLS], registers and outliers, and at chance from normal patches; position is 100 %
-decodable from normal patches and at chance from outliers; pixels likewise. With forget=False outliers are the normal token,
-pixels and position included, scaled to `ratio` times the typical norm.
-Patch embeddings are the normalised pixels. Use MEAN and STD (0.5) as normalisation: pixels become -1..1.
+fake_backbone(...): a real timm ViT (so `capture`, hooks and attention work as they do anywhere)
+whose blocks are the identity, with the weights set by hand and one last step. D = 48 pixels + P
+positions + 8 for the class. What its output (before the final norm) holds:
+- normal patches: their pixels (dims 0..47, class numbers and mark blanked) and a one-hot position
+  (dims 48..48+P); no class;
+- marked patches (outliers): the class, one-hot, in the last 8 dims and nothing else, at `ratio`
+  times the typical norm of a patch;
+- [CLS] and registers: the class, one-hot, in the last 8 dims (norm 1), register r also 0.1 r in
+  dim 0.
+
+So the class is 100 % linearly decodable from [CLS], registers and outliers, and at chance from
+normal patches; position is 100 % decodable from normal patches and at chance from outliers; pixels
+likewise. With forget=False outliers are the normal token, pixels and position included, scaled to
+`ratio` times the typical norm.
+
+Patch embeddings are the normalised pixels. Use MEAN and STD (0.5) as normalisation: pixels become
+-1..1.
 """
 
 from types import MethodType
@@ -34,7 +43,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 class FakeDataset:
-    """Images with a known class and known outlier patches; see above. outliers: share of marked patches."""
+    """Images with a known class and known outlier patches. outliers: share of marked patches."""
 
     def __init__(
         self,

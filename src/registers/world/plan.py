@@ -213,9 +213,8 @@ def labels_of(plan: Plan) -> dict[str, int]:
     """The index of the value of each of ATTRIBUTES."""
     main = plan.things[0]
     second = plan.things[1] if len(plan.things) > 1 else None
-    if second is None:
-        order = "alone"
-    else:
+    order = "alone"
+    if second is not None:
         order = "in front" if main.depth < second.depth else "behind"
     return {
         "class": main.kind,
