@@ -1,36 +1,36 @@
-"""The `registers` command: one verb per rule. Snakemake calls the verbs, and so may a person.
-
-Files are opened, devices chosen and runs recorded behind the verbs; the science is in the modules,
-which are imported late, so that a verb pays only for what it uses.
-"""
+"""The `registers` command: one verb per rule, and `audit`. A person may call them as well."""
 
 import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 
-from registers import artifacts, run_lock
-from registers.registry import METHODS
-from registers.settings.backbone_id import BackboneId
+from registers import run_lock, verbs
+from registers.audit import command as audit
+from registers.questions import QUESTIONS
+from registers.settings.data import ANNOTATED_ROLES, IMAGE_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
-from registers.settings.paths import check_paths
-from registers.settings.run import Settings
 
-BEGAN = time.time()  # of this job, for its run's duration
-Verb = Callable[[Settings, argparse.Namespace], None]
+HELP = {
+    "split": "train, val or test",
+    "role": ", ".join((*IMAGE_ROLES, *ANNOTATED_ROLES)),
+    "name": "cifar10 or voc2007",
+    "backbone": "an id such as dinov2-r4-s0; registers check lists those of a run",
+    "question": ", ".join(QUESTIONS),
+    "id": "fig01 to fig21, table1 to table6, or a picture such as depth-dinov2-r0-s0",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if getattr(options, "threads", None):  # before torch and numpy read it
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    run_lock.join()
     try:
+        if options.verb is audit.run:
+            return audit.run(options)
+        run_lock.join()
         options.verb(load_settings(_params(options.params)), options)
     except BrokenPipeError:  # whoever read our output has left
         return 1
@@ -53,174 +53,67 @@ def _params(path: str | None) -> dict | str:
     passed_on = os.environ.get("REGISTERS_PARAMS")
     if path:
         return path
-    return json.loads(passed_on) if passed_on else "params.yaml"
-
-
-# --- verbs ----------------------------------------------------------------------------------------
-
-
-def check(settings: Settings, options: argparse.Namespace) -> None:
-    """Check the settings and summarise what they ask for."""
-    from registers import stale
-    from registers.readers.catalogue import check_words
-
-    check_paths(settings)
-    check_words(settings)
-    trained = artifacts.trained(settings)
-    drawn = len(artifacts.available(settings))
-    print(f"scale {settings.scale}: {len(trained)} backbones to train, {drawn} figures and tables")
-    for id in trained:
-        recipe = settings.recipes[id.method]
-        size = id.size or recipe.size
-        print(f"  {id!s:24} {recipe.steps} steps of {recipe.batch}, size {size}")
-    if sentence := stale.sentence(settings):
-        print(sentence)
-
-
-def world(settings: Settings, options: argparse.Namespace) -> None:
-    """Draw one split of the built-in data set: train, val or test."""
-    from registers.readers.catalogue import draw_world
-
-    draw_world(settings, options.split)
-
-
-def data(settings: Settings, options: argparse.Namespace) -> None:
-    """List the data set of a role (labels, text, images, eval...) and write its manifest."""
-    from registers.readers import catalogue
-
-    check_paths(settings)
-    catalogue.prepare(settings, options.role)
-
-
-def download(settings: Settings, options: argparse.Namespace) -> None:
-    """Download a public data set and unpack it below data.root, checked and resumable."""
-    from registers.readers.download import fetch
-
-    fetch(options.name, Path(settings.data_root).expanduser())
-
-
-def train(settings: Settings, options: argparse.Namespace) -> None:
-    """Train one backbone; a training that was killed resumes from its last saved step."""
-    from registers.readers.catalogue import open_dataset
-    from registers.train import train_backbone
-
-    id = BackboneId.parse(options.backbone)
-    if id.method not in METHODS:
-        raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
-    samples = open_dataset(settings, METHODS[id.method].role, "train")
-    last = train_backbone(settings, id, samples)
-    print(json.dumps({name: round(value, 5) for name, value in last.items()}))
-
-
-def tokens(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the token bank of one backbone: one forward pass over the evaluation images."""
-    from registers.measure import load_backbone
-    from registers.readers.catalogue import evaluation_sets
-    from registers.tokens import write_bank
-
-    backbone = load_backbone(settings, options.backbone)
-    (evaluation,) = evaluation_sets(settings, "eval")
-    write_bank(
-        settings.layout.bank(options.backbone),
-        backbone,
-        evaluation.val,
-        data=evaluation.name,
-        images=settings.bank.images,
-        sample=settings.bank.sample,
-        batch=settings.bank.batch,
-        size=settings.image_size,
-    )
-
-
-def measure(settings: Settings, options: argparse.Namespace) -> None:
-    """Ask one question, of a backbone where it is not an exact one.
-
-    registers measure norms dinov2-r4-s0        registers measure cost
-    """
-    from registers.measure import measure as ask
-
-    ask(settings, options.question, options.backbone, began=BEGAN)
-
-
-def draw(settings: Settings, options: argparse.Namespace) -> None:
-    """Draw a figure, table or picture from what was measured.
-
-    registers draw fig07        registers draw discovery-dinov2-r0-s0
-    """
-    from registers.draw import draw as draw_one
-
-    draw_one(settings, options.id, began=BEGAN)
-
-
-def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the regenerated paper: reports/paper.html, claims.json and metrics.json."""
-    from registers import tracking
-    from registers.report import build
-
-    tracking.deliver(settings.results.parent, settings.mlflow_uri)
-    build(settings)
-
-
-def deliver(settings: Settings, options: argparse.Namespace) -> None:
-    """Hand MLflow the numbers that it does not have yet; name weights made by other code."""
-    from registers import stale, stores, tracking
-
-    done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
-    if done or waiting:
-        store = stores.masked(settings.mlflow_uri)
-        print(f"MLflow at {store}: {done} runs delivered, {waiting} waiting")
-    if sentence := stale.sentence(settings):
-        print(sentence)
-
-
-def ui(settings: Settings, options: argparse.Namespace) -> None:
-    """Open the MLflow UI on 127.0.0.1."""
-    deliver(settings, options)
-    print(f"MLflow UI: http://127.0.0.1:{options.port}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
-    command += ["--backend-store-uri", settings.mlflow_uri, "--port", str(options.port)]
-    os.execv(sys.executable, command)
-
-
-# --- the parser -----------------------------------------------------------------------------------
+    if passed_on:
+        return json.loads(passed_on)
+    if not os.path.exists("params.yaml"):
+        raise ConfigError(
+            "params.yaml: no such file here; go to a checkout of the project, or name a file of "
+            "settings with --params (registers audit needs none)"
+        )
+    return "params.yaml"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="registers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="registers",
+        description=__doc__,
+        epilog="A failed verb prints one line; REGISTERS_TRACEBACK=1 shows where it came from.",
+    )
     parser.add_argument("--params", help="settings file (default: params.yaml)")
-    parser.add_argument("--version", action="version", version=f"registers {version('registers')}")
-    verbs = parser.add_subparsers(required=True, metavar="verb")
+    parser.add_argument("--version", action="version", version=f"registers {_version()}")
+    choices = parser.add_subparsers(required=True, metavar="verb")
 
-    def add(verb: Verb, *arguments: str) -> argparse.ArgumentParser:
-        """arguments: names of positional ones; a "?" at the end makes one optional."""
-        text = verb.__doc__
-        sub = verbs.add_parser(
-            verb.__name__,
+    def add(verb, text: str, name: str = "") -> argparse.ArgumentParser:
+        """A verb with its help: the first line in the list, all of it in the verb's own."""
+        added = choices.add_parser(
+            name or verb.__name__,
             help=text.splitlines()[0],
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        added.set_defaults(verb=verb)
+        return added
+
+    for verb, arguments in (
+        (verbs.check, []),
+        (verbs.world, ["split"]),
+        (verbs.data, ["role"]),
+        (verbs.download, ["name"]),
+        (verbs.train, ["backbone"]),
+        (verbs.tokens, ["backbone"]),
+        (verbs.measure, ["question", "backbone?"]),
+        (verbs.draw, ["id"]),
+        (verbs.report, []),
+        (verbs.deliver, []),
+        (verbs.ui, []),
+    ):
+        added = add(verb, verb.__doc__)
         for name in arguments:
             optional = dict(nargs="?", default="") if name.endswith("?") else {}
-            sub.add_argument(name.rstrip("?"), **optional)
-        sub.set_defaults(verb=verb)
-        return sub
-
-    add(check)
-    add(world, "split")
-    add(data, "role")
-    add(download, "name")
-    for verb, arguments in (
-        (train, ["backbone"]),
-        (tokens, ["backbone"]),
-        (measure, ["question", "backbone?"]),
-    ):
-        add(verb, *arguments).add_argument("--threads", type=int, help="CPU threads of this job")
-    add(draw, "id")
-    add(report)
-    add(deliver)
-    add(ui).add_argument("--port", type=int, default=5000)
+            added.add_argument(name.rstrip("?"), help=HELP[name.rstrip("?")], **optional)
+        if verb in (verbs.train, verbs.tokens, verbs.measure):
+            added.add_argument("--threads", type=int, help="CPU threads of this job")
+        if verb is verbs.ui:
+            added.add_argument("--port", type=int, default=5000)
+    audit.add_arguments(add(audit.run, audit.DESCRIPTION, "audit"))
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("registers")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 if __name__ == "__main__":

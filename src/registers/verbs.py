@@ -1,0 +1,146 @@
+"""What each verb of `registers` does. They open files, choose devices and record runs.
+
+The science is in the modules that they call, which are imported late, so that a verb pays only for
+what it uses.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from registers import artifacts
+from registers.registry import METHODS
+from registers.settings.backbone_id import BackboneId
+from registers.settings.errors import ConfigError
+from registers.settings.paths import check_paths
+from registers.settings.run import Settings
+
+BEGAN = time.time()  # of this job, for its run's duration
+
+
+def check(settings: Settings, options: argparse.Namespace) -> None:
+    """Check the settings and summarise what they ask for."""
+    from registers import stale
+    from registers.readers.catalogue import check_words
+
+    check_paths(settings)
+    check_words(settings)
+    trained = artifacts.trained(settings)
+    drawn = len(artifacts.available(settings))
+    print(f"scale {settings.scale}: {len(trained)} backbones to train, {drawn} figures and tables")
+    for id in trained:
+        recipe = settings.recipes[id.method]
+        size = id.size or recipe.size
+        print(f"  {id!s:24} {recipe.steps} steps of {recipe.batch}, size {size}")
+    if sentence := stale.sentence(settings):
+        print(sentence)
+
+
+def world(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw one split of the built-in data set: train, val or test."""
+    from registers.readers.catalogue import draw_world
+
+    draw_world(settings, options.split)
+
+
+def data(settings: Settings, options: argparse.Namespace) -> None:
+    """List the data set of a role (labels, text, images, eval...) and write its manifest."""
+    from registers.readers import catalogue
+
+    check_paths(settings)
+    catalogue.prepare(settings, options.role)
+
+
+def download(settings: Settings, options: argparse.Namespace) -> None:
+    """Download a public data set and unpack it below data.root, checked and resumable."""
+    from registers.readers.download import fetch
+
+    fetch(options.name, Path(settings.data_root).expanduser())
+
+
+def train(settings: Settings, options: argparse.Namespace) -> None:
+    """Train one backbone; a training that was killed resumes from its last saved step."""
+    from registers.readers.catalogue import open_dataset
+    from registers.train import train_backbone
+
+    id = BackboneId.parse(options.backbone)
+    if id.method not in METHODS:
+        raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
+    if id not in artifacts.trained(settings):
+        print(f"{id}: no figure of these settings needs it; trained all the same", file=sys.stderr)
+    samples = open_dataset(settings, METHODS[id.method].role, "train")
+    last = train_backbone(settings, id, samples)
+    print(json.dumps({name: round(value, 5) for name, value in last.items()}))
+
+
+def tokens(settings: Settings, options: argparse.Namespace) -> None:
+    """Write the token bank of one backbone: one forward pass over the evaluation images."""
+    from registers.measure import load_backbone
+    from registers.readers.catalogue import evaluation_sets
+    from registers.tokens import write_bank
+
+    backbone = load_backbone(settings, options.backbone)
+    (evaluation,) = evaluation_sets(settings, "eval")
+    write_bank(
+        settings.layout.bank(options.backbone),
+        backbone,
+        evaluation.val,
+        data=evaluation.name,
+        images=settings.bank.images,
+        sample=settings.bank.sample,
+        batch=settings.bank.batch,
+        size=settings.image_size,
+    )
+
+
+def measure(settings: Settings, options: argparse.Namespace) -> None:
+    """Ask one question, of a backbone where it is not an exact one.
+
+    registers measure norms dinov2-r4-s0        registers measure cost
+    """
+    from registers.measure import measure as ask
+
+    ask(settings, options.question, options.backbone, began=BEGAN)
+
+
+def draw(settings: Settings, options: argparse.Namespace) -> None:
+    """Draw a figure, table or picture from what was measured.
+
+    registers draw fig07        registers draw discovery-dinov2-r0-s0
+    """
+    from registers.draw import draw as draw_one
+
+    draw_one(settings, options.id, began=BEGAN)
+
+
+def report(settings: Settings, options: argparse.Namespace) -> None:
+    """Write the regenerated paper: reports/paper.html, claims.json and metrics.json."""
+    from registers import tracking
+    from registers.report import build
+
+    tracking.deliver(settings.results.parent, settings.mlflow_uri)
+    build(settings)
+
+
+def deliver(settings: Settings, options: argparse.Namespace) -> None:
+    """Hand MLflow the numbers that it does not have yet; name weights made by other code."""
+    from registers import stale, stores, tracking
+
+    done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
+    if done or waiting:
+        store = stores.masked(settings.mlflow_uri)
+        print(f"MLflow at {store}: {done} runs delivered, {waiting} waiting")
+    if sentence := stale.sentence(settings):
+        print(sentence)
+
+
+def ui(settings: Settings, options: argparse.Namespace) -> None:
+    """Open the MLflow UI on 127.0.0.1."""
+    deliver(settings, options)
+    print(f"MLflow UI: http://127.0.0.1:{options.port}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
+    command += ["--backend-store-uri", settings.mlflow_uri, "--port", str(options.port)]
+    os.execv(sys.executable, command)
