@@ -24,7 +24,7 @@ setup: .venv/.installed ## make .venv and install the locked versions (nothing t
 
 reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/paper.html
 	$(BIN)/registers check
-	$(BIN)/snakemake --cores $(CORES)
+	@if [ -t 1 ]; then bars="--logger rich"; fi; $(BIN)/snakemake --cores $(CORES) $$bars
 	@echo "The regenerated paper: reports/paper.html   The runs behind it: make ui"
 
 test: setup ## unit and science tests and the complete pipeline at scale smoke
