@@ -32,13 +32,12 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
 
     Raises AuditError in one line: no network, no such repository or revision, a gated one.
     """
-    import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -49,10 +48,11 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
         try:
             path = Path(hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError:
-            missing = names[0]
             if any(_cached(repository, other, revision) for other in names):
                 continue
-            raise AuditError(_offline(repository, missing, revision)) from None
+            offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+            why = "HF_HUB_OFFLINE is set" if offline else "no network"
+            raise AuditError(_missing(repository, names[0], revision, why)) from None
         except GatedRepoError:
             raise AuditError(
                 f"{repository}{at}: gated; accept its licence on https://huggingface.co/"
@@ -68,10 +68,13 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
             continue
         except HFValidationError as error:
             raise AuditError(f"{repository}: not a name of a repository ({error})") from None
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0][:160]
+        except HTTPError as error:
+            reason = f"{type(error).__name__}: {_line(error)}"
+            raise AuditError(_missing(repository, names[0], revision, reason)) from None
+        except OSError as error:  # a full disk, a file that is not the one announced
             raise AuditError(
-                f"{_offline(repository, names[0], revision)} ({type(error).__name__}: {reason})"
+                f"{repository}: {name} could not be stored ({_line(error)}); what was fetched is "
+                "kept, run again to resume"
             ) from None
         return HubFile(path, _revision(path))
     raise AuditError(f"{repository}{at}: has none of {', '.join(names)}")
@@ -83,16 +86,19 @@ def _cached(repository: str, name: str, revision: str | None) -> bool:
     return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
 
 
-def _offline(repository: str, name: str, revision: str | None) -> str:
+def _missing(repository: str, name: str, revision: str | None, why: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     pin = f" --revision {revision}" if revision else ""
     folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "no network"
     return (
         f"{repository}: {name} is not on this machine and cannot be fetched ({why}); where there "
         f"is a network run `hf download {repository} {name}{pin}` and bring its folder to {folder}"
     )
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:160]
 
 
 def _revision(path: Path) -> str:

@@ -242,13 +242,14 @@ def _random(name: str, architecture: str, size: Size | None) -> LoadedModel:
 
 def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
     """timm's model for images of this size, without weights, and the size."""
-    base, _, tag = name.partition(".")
+    base = name.partition(".")[0]
     if not timm.is_model(base):
         raise AuditError(f"arch: {_unknown(name)}")
-    config = timm.get_pretrained_cfg(name) if tag else timm.get_pretrained_cfg(base)
-    if tag and config is None:
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:
         tags = ", ".join(timm.list_pretrained(f"{base}.*")) or "none"
-        raise AuditError(f"{name}: timm knows no such tag; must be one of {tags}")
+        raise AuditError(f"{name}: timm knows no such tag; must be one of {tags}") from None
     native = tuple(config.input_size[1:]) if config else (SIZE, SIZE)
     patch = next((int(part[5:]) for part in base.split("_") if part[:5] == "patch" and part[5:].isdigit()), 1)
     size = size or tuple(side if side <= 256 else round(SIZE / patch) * patch for side in native)

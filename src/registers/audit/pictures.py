@@ -149,6 +149,7 @@ def _bars(ax: Axes, norms: np.ndarray, cutoff: float | None) -> None:
         ax.axvline(cutoff, color=style.CUTOFF, lw=1, label=f"own cut-off, {cutoff:.3g}")
     ax.set(xscale="log", yscale="log", ylim=(0.7, None))
     style.logarithmic(ax.xaxis)
+    style.logarithmic(ax.yaxis)
     ax.minorticks_off()
 
 

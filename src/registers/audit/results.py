@@ -176,10 +176,9 @@ def _where(placed: Places):
             f"{percent(placed.border_expected)} of all patches are"
         )
     if placed.texture is not None:
-        yield (
-            f"on what: pixels inside outlier patches vary {times(placed.texture)} as much as in "
-            "other patches" + (" (flat places)" if placed.texture < 0.7 else "")
-        )
+        much = times(placed.texture) if placed.texture >= 0.05 else "less than 0.05 x"
+        flat = " (flat places)" if placed.texture < 0.7 else ""
+        yield f"on what: pixels inside them vary {much} as much as in other patches{flat}"
 
 
 def _heads(audit: Audit) -> str:

@@ -97,6 +97,8 @@ def unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _is_tower(key: str) -> bool:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
     return key.startswith(("blocks.", "patch_embed.", "transformer.resblocks.", "visual."))
 
 
