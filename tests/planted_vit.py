@@ -28,7 +28,10 @@ FAMILIES = {
     "dinov3": ("vit_small_patch16_dinov3_qkvb", dict(img_size=128)),
     "siglip": ("vit_base_patch16_siglip_224", dict(img_size=128, global_pool="avg", fc_norm=False)),
     "giant": ("vit_giant_patch14_dinov2", dict(img_size=112, mlp_ratio=4.0)),
-    "dinov3 swiglu": ("vit_huge_plus_patch16_dinov3", dict(img_size=128, mlp_ratio=2.0, qkv_bias=True)),
+    "dinov3 swiglu": (
+        "vit_huge_plus_patch16_dinov3",
+        dict(img_size=128, mlp_ratio=2.0, qkv_bias=True),
+    ),
 }
 PREFIX = {
     "dinov2": ("[CLS]",),

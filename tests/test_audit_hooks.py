@@ -35,7 +35,10 @@ def attend(attention, x, rope):
     q, k, v = (parts[:, :, i].transpose(1, 2) for i in range(3))
     if rope is not None:
         prefix = attention.num_prefix_tokens
-        q, k = (torch.cat([t[:, :, :prefix], rotated(t[:, :, prefix:], rope, attention)], 2) for t in (q, k))
+        q, k = (
+            torch.cat([t[:, :, :prefix], rotated(t[:, :, prefix:], rope, attention)], 2)
+            for t in (q, k)
+        )
     rows = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     mixed = (rows @ v).transpose(1, 2).reshape(batch, count, -1)
     return q, k, v, rows, mixed @ attention.proj.weight.T + attention.proj.bias
@@ -111,9 +114,8 @@ def test_everything_recorded_is_that_of_the_forward_pass_written_out(family, fus
     assert bank.layout.prefix == PREFIX[family]
     for layer, truth in enumerate(hand, start=1):
         np.testing.assert_allclose(bank.norms[:, layer - 1], truth["x"].norm(dim=-1), **TOLERANCE)
-        behind = F.layer_norm(
-            truth["x"], model.norm.normalized_shape, model.norm.weight, model.norm.bias, model.norm.eps
-        )
+        norm = model.norm
+        behind = F.layer_norm(truth["x"], norm.weight.shape, norm.weight, norm.bias, norm.eps)
         np.testing.assert_allclose(bank.normed[:, layer - 1], behind.norm(dim=-1), **TOLERANCE)
     np.testing.assert_allclose(bank.outputs, hand[-1]["x"], **TOLERANCE)
     for layer in (1, bank.layers):

@@ -240,7 +240,7 @@ def test_offline_one_line_says_what_is_missing_and_how_to_get_it(cache, name, co
 
 
 def test_unknown_names_tags_and_models_are_told(cache):
-    with pytest.raises(AuditError, match="no such tag; must be one of.*augreg"):
+    with pytest.raises(AuditError, match=r"no such tag; must be one of .*augreg"):
         load(f"{NAME}.nonsense")
     with pytest.raises(AuditError, match="the tag must be one of"):
         load("open_clip:ViT-B-16/nonsense")
@@ -253,8 +253,9 @@ def test_unknown_names_tags_and_models_are_told(cache):
 
 def test_a_callable_that_returns_tokens(vit, pixels, norms):
     def mine(images):
-        parts = vit.forward_intermediates(images, norm=False, return_prefix_tokens=True,
-                                          output_fmt="NLC", intermediates_only=True)
+        parts = vit.forward_intermediates(
+            images, norm=False, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
+        )
         return [torch.cat([prefix, patches], 1) for patches, prefix in parts]
 
     bank = tokens(mine, pixels, prefix=1)
@@ -283,7 +284,8 @@ def test_arrays_of_one_layer_or_several():
 def test_the_default_views_need_no_network_and_are_always_the_same():
     size = (48, 64)
     first, second = (photos.prepare(None, size, ((0.5,) * 3, (0.5,) * 3)) for _ in range(2))
-    assert first.pixels.shape == (photos.VIEWS, 3, 48, 64) and torch.equal(*[i.pixels for i in (first, second)])
+    assert first.pixels.shape == (photos.VIEWS, 3, 48, 64)
+    assert torch.equal(first.pixels, second.pixels)
     assert len(set(first.names)) == photos.VIEWS
     shown = photos.prepare(first.pixels, size, ((0.5,) * 3, (0.5,) * 3)).pictures
     assert np.abs(shown.astype(int) - first.pictures).max() <= 1

@@ -1,9 +1,9 @@
 """The library: `tokens`, `outliers` and `audit` for anyone's vision transformer.
 
-    bank = tokens("vit_base_patch14_dinov2.lvd142m", "photos/")
-    bank.norms, bank.attention(layer=-1, queries="registers")
-    outliers(bank).words
-    audit(model, "photos/").show()
+bank = tokens("vit_base_patch14_dinov2.lvd142m", "photos/")
+bank.norms, bank.attention(layer=-1, queries="registers")
+outliers(bank).words
+audit(model, "photos/").show()
 """
 
 import time
@@ -158,8 +158,8 @@ def _called(
     layers = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     if len(layers[0]) != len(looked_at.pixels):
         raise AuditError(
-            f"{name}: gave {len(layers[0])} token sequences for {len(looked_at.pixels)} images; must "
-            "be (images, tokens, channels), in a list where there are several layers"
+            f"{name}: gave {len(layers[0])} token sequences for {len(looked_at.pixels)} images; "
+            "must be (images, tokens, channels), in a list where there are several layers"
         )
     card = ModelCard(name, architecture="a callable", source="tokens that a callable returned")
     return watch_features(card, layers, _prefix(name, prefix), grid, looked_at)

@@ -25,10 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="a folder, or files")
     parser.add_argument("--limit", type=int, help="images at most (default: 32 of a folder)")
-    parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own, at most 256)")
-    parser.add_argument("--arch", default="", metavar="TIMM_NAME", help="of files that do not say it")
-    parser.add_argument("--prefix", type=int, metavar="K", help="of features: tokens before patches")
-    parser.add_argument("--grid", type=_size, metavar="HxW", help="of features: patches down, across")
+    parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own)")
+    parser.add_argument(
+        "--arch", default="", metavar="TIMM_NAME", help="of a file that does not say it"
+    )
+    parser.add_argument(
+        "--prefix", type=int, metavar="K", help="of features: tokens before the patches"
+    )
+    parser.add_argument(
+        "--grid", type=_size, metavar="HxW", help="of features: patches down, across"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps", "auto"])
     parser.add_argument("--html", default="", metavar="FILE", help="page (default: audit.html)")
     parser.add_argument("--json", default="", metavar="FILE", help="all numbers")

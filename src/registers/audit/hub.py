@@ -136,7 +136,7 @@ def fetch_dinov2(name: str) -> HubFile:
             torch.hub.download_url_to_file(url, str(path), progress=True)
         except OSError as error:
             raise AuditError(
-                f"{name}: {path.name} is not on this machine and cannot be fetched ({error}); where "
-                f"there is a network run `curl -LO {url}` and bring the file to {path.parent}"
+                f"{name}: {path.name} is not on this machine and cannot be fetched ({error}); "
+                f"where there is a network run `curl -LO {url}` and bring the file to {path.parent}"
             ) from None
     return HubFile(path, "")

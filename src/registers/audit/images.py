@@ -155,8 +155,8 @@ def texture(pixels: torch.Tensor, grid: Size) -> np.ndarray:
     """(B, P) standard deviation of the pixels inside each patch; small where it is flat."""
     down, across = grid
     batch, channels, height, width = pixels.shape
-    parts = pixels.reshape(
-        batch, channels, down, height // down, across, width // across
-    ).permute(0, 2, 4, 1, 3, 5)
+    parts = pixels.reshape(batch, channels, down, height // down, across, width // across).permute(
+        0, 2, 4, 1, 3, 5
+    )
     flat = parts.reshape(batch, down * across, channels, -1)
     return flat.std(dim=-1, correction=0).mean(-1).numpy()

@@ -81,7 +81,7 @@ def architecture_of(tensors: dict[str, Tensor], path: Path) -> str:
     """
     width, depth = _size(tensors)
     if not width:
-        raise AuditError(f"{path}: no weights of a vision transformer's blocks; --arch must name it")
+        raise AuditError(f"{path}: holds no blocks of a vision transformer; --arch must name it")
     patch = _patch(tensors)
     candidates = [
         name
@@ -98,7 +98,7 @@ def architecture_of(tensors: dict[str, Tensor], path: Path) -> str:
             f"activation; must be named: --arch {' or --arch '.join(fitting)}"
         )
     raise AuditError(
-        f"{path}: no known architecture has its shapes ({size}); must be named by --arch, timm's name"
+        f"{path}: no known architecture has its shapes ({size}); must be named by --arch"
     )
 
 

@@ -62,7 +62,7 @@ class NeuronRow:
 
 
 def heads(bank: AuditBank, mask_BP: np.ndarray) -> list[HeadRow]:
-    """A row for each head. mask: which patches are outliers. Raises AuditError, see `watch.taken`."""
+    """A row for each head. mask: which patches are outliers. Raises AuditError as `watch.taken`."""
     layout = bank.layout
     marks_BN = torch.from_numpy(_full(mask_BP, layout)).float()
     sums: dict[int, list[Tensor]] = {}

@@ -63,7 +63,7 @@ class TokenLayout:
             return list(range(self.tokens))[queries]
         wanted = [int(i) for i in np.atleast_1d(np.asarray(queries))]
         if any(not -self.tokens <= i < self.tokens for i in wanted):
-            raise AuditError(f"queries = {wanted}: must be below {self.tokens}, the tokens there are")
+            raise AuditError(f"queries = {wanted}: must be below {self.tokens}")
         return [i % self.tokens for i in wanted]
 
     def border(self) -> np.ndarray | None:

@@ -12,6 +12,7 @@ No code from any of these files is run, and nothing is left at a random start un
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,9 +159,7 @@ def _from_open_clip(name: str, place: str, size: Size | None) -> LoadedModel:
     owner_name, _, filename = filename.partition("/")
     if not repository:
         raise AuditError(f"{name}: open_clip has it by address only; fetch it and give its path")
-    file = hub.fetch(
-        f"{repository}/{owner_name}", (filename,) if filename else hub.OPEN_CLIP_FILES
-    )
+    file = hub.fetch(f"{repository}/{owner_name}", (filename,) if filename else hub.OPEN_CLIP_FILES)
     return _open_clip(name, architecture, file, size, bool(config.get("quick_gelu")))
 
 
@@ -251,7 +250,7 @@ def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
         tags = ", ".join(timm.list_pretrained(f"{base}.*")) or "none"
         raise AuditError(f"{name}: timm knows no such tag; must be one of {tags}") from None
     native = tuple(config.input_size[1:]) if config else (SIZE, SIZE)
-    patch = next((int(part[5:]) for part in base.split("_") if part[:5] == "patch" and part[5:].isdigit()), 1)
+    patch = int(match[1]) if (match := re.search(r"_patch(\d+)(_|$)", base)) else 1
     size = size or tuple(side if side <= 256 else round(SIZE / patch) * patch for side in native)
     arguments = {"num_classes": 0, **arguments}
     try:
@@ -259,7 +258,8 @@ def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
     except TypeError:  # a ConvNet has no such argument; the anatomy says what it lacks
         return timm.create_model(name, pretrained=False, **arguments), size
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise AuditError(f"{name}: cannot be built for {size[0]}x{size[1]} pixels ({error})") from None
+        at = f"{size[0]}x{size[1]} pixels"
+        raise AuditError(f"{name}: cannot be built for {at} ({error})") from None
 
 
 def _from_config(config: dict, size: Size | None) -> tuple[nn.Module, Size]:
@@ -287,7 +287,8 @@ def _timm(
     """A model of timm filled with a file's tensors."""
     anatomy = anatomy_of(model)  # first: no need to read what cannot be audited
     if fill:
-        notes += weights.fill(model, weights.read(file.path) if tensors is None else tensors, file.path)
+        tensors = weights.read(file.path) if tensors is None else tensors
+        notes += weights.fill(model, tensors, file.path)
     model.eval().requires_grad_(False)
     config = resolve_model_data_config(model)
     native = tuple(config["input_size"][1:])

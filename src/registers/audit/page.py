@@ -114,7 +114,9 @@ def _compared(report: AuditReport) -> list[tuple[str, list[str]]]:
     last = [audit.rows[-1] for audit in audits]
 
     def run(verdict) -> str:
-        return f"{verdict.onset} to {verdict.until} of {verdict.layers}" if verdict.outliers else "-"
+        if not verdict.outliers:
+            return "-"
+        return f"{verdict.onset} to {verdict.until} of {verdict.layers}"
 
     def number(value) -> str:
         return "-" if value is None else f"{value:.3g}"

@@ -26,25 +26,37 @@ IMAGES = 6  # shown in the maps
 BORDERLESS = dict(xticks=[], yticks=[])
 
 
+_DEPTH = (
+    "One image through the layers: norms of its patches after each block; every map has its own "
+    "scale, written below it."
+)
+_PLACES = "In what share of images a patch is an outlier."
+_NEURONS = (
+    "Mean |activation| of these MLP neurons, after the non-linearity, at outliers and at the other "
+    "patches."
+)
+
+
 def pictures(audit: Audit) -> dict[str, tuple[bytes, str]]:
     """Name of each picture: its PNG and what is to be seen on it."""
-    drawn: dict[str, tuple[bytes, str]] = {
-        "curves": (_png(curves(audit)), _curves_caption(audit)),
-        "histogram": (_png(histogram(audit)), _histogram_caption(audit)),
+    has_grid = audit.bank.grid is not None
+    drawn = {
+        "curves": (curves(audit), _curves_caption(audit)),
+        "histogram": (histogram(audit), _histogram_caption(audit)),
     }
-    if audit.bank.grid is not None:
-        drawn["maps"] = (_png(norm_maps(audit)), _maps_caption(audit))
-        if audit.bank.layers > 1:
-            drawn["depth"] = (_png(through_depth(audit)), "One image through the layers: norms of its patches after each block; every map has its own scale, written below it.")
-        if audit.verdict.outliers:
-            drawn["places"] = (_png(frequency(audit)), "In what share of images a patch is an outlier.")
+    if has_grid:
+        drawn["maps"] = (norm_maps(audit), _maps_caption(audit))
+    if has_grid and audit.bank.layers > 1:
+        drawn["depth"] = (through_depth(audit), _DEPTH)
+    if has_grid and audit.verdict.outliers:
+        drawn["places"] = (frequency(audit), _PLACES)
     if audit.heads:
-        drawn["heads"] = (_png(heads(audit)), _heads_caption(audit))
-    if audit.heads and audit.bank.grid is not None:
-        drawn["attention"] = (_png(attention(audit)), _attention_caption(audit))
+        drawn["heads"] = (heads(audit), _heads_caption(audit))
+    if audit.heads and has_grid:
+        drawn["attention"] = (attention(audit), _attention_caption(audit))
     if audit.neurons:
-        drawn["neurons"] = (_png(neurons(audit)), "Mean |activation| of these MLP neurons, after the non-linearity, at outliers and at the other patches.")
-    return drawn
+        drawn["neurons"] = (neurons(audit), _NEURONS)
+    return {name: (_png(figure), caption) for name, (figure, caption) in drawn.items()}
 
 
 def _png(figure: Figure) -> bytes:
@@ -75,7 +87,8 @@ def curves(audit: Audit) -> Figure:
     _line(ax, layers, [row.median for row in rows], BLUE, "patches, median")
     _line(ax, layers, [row.cls for row in rows], ORANGE, "[CLS]")
     _line(ax, layers, [row.registers for row in rows], GREEN, "registers")
-    _line(ax, layers, [row.cutoff for row in rows], style.CUTOFF, "own cut-off", ls="none", marker="_")
+    cutoffs = [row.cutoff for row in rows]
+    _line(ax, layers, cutoffs, style.CUTOFF, "own cut-off", ls="none", marker="_")
     ax.set(yscale="log", xlabel="layer", ylabel="norm", title="before the final norm")
     if has_normed:
         ax = axes[0, 1]
@@ -126,7 +139,7 @@ def histogram(audit: Audit) -> Figure:
     for value, colour, label in marks:
         if value is not None:
             axes[0, 0].axvline(value, color=colour, lw=1.2, ls="--", label=f"{label}, median")
-    axes[0, 0].axvline(PAPER_CUTOFF, color=style.GREY, lw=0.8, ls=":", label="150 (the paper's, ViT-g)")
+    axes[0, 0].axvline(PAPER_CUTOFF, color=style.GREY, lw=0.8, ls=":", label="150 (the paper's)")
     axes[0, 0].set(title=f"layer {layer}, before the final norm", ylabel="patches", xlabel="norm")
     axes[0, 0].legend(fontsize=6.5)
     if has_normed:
@@ -157,7 +170,7 @@ def _histogram_caption(audit: Audit) -> str:
     row = audit.rows[_layer(audit) - 1]
     if row.cutoff is None:
         return f"Norms of all patches: {row.reason}."
-    return f"Norms of all patches; red: {percent(row.share)} of them lie above the model's own cut-off."
+    return f"Norms of all patches; red: {percent(row.share)} of them are above its own cut-off."
 
 
 # --- maps
@@ -301,8 +314,10 @@ def neurons(audit: Audit) -> Figure:
     figure, axes = style.canvas(1, 1, height=0.6 + 0.19 * len(rows))
     ax = axes[0, 0]
     y = np.arange(len(rows))
-    ax.barh(y + 0.19, [row.at_outliers for row in rows], 0.36, color=style.CUTOFF, label="at outliers")
-    ax.barh(y - 0.19, [row.elsewhere for row in rows], 0.36, color=BLUE, label="elsewhere")
+    at_outliers = [row.at_outliers for row in rows]
+    elsewhere = [row.elsewhere for row in rows]
+    ax.barh(y + 0.19, at_outliers, 0.36, color=style.CUTOFF, label="at outliers")
+    ax.barh(y - 0.19, elsewhere, 0.36, color=BLUE, label="elsewhere")
     ax.set_yticks(y, [f"layer {row.layer}, neuron {row.neuron}" for row in rows])
     ax.set(xlabel="mean |activation|")
     ax.grid(False, axis="y")

@@ -116,7 +116,9 @@ def judge(
     ratios = [_ratio(patches[:, i], cutoffs[i]) for i in range(len(cutoffs))]
     marked = [i for i, ratio in enumerate(ratios) if ratio is not None]
     best = max(marked, key=lambda i: ratios[i]) if marked else None
-    mask = np.zeros(patches[:, 0].shape, bool) if best is None else cutoffs[best].mask(patches[:, best])
+    mask = np.zeros(patches[:, 0].shape, bool)
+    if best is not None:
+        mask = cutoffs[best].mask(patches[:, best])
 
     # --- the table
     rows = []
@@ -152,8 +154,11 @@ def places(mask: np.ndarray, layout: TokenLayout, texture: np.ndarray | None = N
     ratio = None
     if texture is not None and mask.any() and np.median(texture[~mask]) > 0:
         ratio = float(np.median(texture[mask]) / np.median(texture[~mask]))
+    share = None
+    if border is not None and mask.any():
+        share = float(border[mask.nonzero()[1]].mean())
     return Places(
-        border_share=None if border is None or not mask.any() else float(border[mask.nonzero()[1]].mean()),
+        border_share=share,
         border_expected=None if border is None else float(border.mean()),
         texture=ratio,
         frequency=None if layout.grid is None else mask.mean(0).reshape(layout.grid),
@@ -166,8 +171,8 @@ def places(mask: np.ndarray, layout: TokenLayout, texture: np.ndarray | None = N
 def _cutoff(norms_BP: np.ndarray, layer: int) -> Cutoff:
     if norms_BP.size < MIN_TOKENS:
         raise AuditError(
-            f"{norms_BP.size} patches in all; must be at least {MIN_TOKENS}: give more images, or a "
-            "larger size"
+            f"{norms_BP.size} patches in all; must be at least {MIN_TOKENS}: give more images, or "
+            "a larger size"
         )
     try:
         return find_cutoff(norms_BP)
@@ -233,7 +238,7 @@ def _run(rows: list[LayerRow], best: int) -> tuple[int, int]:
 
 
 def _hidden(rows: list[LayerRow], best: int | None) -> bool | None:
-    """Whether the outliers have no second mode behind the final norm; None where it says nothing."""
+    """Whether outliers have no second mode behind the final norm; None where it says nothing."""
     if best is None or rows[best].normed_median is None:
         return None
     return rows[best].normed_cutoff is None

@@ -135,7 +135,10 @@ class _Enough(Exception):
 
 @torch.no_grad()
 def neurons(
-    anatomy: Anatomy, images_B3HW: Tensor, layers: tuple[int, ...], take: Callable[[int, Tensor], Any]
+    anatomy: Anatomy,
+    images_B3HW: Tensor,
+    layers: tuple[int, ...],
+    take: Callable[[int, Tensor], Any],
 ) -> None:
     """Hand `take(layer, activations (B, N, F))` each asked block's neurons, in one forward pass.
 
@@ -161,7 +164,10 @@ def neurons(
 
 @torch.no_grad()
 def taken(
-    anatomy: Anatomy, images_B3HW: Tensor, layers: tuple[int, ...], take: Callable[[int, Taken], Any]
+    anatomy: Anatomy,
+    images_B3HW: Tensor,
+    layers: tuple[int, ...],
+    take: Callable[[int, Taken], Any],
 ) -> None:
     """Hand `take(layer, Taken)` what each asked block's attention takes, in one forward pass.
 

@@ -127,7 +127,7 @@ class AuditBank:
         return Projections(*(stacked[:, i] for i in range(3)))
 
     def neurons(self, layer: int = -1, images: Sequence[int] | None = None) -> np.ndarray:
-        """(B, N, F) activations of the MLP of block `layer`, the inputs of its last linear layer."""
+        """(B, N, F) activations of the MLP of block `layer`: inputs of its last linear layer."""
         index = self.layer_index(layer)
         anatomy = self.parts()
         parts: list[Tensor] = []
@@ -149,9 +149,10 @@ class AuditBank:
         parts: list[Tensor] = []
 
         def look(pixels: Tensor, start: int) -> None:
-            watch.taken(
-                anatomy, pixels, (index,), lambda _, taken: parts.append(reduce(taken).float().cpu())
-            )
+            def take(_, taken: watch.Taken) -> None:
+                parts.append(reduce(taken).float().cpu())
+
+            watch.taken(anatomy, pixels, (index,), take)
 
         self.each_batch(look, images)
         return torch.cat(parts).numpy()
