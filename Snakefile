@@ -1,6 +1,7 @@
-# "Vision Transformers Need Registers" (Darcet et al., ICLR 2024), from params.yaml to reports/paper.html.
+# "Vision Transformers Need Registers" (Darcet et al., ICLR 2024): from params.yaml to the report.
 #
-#   params --> data --> train --> [checkpoint] --> tokens --> [token bank] --> measure --> [rows] --> draw --> report
+#   params --> data --> train --> [checkpoint] --> tokens --> [token bank] --> measure --> [rows]
+#     --> figures, tables, claims --> reports/paper.html
 #
 # snakemake --cores all                            the whole paper at the scale that params.yaml names
 # snakemake --cores all reports/figures/fig07.png  one figure
