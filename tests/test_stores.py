@@ -13,18 +13,10 @@ from mlflow.tracking import MlflowClient
 from registers import stores, tracking
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A store without runs: MLflow's first migration takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=uri(file)).search_experiments()
-    return file
-
-
 @pytest.fixture
-def migrated(store, empty):
+def migrated(store, empty_store):
     root, file = store
-    shutil.copy(empty, file)
+    shutil.copy(empty_store, file)
     return root, file
 
 
@@ -49,24 +41,26 @@ def runs(file):
     return client, {run.data.tags["subject"]: run for run in delivered}
 
 
-def test_a_store_that_was_deleted_is_filled_from_the_spools(migrated, empty):
+def test_a_store_that_was_deleted_is_filled_from_the_spools(migrated, empty_store):
     root, file = migrated
     assert tracking.deliver(root, uri(file)) == (2, 0)
     file.unlink()
     # this process cannot go back to MLflow's first steps: the next one can
     assert tracking.deliver(root, uri(file)) == (0, 2)
-    shutil.copy(empty, file)  # MLflow's first migration
+    shutil.copy(empty_store, file)  # MLflow's first migration
     assert tracking.deliver(root, uri(file)) == (2, 0)
     assert tracking.deliver(root, uri(file)) == (0, 0)
     with sqlite3.connect(file) as database:
         assert database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def test_another_store_gets_everything_and_a_moved_one_nothing_twice(migrated, empty, tmp_path):
+def test_another_store_gets_everything_and_a_moved_one_nothing_twice(
+    migrated, empty_store, tmp_path
+):
     root, file = migrated
     tracking.deliver(root, uri(file))
     other = tmp_path / "other.db"
-    shutil.copy(empty, other)
+    shutil.copy(empty_store, other)
     assert tracking.deliver(root, uri(other)) == (2, 0)
     assert runs(other)[1].keys() == {"a", "b"}
     moved = tmp_path / "moved.db"
@@ -94,6 +88,21 @@ def test_a_run_or_experiment_deleted_in_mlflow_blocks_nothing(migrated):
     resumed.end()
     assert tracking.deliver(root, uri(file)) == (1, 0)
     assert runs(file)[1]["b"].info.status == "FINISHED"
+
+
+def test_what_mlflow_refuses_holds_up_nothing_else(migrated, caplog):
+    root, file = migrated
+    with tracking.run(root / "smoke", "linear", "odd", {}, {}) as record:
+        record.metrics({"a name?": 1.0})
+    with open(root / "smoke/tracking/train/a.jsonl", "a") as spool:
+        spool.write("3\n{}\nnull\n")
+    assert tracking.deliver(root, uri(file)) == (2, 1)
+    assert tracking.deliver(root, uri(file)) == (0, 0)
+    tracking.Run(root / "smoke", "linear", "odd", {}, {}).end()
+    assert tracking.deliver(root, uri(file)) == (1, 0)
+    assert runs(file)[1].keys() == {"a", "b", "odd"}
+    assert any("odd.jsonl: refused by MLflow" in message for message in caplog.messages)
+    assert sum("a damaged line is left out" in message for message in caplog.messages) == 3
 
 
 @pytest.fixture
@@ -188,11 +197,11 @@ def test_a_server_that_never_answers_holds_up_little(store, monkeypatch):
     assert courier.next - ended > 45 * (ended - began)
 
 
-def test_a_folder_may_have_a_quote_in_its_name(tmp_path, monkeypatch, empty):
+def test_a_folder_may_have_a_quote_in_its_name(tmp_path, monkeypatch, empty_store):
     folder = tmp_path / "it's"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    shutil.copy(empty, folder)
+    shutil.copy(empty_store, folder)
     for _ in range(2):  # the second run replaces the first one
         with tracking.run(folder / "results/smoke", "train", "a", {}, {}) as record:
             record.artifact(record.spool)

@@ -1,6 +1,7 @@
 """Numbers reach MLflow exactly once: live, late, from parallel jobs, and after an outage."""
 
 import multiprocessing
+import shutil
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -12,10 +13,17 @@ NOBODY = "http://127.0.0.1:9"  # no server listens there
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """(folder of all results, URI of a new store)."""
+def new_store(tmp_path, monkeypatch):
+    """(folder of all results, URI of a store that nobody has made yet)."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results", f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def store(new_store, tmp_path, empty_store):
+    """The same with a store without runs."""
+    shutil.copy(empty_store, tmp_path)
+    return new_store
 
 
 def runs(uri):
@@ -117,8 +125,8 @@ def _job(root, uri, number):
     tracking.deliver(root, uri)
 
 
-def test_parallel_jobs_on_a_new_store_lose_no_metric(store):
-    root, uri = store
+def test_parallel_jobs_on_a_new_store_lose_no_metric(new_store):
+    root, uri = new_store
     context = multiprocessing.get_context("spawn")
     jobs = [context.Process(target=_job, args=(root, uri, number)) for number in range(3)]
     for job in jobs:

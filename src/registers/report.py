@@ -162,10 +162,12 @@ def _device(settings: Settings) -> str:
     """The device that the trainings recorded of themselves; without a record, the setting."""
     devices = set()
     for spool in (settings.layout.tracking / "train").glob("*.jsonl"):
-        first_line = spool.read_text().partition("\n")[0]
-        if first_line:
-            devices.add(json.loads(first_line).get("tags", {}).get("device"))
-    return ", ".join(sorted(devices - {None})) or settings.device
+        try:
+            start = json.loads(spool.read_text().partition("\n")[0])
+            devices.add(start["tags"]["device"])
+        except (ValueError, TypeError, KeyError):  # a spool that a full disk has cut
+            continue
+    return ", ".join(sorted(devices)) or settings.device
 
 
 # --- figures, tables and pictures -----------------------------------------------------------------

@@ -32,7 +32,7 @@ from registers.layout import Layout
 from registers.measurements import Measurement, code_version
 from registers.stores import Store, connect, masked, one_line
 
-BAD_STATE = "INVALID_PARAMETER_VALUE"  # what MLflow answers for a run that is marked as deleted
+REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of what it is asked to write
 BATCH = 1000  # metrics that MLflow takes in one request
 log = logging.getLogger(__name__)
 
@@ -148,10 +148,8 @@ def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int,
         with _locked(root / "mlflow", wait):
             store = connect(uri)
             pending = [spool for spool in spools if _is_waiting(spool, store.id)]
-            for spool in pending:
-                with _locked(spool):
-                    _replay(store, spool)
-        return len(pending), 0
+            refused = sum(not _replay(store, spool) for spool in pending)
+        return len(pending) - refused, refused
     except TimeoutError:
         return 0, len(pending)
     except Exception as error:  # whatever a store may raise: tracking never ends a training
@@ -238,17 +236,31 @@ def _is_waiting(spool: Path, store: str) -> bool:
     return _read_delivery(spool, store).bytes < spool.stat().st_size
 
 
-def _replay(store: Store, spool: Path) -> None:
-    """Deliver the whole lines of a spool that MLflow does not have yet."""
+def _replay(store: Store, spool: Path) -> bool:
+    """Deliver the whole lines of a spool that MLflow does not have yet; whether it took them.
+
+    What it refuses in one spool does not hold up the others, and is tried again once there is more.
+    Raises what a store raises that is away.
+    """
     from mlflow.exceptions import MlflowException
 
-    done = _read_delivery(spool, store.id)
-    try:
-        _replay_from(store, spool, done)
-    except MlflowException as error:
-        if not done.bytes or error.error_code not in ("RESOURCE_DOES_NOT_EXIST", BAD_STATE):
-            raise
-        _replay_from(store, spool, _Delivery(store=store.id))  # its run was deleted: begin anew
+    with _locked(spool):
+        done = _read_delivery(spool, store.id)
+        try:
+            try:
+                _replay_from(store, spool, done)
+            except MlflowException as error:
+                if not done.bytes or error.error_code not in REFUSALS:
+                    raise
+                _replay_from(store, spool, _Delivery(store=store.id))  # its run was deleted
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            log.warning("%s: refused by MLflow (%s)", spool, one_line(error))
+            refused = _Delivery(spool.stat().st_size, "refused", store.id)
+            write_json(_delivered(spool), asdict(refused))
+            return False
+    return True
 
 
 def _replay_from(store: Store, spool: Path, done: _Delivery) -> None:
@@ -274,8 +286,12 @@ def _replay_from(store: Store, spool: Path, done: _Delivery) -> None:
 def _events(lines: bytes, spool: Path) -> Iterator[dict[str, Any]]:
     for line in lines.splitlines():
         try:
-            yield json.loads(line)
+            event = json.loads(line)
         except ValueError:  # half a line, and behind it the first of a job that continued
+            event = None
+        if isinstance(event, dict) and "event" in event:
+            yield event
+        else:
             log.warning("%s: a damaged line is left out", spool)
 
 
