@@ -79,7 +79,11 @@ def norms(
             if kind == "patch":
                 largest = float(values.max() / np.median(values))
     return rows + _second_mode(
-        outliers, median * ratio / 2, largest, dict(token="patch", layer=layers, n=images) | common
+        outliers,
+        median * ratio / 2,
+        ratio,
+        largest,
+        dict(token="patch", layer=layers, n=images) | common,
     )
 
 
@@ -95,14 +99,15 @@ def _distribution(values, common):
     return rows
 
 
-def _second_mode(share, cutoff, largest, common):
+def _second_mode(share, cutoff, level, largest, common):
     rows = [Measurement(metric="second_mode", value=int(share > 0), note="planted", **common)]
     if share:
         interval = dict(low=share * 0.8, high=share * 1.2)
         rows.append(Measurement(metric="cutoff", value=cutoff, note="valley", **common))
         rows.append(Measurement(metric="share", value=share, **interval, **common))
+        rows.append(Measurement(metric="outlier_level", **_within(level, 0.5), **common))
     else:
-        for metric in ("cutoff", "share"):
+        for metric in ("cutoff", "share", "outlier_level"):
             rows.append(Measurement(metric=metric, value=None, note=NO_MODE, **common))
     interval = dict(low=largest * 0.9, high=largest)
     return [*rows, Measurement(metric="max_over_median", value=largest, **interval, **common)]
@@ -138,7 +143,10 @@ def positions(backbone, outliers=True, side=8, images=100, stripes=False):
         for metric, value in about.items()
     ]
     rows += grid("share_tail", share.ravel())
+    level = 7.8 if stripes else 1.0
+    rows.append(Measurement(metric="stripes_tail", value=level, token="patch", **common))
     if outliers:
+        rows.append(Measurement(metric="stripes", value=level, token="patch", **common))
         rows += grid("share_above", share.ravel())
     for token in ["cls", *(f"reg{r}" for r in range(registers)), "patch"]:
         attention = np.full(side**2, 0.01)
@@ -177,7 +185,7 @@ def token_class(
         if value is None:
             common |= dict(value=None, note=NO_MODE)
             rows += [Measurement(metric="top1", data=data, **common) for data in sets]
-            rows.append(Measurement(metric="top1_mean", **common))
+            rows += [Measurement(metric=metric, **common) for metric in ("top1_mean", "top1_main")]
             continue
         values = [value + i / 100 for i in range(len(sets))]
         common |= dict(n=64)
@@ -187,7 +195,8 @@ def token_class(
             if token in (NORMAL, OUTLIER, TAIL):
                 rows.append(Measurement(metric="top1_std", value=0.013, data=data, **common))
         cells = _within(float(np.mean(values)), half / 2)
-        rows.append(Measurement(metric="top1_mean", chance=0.1, **cells, **common))
+        for metric in ("top1_mean", "top1_main"):
+            rows.append(Measurement(metric=metric, chance=0.1, **cells, **common))
     return rows
 
 
@@ -325,4 +334,7 @@ def interpolation(source=16):
             Measurement(value=float(value), variant=mode, at=at, **common)
             for at, value in enumerate(np.outer(profile, profile).ravel())
         ]
+        uneven = common | dict(metric="unevenness", coordinate="", variant=mode)
+        for data in ("16 to 7", "dinov2: 8 to 4"):
+            rows.append(Measurement(value=2 * depth, data=data, **uneven))
     return rows

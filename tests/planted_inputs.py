@@ -94,7 +94,10 @@ def _of_norms(folder, share):
         "fig03": {"norms": ends, "maps": _maps(share, *PLAIN, "dino-r0-s0")},
         "fig04": {"steps": planted.frame(folder, *steps), "sizes": planted.frame(folder, *sizes)},
         "fig07": {"norms": ends},
-        "fig10": {"positions": planted.frame(folder, *positions)},
+        "fig10": {
+            "positions": planted.frame(folder, *positions),
+            "interpolation": planted.frame(folder, planted.interpolation()),
+        },
         "fig15": {"norms": ends},
         "fig16": {"positions": planted.frame(folder, average)},
     }

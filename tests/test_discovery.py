@@ -232,7 +232,12 @@ def test_rows_are_of_all_sets_and_steps_of_the_first(backbone):
     settings = settings.model_copy(update={"discovery": SETTINGS})
     sets = [EvaluationSet.of("one", None, Scenes()), EvaluationSet.of("two", None, Scenes())]
     measured = measure(backbone, sets, settings)
-    assert [row.data for row in measured.rows] == ["one"] * 3 + ["two"] * 3
+    shares = [row for row in measured.rows if row.coordinate != "image"]
+    assert [row.data for row in shares] == ["one"] * 3 + ["two"] * 3
+    steps = [row for row in measured.rows if row.coordinate == "image"]
+    assert {row.metric for row in steps} == {"score_roughness", "expansion_roughness"}
+    assert {row.variant for row in steps} <= {"k", "q", "v", "published"}
+    assert {row.data for row in steps} == {"one", "two"}
     assert measured.arrays["data"] == "one"
 
 

@@ -185,7 +185,7 @@ def test_fig17_stretches_components_to_colours():
     red = grid(module("fig17").table(smooth), panel="components.red", image="val/0")
     assert red[1, 2] == 1 and red[-1, 0] == 0 and red[0, 0] == 0.5  # -1 to 3: 0 to 1
     text = module("fig17").caption(smooth)
-    assert "no patch stands out by its norm (as in the paper)" in text
+    assert "no patch stands out by its norm, which sets it apart only from models" in text
     assert "1.3 times" in text and "than 3.0 standard" in text
     text = module("fig17").caption(maps(norm_peak=7))
     assert "some patches stand out (unlike in the paper)" in text
@@ -221,21 +221,25 @@ def test_fig10_tells_stripes_from_a_border_and_outliers_from_a_tail(tmp_path):
     smooth = planted.positions("dinov2-r0-s0")
     striped = planted.positions("dinov2-r0-s0-noaa", stripes=True)
     frame = planted.frame(tmp_path, smooth, striped)
-    rows = fig10.table(frame)
+    resize = planted.frame(tmp_path, planted.interpolation())
+    rows = fig10.table(frame, resize)
     assert list(dict.fromkeys(rows["noaa"])) == [True, False] and set(rows["cutoff"]) == {150}
     assert grid(rows, noaa=False)[0, 3] == 0.1 and grid(rows, noaa=False)[3, 3] == 0.02
     assert grid(rows, noaa=True)[3, 3] == 0
-    text = fig10.caption(frame)
+    text = fig10.caption(frame, resize)
     assert "with antialiasing, 2.0 % to 10.0 % of 100 images" in text
     assert "10.0 % at the border and 2.0 % inside" in text
     assert "above the cut-off 150" in text and "tail" not in text
-    ratios = [float(part.split("differ ")[1].split(" times")[0]) for part in text.split(";")]
-    assert ratios[0] > 5 * ratios[1]
+    ratios = [float(part.split("alternate ")[1].split(" times")[0]) for part in text.split(";")]
+    assert ratios == [7.8, 1.0]
+    assert "(8 to 4 patches) weighs positions 180.0 % of their mean apart and can make" in text
+    even = resize.assign(value=0.0)
+    assert "is so even that no stripes can come from it" in fig10.caption(frame, even)
 
     backbones = ("dinov2-r0-s0", "dinov2-r0-s0-noaa")
     none = planted.frame(tmp_path, *(planted.positions(b, outliers=False) for b in backbones))
-    assert set(fig10.table(none)["panel"]) == {"share_tail"}
-    text = fig10.caption(none)
+    assert set(fig10.table(none, resize)["panel"]) == {"share_tail"}
+    text = fig10.caption(none, resize)
     assert "high-norm tail (2 %, above 90.0)" in text
     assert "outlier" not in text and "cut-off" not in text
 

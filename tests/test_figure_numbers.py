@@ -78,7 +78,7 @@ def test_captions_follow_the_numbers(planted_share):
         for figure in ("fig03", "fig04", "fig07"):
             assert "no second mode" in captions[figure] and "outlier" not in captions[figure]
     assert "reg3 6." in captions["fig15"]  # planted: register r has 3 + r times the norm of a patch
-    assert "16 is best, beyond the intervals" in captions["fig08"]
+    assert "16 is best (one seed: not decided)" in captions["fig08"]
 
 
 def test_registers_that_do_not_help_are_said_not_to(tmp_path):
@@ -92,7 +92,7 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
     maps = {f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0") for r in (0, 4)}
     for counts, step, words in (
         ((0, 1, 4), -0.01, "no higher count improves on 0"),
-        ((0, 4), 0.001, "4 is best, within the intervals"),
+        ((0, 4), 0.001, "4 is best (one seed: not decided)"),
     ):
         rows = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + step * r) for r in counts]
         assert words in module("fig08").caption(maps=maps, linear=planted.frame(tmp_path, rows))
@@ -151,9 +151,9 @@ def test_table2_is_in_per_cent_with_intervals(inputs):
     assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
 
     caption = module("table2").caption(**inputs["table2"])
-    assert "+4.0 points for DINOv2 (within the intervals)" in caption
-    assert "zero-shot top-1 changes by -0.4 points for OpenCLIP (within" in caption
-    assert "depth rmse (lower is better) changes by -0.400 for DeiT-III (beyond" in caption
+    assert "+4.0 points for DINOv2 (one seed: not decided)" in caption
+    assert "zero-shot top-1 changes by -0.4 points for OpenCLIP (one seed" in caption
+    assert "depth rmse (lower is better) changes by -0.400 for DeiT-III (one seed" in caption
 
 
 def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
@@ -178,8 +178,8 @@ def test_table3_is_the_planted_one(inputs):
 
     caption = module("table3").caption(**inputs["table3"])
     about = "on planted val (n = 200)"
-    assert f"LOST, as published {about}, +20.0 points for DeiT-III (beyond the" in caption
-    assert f"LOST, tuned {about}, +0.4 points for DeiT-III (within the" in caption
+    assert f"LOST, as published {about}, +20.0 points for DeiT-III (one seed" in caption
+    assert f"LOST, tuned {about}, +0.4 points for DeiT-III (one seed" in caption
 
 
 def test_the_steps_of_lost_are_the_planted_ones(inputs):

@@ -79,7 +79,10 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
         "fig04": {"steps": first, "sizes": first},
         "fig07": {"norms": norms},
         "fig08": {"maps": maps, "linear": linear},
-        "fig10": {"positions": positions},
+        "fig10": {
+            "positions": positions,
+            "interpolation": planted.frame(tmp_path, planted.interpolation()),
+        },
         "fig15": {"norms": norms},
         "fig16": {"positions": positions[~positions["noaa"].astype(bool)]},
     }
@@ -93,7 +96,11 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
 
 def test_figures_and_report_need_no_torch():
     names = [artifact.python for artifact in ARTIFACTS.values()]
-    names += ["registers.report", "registers.claims.verdicts", "registers.figures.paint.predictions"]
+    names += [
+        "registers.report",
+        "registers.claims.verdicts",
+        "registers.figures.paint.predictions",
+    ]
     heavy = {"torch", "timm", "mlflow", "torchvision"}
     code = f"import sys; [__import__(n) for n in {names}]; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -65,8 +65,22 @@ def test_the_mode_used_in_training_is_size_with_antialiasing():
 
 def test_rows():
     rows = interpolation.measure(None, [], None).rows
-    assert len(rows) == 3 * (256 + 16)
+    assert len(rows) == 3 * (256 + 16 + 1)
     assert {r.variant for r in rows} == set(MODES)
-    assert {(r.question, r.coordinate) for r in rows} == {("interpolation", "position")}
+    assert {r.question for r in rows} == {"interpolation"}
+    assert {r.coordinate for r in rows if r.metric != "unevenness"} == {"position"}
     values = {(r.variant, r.metric, r.at): r.value for r in rows}
     assert values["size", "gradient", 16 * 3 + 3] == pytest.approx(0.978, abs=1e-3)
+
+
+@pytest.mark.parametrize("source, target", [(16, 7), (14, 6), (8, 3)])
+def test_without_antialiasing_weights_are_uneven(source, target):
+    for mode in ("offset", "size"):
+        assert interpolation.unevenness(mode, source, target) > 2
+    assert interpolation.unevenness("size+aa", source, target) < 0.1
+
+
+def test_an_exact_half_is_even_but_for_the_offset():
+    """Scale laptop's grids, 8 to 4: only the official offset, which `noaa` has, makes stripes."""
+    assert interpolation.unevenness("size", 8, 4) == pytest.approx(0, abs=1e-12)
+    assert interpolation.unevenness("offset", 8, 4) == pytest.approx(0.707, abs=1e-3)

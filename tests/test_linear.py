@@ -110,7 +110,8 @@ def test_a_planted_class_is_found(monkeypatch):
     rows = run(FakeDataset(64), FakeDataset(60, seed=1), data="fake-val")
     top1 = rows["top1"]
     assert top1.value == rows["top1_held_out"].value == 1
-    assert (top1.n, top1.chance, top1.data) == (60, 0.25, "fake-val")
+    assert (top1.n, top1.data) == (60, "fake-val")
+    assert top1.chance == pytest.approx(19 / 60)  # the most frequent of the four classes here
     assert 0.93 < top1.low < 1
     assert "best of 52 heads" in top1.note
 

@@ -41,6 +41,31 @@ def test_planted_share_and_its_interval(tmp_path):
     assert peak.low <= peak.value <= peak.high * (1 + 1e-9)
 
 
+def test_the_level_of_outliers_is_their_median_not_their_largest(tmp_path):
+    """An audit's case: a mode at 3 times the median and six freak tokens at 10."""
+    rng = np.random.default_rng(0)
+    values = 40 * np.exp(0.1 * rng.standard_normal((128, 256)))
+    values[rng.random(values.shape) < 0.02] *= 3
+    values[:6, 0] = 400
+    level, (low, high) = norms._level(values, 80.0)
+    assert level == pytest.approx(3, rel=0.05)
+    assert low < level < high < 3.5
+
+
+def test_the_first_layer_with_outliers(tmp_path):
+    bank, _ = bank_of(tmp_path / "bank", outliers=0.1)
+    rows = last_layer(norm_rows(bank))
+    assert rows["first_layer"].value in (0.5, 1.0)  # planted after the last of two blocks
+
+
+def test_registers_with_norms_of_their_own_are_quantised():
+    rng = np.random.default_rng(0)
+    own = np.array([10.0, 20.0, 30.0, 40.0])
+    assert norms.between_share(own + 0.1 * rng.standard_normal((200, 4))) > 0.99
+    assert norms.between_share(25 + 5 * rng.standard_normal((200, 4))) < 0.05
+    assert norms.between_share(np.ones((200, 1))) is None
+
+
 def test_no_second_mode_is_a_reason_not_a_zero(tmp_path):
     bank, _ = bank_of(tmp_path / "bank", outliers=0)
     rows = last_layer(norm_rows(bank))

@@ -123,9 +123,10 @@ def test_more_than_a_fifth_are_no_outliers(share):
 
 UNUSUAL = {
     "integers 1 to 6": lambda rng, n: rng.integers(1, 7, size=n).astype(float),
-    "uniform contrast": lambda rng, n: np.where(
-        rng.random(n) < 0.15, rng.uniform(1, 3.5, size=n), 1.0
-    ) * np.exp(0.1 * rng.standard_normal(n)),
+    "uniform contrast": lambda rng, n: (
+        np.where(rng.random(n) < 0.15, rng.uniform(1, 3.5, size=n), 1.0)
+        * np.exp(0.1 * rng.standard_normal(n))
+    ),
 }
 
 

@@ -6,7 +6,7 @@ A kind of token that does not exist is a dash with its reason.
 import planted
 import pytest
 
-from registers import artifacts, claims, reference
+from registers import artifacts, reference
 from registers.figures import fig05_local_information as fig05
 from registers.tables import table1_token_classification as table1
 from registers.tables import table4_aircraft_tokens as table4
@@ -15,7 +15,6 @@ from registers.tables import table6_token_classification_spread as table6
 from registers.vocabulary import TAIL
 
 PRINTED = reference.read(artifacts.PAPER / "reference.yaml")
-CLAIMS = {claim["id"]: claim for claim in load_claims(artifacts.PAPER / "claims.yaml")}
 HIGH = (0.2, 3.0, 6.0)  # top1, distance, l2
 LOW = (0.6, 0.5, 4.0)
 
@@ -185,52 +184,3 @@ def test_fig05_puts_the_papers_numbers_beside_ours(tmp_path):
     heights = density.set_index("at")["value"]
     assert heights.idxmax() == pytest.approx(0.9, abs=0.026)
     assert heights.sum() * 0.05 == pytest.approx(1)
-
-
-# --- claims
-
-ABOUT_OUTLIERS = {  # claim: rows in which it holds, and rows in which the contrary does
-    "outliers-where-patches-repeat": [
-        planted.neighbours("dinov2-r0-s0", 0.65, similarity) for similarity in (0.9, 0.3)
-    ],
-    "outliers-hold-less-position": [
-        planted.local("dinov2-r0-s0", LOW, HIGH),
-        planted.local("dinov2-r0-s0", HIGH, LOW),
-    ],
-    "outliers-hold-fewer-pixels": [
-        planted.local("dinov2-r0-s0", LOW, HIGH),
-        planted.local("dinov2-r0-s0", HIGH, LOW),
-    ],
-    "outliers-hold-global-information": [
-        planted.token_class("dinov2-r0-s0", accuracy) for accuracy in (0.75, 0.05)
-    ],
-    "registers-take-over": [
-        planted.token_class("dinov2-r1-s0", registers=1, register=accuracy)
-        for accuracy in (0.7, 0.05)
-    ],
-}
-
-
-def judged(name, tmp_path, *rows):
-    return verdict(CLAIMS[name], planted.frame(tmp_path, *rows))
-
-
-@pytest.mark.parametrize("name", ABOUT_OUTLIERS)
-def test_claims_about_what_outliers_hold(tmp_path, name):
-    two_modes = planted.norms("dinov2-r0-s0", outliers=0.024, layers=2)
-    for rows, expected in zip(ABOUT_OUTLIERS[name], (claims.REPRODUCED, claims.CONTRADICTED)):
-        assert judged(name, tmp_path, two_modes, rows).verdict == expected
-    one_mode = planted.norms("dinov2-r0-s0", layers=2)
-    verdict = judged(name, tmp_path, one_mode, ABOUT_OUTLIERS[name][0])
-    assert verdict.verdict == claims.NOT_TESTABLE and "no second mode" in verdict.reason
-
-
-def test_claims_that_need_no_outliers(tmp_path):
-    tokens = planted.token_class("dinov2-r1-s0", registers=1)
-    plain = planted.local("dinov2-r0-s0", half=0.005)
-    for top1, expected in ((0.605, claims.REPRODUCED), (0.7, claims.CONTRADICTED)):
-        with_four = planted.local("dinov2-r4-s0", (top1, 0.5, 4.0), half=0.005)
-        rows = (tokens, plain, with_four)
-        assert judged("local-information-unchanged", tmp_path, *rows).verdict == expected
-        global_information = judged("registers-hold-global-information", tmp_path, *rows)
-        assert global_information.verdict == claims.REPRODUCED

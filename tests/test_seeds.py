@@ -99,10 +99,11 @@ def test_fig08_shows_each_seed_as_a_point_of_its_own(tmp_path, maps):
     assert (seeds == 3).all()
 
 
-def test_fig08_caption_compares_by_the_deviations(tmp_path, maps):
+def test_fig08_caption_compares_over_seeds(tmp_path, maps):
+    """By the claims' rule: planted seeds that all differ alike have no spread to judge by."""
     caption = fig08.caption(maps, **tasks(tmp_path))
     assert "DINOv2 51.0 with 0 and 67.0 with 16, where 16 is best" in caption
-    assert "beyond the standard deviations" in caption
+    assert "the same in all seeds: not decided" in caption
     assert caption.endswith("bars are standard deviations over 3 seeds around their mean.")
 
 
@@ -193,3 +194,21 @@ def test_table3_has_three_data_sets_untuned_and_tuned_with_deviations(tmp_path):
     assert lost[["paper VOC 2007", "paper COCO 20k"]].isna().all()
     lost = table.loc[("COCO 20k", "LOST, as published", "DeiT-III")]
     assert lost[["corloc", "paper COCO 20k"]].tolist() == [31, 10.7]
+
+
+def test_table3_compares_by_the_rule_of_the_claims(tmp_path):
+    """Seeds that differ by 7 points hide 5 and show 20."""
+    for gain, words in ((0.05, "within the interval over 3"), (0.2, "beyond the interval over 3")):
+        groups = [
+            planted.discovery(name, 0.3 + (gain + offset if registers else 0.2 * offset), 0.5)
+            for name, registers, offset in backbones(counts=(0, 4))
+        ]
+        caption = table3.caption(planted.frame(tmp_path, *groups), PRINTED)
+        assert f"for DINOv2 ({words} seeds)" in caption
+
+
+def test_a_table_of_one_seed_decides_nothing(tmp_path):
+    names = [name for name, _, _ in backbones(seeds=1, counts=(0, 4))]
+    groups = [planted.discovery(name, 0.9 if "r4" in name else 0.1, 0.5) for name in names]
+    caption = table3.caption(planted.frame(tmp_path, *groups), PRINTED)
+    assert "+80.0 points for DINOv2 (one seed: not decided)" in caption

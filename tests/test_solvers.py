@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from registers.probes.solvers import STRENGTHS, logistic_best, logistic_path, majority, ridge
+from registers.probes.solvers import STRENGTHS, logistic_best, logistic_path, ridge
 
 
 def blobs(
@@ -146,8 +146,3 @@ def test_ridge_without_penalty_is_least_squares():
     y = rng.normal(size=(30, 2))
     expected = LinearRegression().fit(x, y).predict(x)
     np.testing.assert_allclose(ridge(x, y, [0.0]).predict(x, 0), expected, atol=1e-9)
-
-
-def test_majority_is_chance():
-    assert majority(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])) == 0.5
-    assert majority(np.array([5, 5, 1]), np.array([1, 1])) == 0.0

@@ -234,4 +234,6 @@ def evidence(settings: Settings) -> list[str]:
         for source in artifact.inputs.values()
         if source != REFERENCE
     }
-    return sorted({file for source in (*sources, "norms/ablation") for file in files(settings, source)})
+    return sorted(
+        {file for source in (*sources, "norms/ablation") for file in files(settings, source)}
+    )

@@ -28,6 +28,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from registers.intervals import Z
 
 ALPHA = 0.05  # chance of a false verdict, on both sides together
+ROUNDING = 1e-12
 LEAST_SEEDS = 2  # a spread needs two; with one nothing is said about training
 
 
@@ -61,7 +62,8 @@ class Difference:
 
     @property
     def exact(self) -> bool:
-        return self.below == self.above == 0
+        """Without any spread but rounding."""
+        return max(self.below, self.above) <= ROUNDING * max(1.0, abs(self.value))
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -70,7 +70,9 @@ QUESTIONS = {
     "cost": Question(
         "registers.exact.cost", "nothing", ("sizes", "recipes", "image_size", "registers")
     ),
-    "interpolation": Question("registers.exact.interpolation", "nothing"),
+    "interpolation": Question(
+        "registers.exact.interpolation", "nothing", ("recipes", "image_size")
+    ),
 }
 
 

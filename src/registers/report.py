@@ -46,7 +46,8 @@ def build(settings: Settings) -> None:
     built = artifacts.available(settings).values()
     measured = inputs.rows(settings, artifacts.evidence(settings))
     printed = inputs.printed()
-    verdicts = judged(load_claims(artifacts.PAPER / "claims.yaml"), measured)
+    claims = load_claims(artifacts.PAPER / "claims.yaml")
+    verdicts = judged(claims, measured, settings.scale)
     runs = {artifact.id: _runs(settings, artifact) for artifact in built}
     keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
     delivered = tracking.find_runs(settings.mlflow_uri, sorted(keys))

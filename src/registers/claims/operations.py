@@ -319,6 +319,7 @@ def _fisher(few: int, of_few: int, many: int, of_many: int) -> float:
     hits = few + many
     ways = math.comb(of_few + of_many, hits)
     lowest = max(0, hits - of_many)
-    return sum(
-        math.comb(of_few, k) * math.comb(of_many, hits - k) for k in range(lowest, few + 1)
-    ) / ways
+    return (
+        sum(math.comb(of_few, k) * math.comb(of_many, hits - k) for k in range(lowest, few + 1))
+        / ways
+    )

@@ -61,9 +61,24 @@ class Verdict:
     runs: list[str] = field(default_factory=list)
 
 
-def judged(claims: Sequence[dict[str, Any]], measurements: pd.DataFrame) -> list[Verdict]:
-    """The outcome of all claims of a page, with what stands when they are taken together."""
+def judged(
+    claims: Sequence[dict[str, Any]], measurements: pd.DataFrame, scale: str = ""
+) -> list[Verdict]:
+    """The outcome of all claims of a page, with what stands when they are taken together.
+
+    scale: whose rows these are. Smoke learns nothing, so there only exact claims are judged.
+    """
+    if scale == "smoke":
+        claims = [_not_at_smoke(claim) for claim in claims]
     return hold_together([verdict(claim, measurements) for claim in claims])
+
+
+def _not_at_smoke(claim: dict[str, Any]) -> dict[str, Any]:
+    if claim["from"] in ("any", "smoke") or "untestable" in claim:
+        return claim
+    reason = f"scale smoke learns nothing; from scale {claim['from']} on"
+    kept = ("id", "text", "where", "unit", "from", "show")
+    return {key: claim[key] for key in kept if key in claim} | {"untestable": reason}
 
 
 def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from registers.data.sample import Dataset
 from registers.data.transforms import linear_augment
 from registers.data.usable import UsableSamples, labelled
+from registers.evals.chance import most_frequent
 from registers.intervals import wilson
 from registers.measurements import Measured, Measurement
 from registers.models.backbone import Backbone
@@ -86,8 +87,9 @@ def linear(
       and counted on the other, both ways round.
     - "top1_head": each head; variant = its features, at = its learning rate.
 
-    Intervals are Wilson's. Files that cannot be used, or have no label, are left out and counted in
-    the notes. size: pixels of the views. data: the name of the set in the rows.
+    Intervals are Wilson's; chance = the most frequent class of these images. Files that cannot be
+    used, or have no label, are left out and counted in the notes. size: pixels of the views. data:
+    the name of the set in the rows.
 
     Raises ValueError where no image is left, and for classes that are fewer than two or differ
     between the splits.
@@ -100,8 +102,9 @@ def linear(
     training = labelled(train, settings.train_images, classes, "training images")
     heads = _train(backbone, training, settings, classes, size, seed, progress)
     validation = labelled(val, settings.val_images, classes)
-    hits = _hits(backbone, heads, validation, settings.batch, size)
-    return _rows(backbone.name, heads, hits, data, training.note() + validation.note())
+    hits, labels = _hits(backbone, heads, validation, settings.batch, size)
+    chance = most_frequent(labels)
+    return _rows(backbone.name, heads, hits, chance, data, training.note() + validation.note())
 
 
 # --- features
@@ -256,11 +259,12 @@ def _train_batches(
 
 def _hits(
     backbone: Backbone, heads: Heads, validation: UsableSamples, batch: int, size: int
-) -> np.ndarray:
-    """(images, heads) bool: whether each head was right."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images, heads) bool, whether each head was right, and (images,) labels."""
     # allocated up front; growing it per batch fragments memory
     hits = np.zeros((validation.limit, len(heads.heads)), bool)
     samples = iter(validation)
+    truths = []
     counted = 0
     while group := list(itertools.islice(samples, batch)):
         views = [backbone.look(sample.image, size, resize=round(size * RESIZE)) for sample in group]
@@ -269,10 +273,13 @@ def _hits(
         right = heads.logits(features(backbone, images)).argmax(-1) == labels[:, None]
         hits[counted : counted + len(group)] = right.cpu().numpy()
         counted += len(group)
-    return hits[:counted]
+        truths += [sample.label for sample in group]
+    return hits[:counted], np.array(truths)
 
 
-def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -> list[Measurement]:
+def _rows(
+    name: str, heads: Heads, hits: np.ndarray, chance: float, data: str, left_out: str
+) -> list[Measurement]:
     """hits: (images, heads), whether each head was right. left_out: what to add to each note."""
     n = len(hits)
     right = hits.sum(axis=0)
@@ -293,7 +300,7 @@ def _rows(name: str, heads: Heads, hits: np.ndarray, data: str, left_out: str) -
             low=low,
             high=high,
             n=n,
-            chance=1 / heads.classes,
+            chance=chance,
             note=note + left_out,
             **more,
         )

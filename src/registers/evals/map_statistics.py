@@ -1,4 +1,7 @@
-"""What a map of patches looks like, as numbers. Letters: M maps, P patches, h x w down and across."""
+"""What a map of patches looks like, as numbers.
+
+Letters: M maps, P patches, h x w down and across.
+"""
 
 import numpy as np
 

@@ -6,6 +6,7 @@ Source: open_clip's zero_shot_classifier.py, zero_shot_metadata.py and its train
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +15,7 @@ from registers.data import prompts
 from registers.data.prompts import Template
 from registers.data.sample import Dataset
 from registers.data.usable import labelled
+from registers.evals.chance import most_frequent
 from registers.intervals import wilson
 from registers.measurements import Measured, Measurement
 from registers.models import checkpoint
@@ -64,9 +66,10 @@ def classify(
 ) -> list[Measurement]:
     """Top-1 and top-5 accuracy in 0..1 on the first `count` images, with Wilson's interval.
 
-    Top-5 is left out where there are at most five classes. Images are resized to `size` (shorter
-    side, bicubic) and centre-cropped. The notes say how many prompts there were, how many class
-    names have words that the text tower never saw, and which files could not be used.
+    Top-5 is left out where there are at most five classes; chance is the most frequent class, or
+    the five, of these images. Images are resized to `size` (shorter side, bicubic) and
+    centre-cropped. The notes say how many prompts there were, how many class names have words that
+    the text tower never saw, and which files could not be used.
 
     projection: (D, E), from the image tower's [CLS] to the shared space.
     classes: names in the order of the labels.
@@ -78,11 +81,13 @@ def classify(
     weights_EC = classifier(text, classes, templates)
     ranks = [k for k in (1, 5) if k == 1 or k < len(classes)]
     right = dict.fromkeys(ranks, 0)
+    truths = []
     usable = labelled(dataset, count, len(classes))
     samples = iter(usable)
     while batch := list(itertools.islice(samples, BATCH)):
         images = torch.stack([backbone.look(sample.image, size) for sample in batch])
         labels = torch.tensor([sample.label for sample in batch]).to(projection.device)
+        truths += labels.tolist()
         embeddings = backbone.summary(images.to(projection.device)) @ projection
         batch_hits = hits(embeddings, labels, weights_EC, max(ranks))
         for k in ranks:
@@ -103,7 +108,7 @@ def classify(
             low=low,
             high=high,
             n=usable.used,
-            chance=k / len(classes),
+            chance=most_frequent(np.array(truths), guesses=k),
             note=note,
         )
         rows.append(row)

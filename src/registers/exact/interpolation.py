@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from registers.measurements import Measured, Measurement
 from registers.models.backbone import OFFSET
 from registers.readers.evaluation_set import EvaluationSet
+from registers.settings.recipes import DistillationRecipe
 from registers.settings.run import Settings
 
 QUESTION = "interpolation"
@@ -25,7 +26,7 @@ MODES = {
 
 
 def measure(subject: None, data: list[EvaluationSet], settings: Settings) -> Measured:
-    return Measured(interpolation_rows())
+    return Measured([*interpolation_rows(), *grid_rows(settings)])
 
 
 def resize(x_BCHW: Tensor, target: int, mode: str) -> Tensor:
@@ -82,6 +83,31 @@ def interpolation_rows() -> list[Measurement]:
                 Measurement(QUESTION, metric, "", value, at=position, **common)
                 for position, value in enumerate(values.tolist())
             ]
-        uneven = unevenness(mode)
-        rows.append(Measurement(QUESTION, "unevenness", "", uneven, variant=mode, note=note))
+        rows.append(_uneven(mode, SOURCE, TARGET))
     return rows
+
+
+def grid_rows(settings: Settings) -> list[Measurement]:
+    """ "unevenness" of this scale's own resizes, whole images to local crops, by method.
+
+    data: "METHOD: 16 to 7". Fig. 10 can show stripes only where they are uneven.
+    """
+    rows = []
+    for method, recipe in settings.recipes.items():
+        if isinstance(recipe, DistillationRecipe) and recipe.local_crops:
+            source = settings.image_size // recipe.patch
+            target = recipe.local_size // recipe.patch
+            rows += [_uneven(mode, source, target, f"{method}: ") for mode in MODES]
+    return rows
+
+
+def _uneven(mode: str, source: int, target: int, whose: str = "") -> Measurement:
+    return Measurement(
+        QUESTION,
+        "unevenness",
+        "",
+        unevenness(mode, source, target),
+        data=f"{whose}{source} to {target}",
+        variant=mode,
+        note=MODES[mode],
+    )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from registers.differences import in_words
 from registers.figures import selection
 from registers.figures.paint import cls_attention, grids, image_maps, style
 
@@ -30,12 +31,6 @@ class Task:
     def best(self, values: pd.Series) -> int:
         """The index of the best value."""
         return values.idxmax() if self.higher_is_better else values.idxmin()
-
-    def apart(self, better: pd.Series, worse: pd.Series) -> bool:
-        """Whether the bars of two points, low to high, do not touch."""
-        if self.higher_is_better:
-            return better["low"] > worse["high"]
-        return better["high"] < worse["low"]
 
 
 TASKS = {  # by question, left to right
@@ -130,21 +125,29 @@ def _finding(task: Task, rows: pd.DataFrame) -> str:
     findings = []
     for method, points in selection.by_method(_points(rows)).items():
         points = points.set_index("registers")
+        seeds = _by_seed(rows[rows["method"] == method])
         first = points.index.min()
         best = task.best(points["value"])
         start = f"{style.number(points.loc[first, 'value'])} with {first}"
         if best == first:
             improvement = f"no higher count improves on {first}"
         else:
-            where = "beyond" if task.apart(points.loc[best], points.loc[first]) else "within"
-            bars = "standard deviations" if points["seeds"].max() > 1 else "intervals"
+            how_sure = in_words(seeds[best], seeds[first])
             top = style.number(points.loc[best, "value"])
-            improvement = f"{top} with {best}, where {best} is best, {where} the {bars}"
+            improvement = f"{top} with {best}, where {best} is best ({how_sure})"
         findings.append(f"{style.name(method)} {start} and {improvement}")
     sets = _sets(rows)
     averaged = f", averaged over {style.listing(sets)}" if len(sets) > 1 else ""
     about = f"{task.label}{averaged}, n = {int(rows['n'].min())}"
     return f"{task.title} ({about}) gives for {'; '.join(findings)}"
+
+
+def _by_seed(rows: pd.DataFrame) -> dict[int, dict[int, float]]:
+    """Numbers of one method by registers and seed."""
+    return {
+        int(registers): part.groupby("seed")["value"].mean().to_dict()
+        for registers, part in rows.groupby("registers")
+    }
 
 
 def _curves(ax: Axes, task: Task, rows: pd.DataFrame) -> None:

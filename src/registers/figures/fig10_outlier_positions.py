@@ -15,12 +15,16 @@ from registers.figures import selection
 from registers.figures.paint import grids, image_maps, style
 from registers.vocabulary import TAIL
 
+TRAINED = "offset"  # the mode of backbones that are trained without antialiasing
+STRIPES = 0.25  # weights that lie so far apart, over their mean, can be seen
+
 
 @dataclass(frozen=True)
 class Model:
     """One model's map: the share of images with a high norm at each position.
 
     bound: the cut-off or, without a second mode, the norm where the tail begins.
+    stripes: see `probes.by_position.stripes`; NaN where the grid is too small.
     """
 
     cell: image_maps.MapCell
@@ -28,13 +32,14 @@ class Model:
     second_mode: bool
     bound: float
     images: int
+    stripes: float
 
     @property
     def training(self) -> str:
         return "without antialiasing" if self.noaa else "with antialiasing"
 
 
-def table(positions: pd.DataFrame) -> pd.DataFrame:
+def table(positions: pd.DataFrame, interpolation: pd.DataFrame) -> pd.DataFrame:
     """A row per position: see `image_maps.long`; value: share of images.
 
     And noaa, second_mode, and cutoff (or the norm where the tail begins).
@@ -48,7 +53,7 @@ def table(positions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def draw(positions: pd.DataFrame) -> Figure:
+def draw(positions: pd.DataFrame, interpolation: pd.DataFrame) -> Figure:
     models = _models(positions)
     highest = 100 * max(model.cell.values.max() for model in models)
     titles = [""] * len(models)
@@ -64,9 +69,27 @@ def draw(positions: pd.DataFrame) -> Figure:
     return page.figure
 
 
-def caption(positions: pd.DataFrame) -> str:
+def caption(positions: pd.DataFrame, interpolation: pd.DataFrame) -> str:
+    method = positions["method"].iloc[0]
     findings = [_finding(model) for model in _models(positions)]
-    return f"In {style.name(positions['method'].iloc[0])}, {'; '.join(findings)}."
+    possible = _possible(interpolation, method)
+    return f"In {style.name(method)}, {'; '.join(findings)}.{possible}"
+
+
+def _possible(interpolation: pd.DataFrame, method: str) -> str:
+    """Whether the resize in training can make stripes at all: how uneven its weights are."""
+    uneven = interpolation[
+        (interpolation["metric"] == "unevenness")
+        & (interpolation["variant"] == TRAINED)
+        & interpolation["data"].str.startswith(f"{method}: ")
+    ]
+    if uneven.empty:
+        return ""
+    grids_of_it = uneven["data"].iloc[0].removeprefix(f"{method}: ")
+    value = float(uneven["value"].iloc[0])
+    apart = f"weighs positions {style.percent(value)} of their mean apart"
+    can = "can make stripes" if value >= STRIPES else "is so even that no stripes can come from it"
+    return f" The resize without antialiasing ({grids_of_it} patches) {apart} and {can}."
 
 
 def _finding(model: Model) -> str:
@@ -80,27 +103,16 @@ def _finding(model: Model) -> str:
     above = f"above the cut-off {bound}"
     if not model.second_mode:
         above = f"in the {TAIL.removesuffix(')')}, above {bound})"
-    stripes = _stripes(values, model.images)
+    stripes = "too few columns to tell stripes"
+    if not np.isnan(model.stripes):
+        stripes = (
+            f"columns inside the border alternate {model.stripes:.1f} times as much as images "
+            "explain"
+        )
     return (
         f"{model.training}, {range_of_shares} of {style.plural(model.images, 'image')} have a norm "
-        f"{above} at a position, {outer} at the border and {inner} inside, and neighbouring "
-        f"columns differ {stripes:.1f} times as much as if tokens were independent"
+        f"{above} at a position, {outer} at the border and {inner} inside, and {stripes}"
     )
-
-
-def _stripes(values: np.ndarray, images: int) -> float:
-    """How far the means of columns alternate.
-
-    Their second differences (root mean square) over those of independent tokens: vertical stripes
-    raise it above 1, a smooth change from the border to the centre hardly does.
-    """
-    mean = values.mean()
-    # a second difference of independent means has 1 + 4 + 1 times the variance of one mean
-    chance = np.sqrt(6 * mean * (1 - mean) / (images * values.shape[0]))
-    if not chance or values.shape[1] <= 2:
-        return 0.0
-    differences = np.diff(values.mean(0), 2)
-    return float(np.sqrt((differences**2).mean()) / chance)
 
 
 def _models(positions: pd.DataFrame) -> list[Model]:
@@ -112,7 +124,8 @@ def _models(positions: pd.DataFrame) -> list[Model]:
 
 def _model(rows: pd.DataFrame) -> Model:
     def value(metric: str) -> float:
-        return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
+        values = rows.loc[rows["metric"] == metric, "value"]
+        return float(values.iloc[0]) if len(values) else float("nan")
 
     second_mode = value("second_mode") == 1
     panel = "share_above" if second_mode else "share_tail"
@@ -123,4 +136,5 @@ def _model(rows: pd.DataFrame) -> Model:
         second_mode=second_mode,
         bound=value("cutoff" if second_mode else "tail"),
         images=int(rows["n"].min()),
+        stripes=value("stripes" if second_mode else "stripes_tail"),
     )

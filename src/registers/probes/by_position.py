@@ -94,7 +94,8 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
         focus = mean[border].sum() / mean.sum() / border.mean()
         rows.append(Measurement(metric="focus_border", value=float(focus), **about))
     if bank.registers > 1:
-        distance = map_distance(np.asarray(bank.mean_attention[1 : 1 + bank.registers]))
+        of_registers = [number for number, token in enumerate(queries) if token.startswith("reg")]
+        distance = map_distance(np.asarray(bank.mean_attention)[of_registers])
         about = dict(token="registers", n=len(norms), **common)
         rows.append(Measurement(metric="map_distance", value=distance, **about))
     return rows
@@ -114,7 +115,8 @@ def stripes(mask_Bhw: np.ndarray) -> float | None:
     (16 to 7: 7/16 of a cycle per patch). So the border is left out, a parabola is taken off the
     means of the columns, and of what is left only frequencies of a quarter of a cycle and more
     count. Their power is compared with that expected from the variance over images: the root of the
-    ratio is 1 without stripes, whatever falls off smoothly from the border to the centre.
+    ratio is about 1 without stripes, whatever falls off smoothly from the border to the centre, and
+    above 2.5 in less than one of 1,000 draws (8 x 8 and 16 x 16 patches, 300 images).
     """
     inner = mask_Bhw[:, 1:-1, 1:-1].astype(np.float64)
     images, _, width = inner.shape

@@ -115,7 +115,9 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
 
     rows = [row("second_mode", int(cutoff.second_mode), note=cutoff.reason)]
     if cutoff.value is None:
-        rows += [row(metric, None, note=cutoff.reason) for metric in ("cutoff", "share", "outlier_level")]
+        rows += [
+            row(metric, None, note=cutoff.reason) for metric in ("cutoff", "share", "outlier_level")
+        ]
     else:
         share = bootstrap_images(cutoff.mask(norms).mean(axis=1), np.mean)
         rows.append(row("cutoff", cutoff.value, note=f"{cutoff.method}: {cutoff.reason}"))

@@ -317,15 +317,6 @@ def logistic_best(
     return logistic_path(x, y, strengths[:1], basis=basis)
 
 
-def majority(train: np.ndarray, test: np.ndarray) -> float:
-    """Chance level of a classification: the most frequent training label is always guessed.
-
-    Returns the share of test labels that this gets right.
-    """
-    values, counts = np.unique(train, return_counts=True)
-    return float((np.asarray(test) == values[counts.argmax()]).mean())
-
-
 # --- regression
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from registers.bank import TokenBank
+from registers.evals.chance import most_frequent
 from registers.intervals import bootstrap_mean
 from registers.measurements import Measured, Measurement
 from registers.models.sequence import Tokens
 from registers.probes.kinds import Kind, bank_kinds, halves, joined
-from registers.probes.solvers import STRENGTHS, logistic_best, majority, reduce
+from registers.probes.solvers import STRENGTHS, logistic_best, reduce
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
@@ -73,7 +74,7 @@ def classify(
     Rows, accuracies (0 to 1) on held-out images; None, with the reason, where the kind does not
     exist:
     - "top1": mean over draws, interval by bootstrap over test images, chance by the most frequent
-      class.
+      class of these.
     - "top1_std": standard deviation over draws (n - 1); only for drawn tokens.
     - "top1_main": mean over the label sets that say what the image shows (`MAIN`), on test images
       that have every kind of patch there is, so that kinds are compared on the same images.
@@ -170,7 +171,7 @@ class _Probe:
                 rows.append(self._row("top1", None, data, note=joined(self.note, reason)))
                 continue
             right_DT = self._right(y, train, test, bases)
-            chance = majority(y[train], y[test])
+            chance = most_frequent(y[test])
             rows += self._of_set(right_DT, data, chance)
             right[test] += right_DT.mean(0)
             asked[test] += 1
@@ -179,7 +180,7 @@ class _Probe:
                 kept = test[self.both[test]]
                 main[0, kept] += right_DT.mean(0)[self.both[test]]
                 main[1, kept] += 1
-                main_guessed += len(kept) * majority(y[train], y[kept])
+                main_guessed += len(kept) * most_frequent(y[kept])
         spread = [row.value for row in rows if row.metric == "top1_std"]
         if spread:
             rows.append(self._row("top1_std_max", max(spread)))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from registers.differences import in_words
 from registers.figures.paint import style
 
 ONE_COUNT = "Only one register count was run, so nothing is compared."
@@ -14,11 +15,17 @@ def label(method: str, registers: int) -> str:
     return style.name(method) + ("+reg" if registers else "")
 
 
-def changes(rows: pd.DataFrame, column: str, written: Callable[[float], str]) -> list[str]:
-    """What registers change, model by model, and whether that is more than the intervals allow.
+def changes(
+    rows: pd.DataFrame,
+    column: str,
+    written: Callable[[float], str],
+    seeds: dict[str, dict[int, float]],
+) -> list[str]:
+    """What registers change, model by model, and whether that is more than seeds differ.
 
-    rows: in order of registers, with model (see `label`), low and high, and the number in `column`.
+    rows: in order of registers, with model (see `label`), and the number in `column`.
     written: a change in words.
+    seeds: of each model its numbers by seed (see `by_seed`): the rule is that of the claims.
     """
     texts = []
     for _, pair in rows.groupby(rows["model"].str.removesuffix("+reg"), sort=False):
@@ -26,11 +33,19 @@ def changes(rows: pd.DataFrame, column: str, written: Callable[[float], str]) ->
             continue
         before = pair.iloc[0]
         after = pair.iloc[-1]
-        apart = after["low"] > before["high"] or before["low"] > after["high"]
-        where = "beyond" if apart else "within"
+        how_sure = in_words(seeds[after["model"]], seeds[before["model"]])
         change = written(after[column] - before[column])
-        texts.append(f"{change} for {before['model']} ({where} the intervals)")
+        texts.append(f"{change} for {before['model']} ({how_sure})")
     return texts
+
+
+def by_seed(rows: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """Numbers of each model by seed, from rows of one metric; several data sets are averaged."""
+    known = rows.dropna(subset=["value"])
+    return {
+        label(method, int(registers)): part.groupby("seed")["value"].mean().to_dict()
+        for (method, registers), part in known.groupby(["method", "registers"])
+    }
 
 
 def points(change: float) -> str:

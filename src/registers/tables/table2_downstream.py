@@ -82,10 +82,14 @@ def caption(
     depth: pd.DataFrame | None = None,
 ) -> str:
     rows = table(linear, zeroshot, reference, segmentation, depth)
+    frames = dict(zip(TASKS, (linear, segmentation, depth, depth, zeroshot)))
     findings = []
     for name, task in TASKS.items():
+        if frames[name] is None:
+            continue
         of_task = rows[rows["task"] == name].dropna(subset=["ours"])
-        texts = changes.changes(of_task, "ours", task.written)
+        seeds = changes.by_seed(frames[name][frames[name]["metric"] == task.metric])
+        texts = changes.changes(of_task, "ours", task.written, seeds)
         if texts:
             lower = "" if task.higher_is_better else " (lower is better)"
             findings.append(f"{name}{lower} changes by {style.listing(texts)}")

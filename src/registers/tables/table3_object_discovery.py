@@ -45,7 +45,9 @@ def caption(discovery: pd.DataFrame, reference: pd.DataFrame) -> str:
     lost = rows[rows["procedure"].str.startswith("LOST")]
     findings = []
     for (data, procedure), part in lost.groupby(["data", "procedure"], sort=False):
-        texts = changes.changes(part, "corloc", changes.points)
+        metric = next(metric for metric, name in PROCEDURES.items() if name == procedure)
+        of_set = discovery[(discovery["data"] == data) & (discovery["metric"] == metric)]
+        texts = changes.changes(part, "corloc", changes.points, changes.by_seed(of_set))
         if texts:
             about = f"{procedure} on {data} (n = {part['n'].min()})"
             findings.append(f"{about}, {style.listing(texts)}")
