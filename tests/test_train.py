@@ -205,8 +205,8 @@ def test_a_run_of_two_versions_of_the_code_is_of_neither(tmp_path, monkeypatch, 
     killed_at(1)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    code = train.digest("registers.methods.deit3", "registers.train")
-    monkeypatch.setattr(train, "digest", lambda *modules: "0123456789ab")
+    code = train.training_digest("registers.methods.deit3")
+    monkeypatch.setattr(train, "training_digest", lambda recipe: "0123456789ab")
     killed_at(1)
     with pytest.raises(KeyboardInterrupt):  # and killed once more
         run(tmp_path)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
-# What changes no number: values and paths are parameters of the rules, spools are records.
-LEFT_OUT = tuple(f"{ROOT}.{name}" for name in ("settings", "layout", "tracking", "digest"))
+# What changes no number: values and paths are parameters of the rules, spools and logs are records.
+NO_NUMBER = ("settings", "layout", "tracking", "watchdog", "digest")
+LEFT_OUT = tuple(f"{ROOT}.{name}" for name in NO_NUMBER)
 
 
 def digest(*modules: str) -> str:
