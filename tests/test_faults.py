@@ -136,6 +136,7 @@ FAULTS = {
         "test_readers.py::test_coco_segmentations_that_cannot_be_drawn_are_one_line",
         "test_damage.py::test_a_damaged_header_counts_as_no_world",
         "test_faults.py::test_annotations_that_are_no_json_are_named",
+        "test_faults.py::test_a_malformed_classes_yaml_is_named",
     ],
     "U loops of links, names of other alphabets": [
         "test_hostile_files.py::test_a_loop_of_links_and_a_latin_1_name_stop_nothing"
@@ -357,6 +358,18 @@ def test_annotations_that_are_no_json_are_named(tmp_path):
         with pytest.raises(ConfigError, match=r"instances_train2014\.json: not COCO's") as error:
             _Instances.read(path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[", "classes: 3", "classes: {a: b}", "- a", "[" * 5000])
+def test_a_malformed_classes_yaml_is_named(tmp_path, text):
+    from registers.readers.coco import SemanticMasks
+    from registers.settings.errors import ConfigError
+
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"classes\.yaml: must be YAML") as error:
+        SemanticMasks(tmp_path, tmp_path, path)
+    assert "\n" not in str(error.value)
 
 
 # --- names of people's files ----------------------------------------------------------------------

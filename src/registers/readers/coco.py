@@ -251,7 +251,14 @@ def _class_names(classes: Mapping[int, str] | Path | str | None) -> dict[int, st
         try:
             content = yaml.safe_load(Path(classes).read_text(encoding="utf-8"))
             return {int(number): str(name) for number, name in content["classes"].items()}
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError):
+        except (
+            yaml.YAMLError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ):
             raise ConfigError(
                 f"classes = {classes}: must be YAML with classes: {{ID: NAME, ...}}"
             ) from None
