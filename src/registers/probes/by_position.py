@@ -118,7 +118,8 @@ def stripes(mask_Bhw: np.ndarray) -> float | None:
     ratio is about 1 without stripes, whatever falls off smoothly from the border to the centre, and
     above 2.5 in less than one of 1,000 draws (8 x 8 and 16 x 16 patches, 300 images).
     """
-    inner = mask_Bhw[:, 1:-1, 1:-1].astype(np.float64)
+    inside = slice(1, -1)
+    inner = mask_Bhw[:, inside, inside].astype(np.float64)
     images, _, width = inner.shape
     if width < LEAST_COLUMNS or images < 2:
         return None
