@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import planted_vit
@@ -315,3 +317,67 @@ def test_texture_is_low_where_a_patch_is_flat():
     pixels, mask = planted_vit.images(model)
     texture = photos.texture(pixels, model.patch_embed.grid_size)
     assert texture[mask].max() < 1e-6 and texture[~mask].min() > 0.5
+
+
+# --- what goes wrong on the way ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("gated", "accept its licence"),
+        ("repository", "no such repository on the hub"),
+        ("revision", "has no revision"),
+        ("entry", "has none of model.safetensors"),
+        ("disk", "could not be stored .*No space left.*run again to resume"),
+        ("network", "cannot be fetched .*hf download"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_is_one_line(error, line, monkeypatch, cache):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    from registers.audit import hub
+
+    def fail(*arguments, **options):
+        kinds = {
+            "gated": errors.GatedRepoError,
+            "repository": errors.RepositoryNotFoundError,
+            "revision": errors.RevisionNotFoundError,
+            "entry": errors.EntryNotFoundError,
+            "network": errors.HTTPError,
+        }
+        if error == "disk":
+            raise OSError(28, "No space left on device")
+        raise kinds[error].__new__(kinds[error], error)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(AuditError, match=line) as raised:
+        hub.fetch("timm/x", hub.WEIGHT_FILES, SHA)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_page_and_the_verdict_need_no_torch():
+    code = (
+        "import sys, registers.audit.page, registers.audit.text, registers.audit.command\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_import_registers_can_be_called_without_losing_its_modules():
+    code = """
+import sys, registers
+from registers.audit.library import install
+install("registers")
+assert "torch" not in sys.modules
+from registers.outliers import find_cutoff
+import numpy as np
+tokens = np.random.default_rng(0).normal(size=(20, 65, 32))
+tokens[:, 5::20] *= 12
+bank = registers.tokens(tokens, prefix=1)
+assert registers.outliers(bank).outliers and registers.audit(tokens, prefix=1).verdict.outliers
+from registers import tokens as module
+assert module.capture and registers.outliers.find_cutoff is find_cutoff
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

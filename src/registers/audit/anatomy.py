@@ -168,7 +168,7 @@ def _has(module: nn.Module, name: str) -> bool:
 
 
 def _patch(trunk: nn.Module) -> tuple[int, int]:
-    for path in ("patch_embed.patch_size", "embeds.patch_size", "patch_size", "conv1.stride"):
+    for path in ("patch_embed.patch_size", "embeds.patch_size", "stem.patch_size", "patch_size"):
         size = _reach(trunk, path)
         if isinstance(size, int):
             return size, size
