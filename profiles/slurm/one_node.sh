@@ -27,6 +27,7 @@ JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/none
 ReturnToService=2
 MinJobAge=3600
+PropagatePrioProcess=1
 NodeName=$node CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
 PartitionName=main Nodes=$node Default=YES MaxTime=INFINITE State=UP
 END

@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.verb is audit.run:
             return audit.run(options)
         run_lock.join()
-        options.verb(load_settings(_params(options.params)), options)
+        scale = getattr(options, "scale", None)
+        options.verb(load_settings(_params(options.params), scale), options)
     except BrokenPipeError:  # whoever read our output has left
         return 1
     except (ConfigError, ValueError, RuntimeError, OSError) as error:
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for verb, arguments in (
         (verbs.check, []),
+        (verbs.plan, []),
         (verbs.world, ["split"]),
         (verbs.data, ["role"]),
         (verbs.download, ["name"]),
@@ -103,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(name.rstrip("?"), help=HELP[name.rstrip("?")], **optional)
         if verb in (verbs.train, verbs.tokens, verbs.measure):
             added.add_argument("--threads", type=int, help="CPU threads of this job")
+        if verb is verbs.plan:
+            added.add_argument("--scale", help="another scale than the settings name")
         if verb is verbs.ui:
             added.add_argument("--port", type=int, default=5000)
     audit.add_arguments(add(audit.run, audit.DESCRIPTION, "audit"))

@@ -39,6 +39,16 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
         print(sentence)
 
 
+def plan(settings: Settings, options: argparse.Namespace) -> None:
+    """Say what a run would cost: jobs, hours, memory, disk and data, after a minute's measurement.
+
+    registers plan --scale paper        (needs none of the data)
+    """
+    from registers.plan import plan as plan_run
+
+    print(plan_run(settings))
+
+
 def world(settings: Settings, options: argparse.Namespace) -> None:
     """Draw one split of the built-in data set: train, val or test."""
     from registers.readers.catalogue import draw_world
