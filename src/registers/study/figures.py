@@ -130,15 +130,20 @@ def draw_histogram(
 
 
 def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
-    """A row a variant, a dot a seed: norms of blanks, what a head gives them, what they store."""
+    """A row a variant, a dot a seed: norms of blanks, what a head gives them, and what the label
+    loses where its query may not read them."""
     rows = [row for row in sweep.ingredients.items() if (frame.variant == row[0]).any()]
-    figure, axes = style.canvas(1, 3, 0.9 + 0.21 * len(rows), sharey=True)
+    figure, axes = style.canvas(1, 4, 0.9 + 0.21 * len(rows), sharey=True)
+    chance = frame["class/chance"].median()
+    even = frame["redundant/all"].median()
+    # column, label, a line for nothing, the least extent
     columns = (
-        ("most_over_others", "norm of blanks / others,\nlargest of the layers"),
-        ("redundant_over_others", "the same at the output"),
-        ("class/redundant", "label from one blank"),
+        ("most_over_others", "norm of blanks / others,\nlargest of the layers", 1, 0),
+        ("redundant_over_others", "norm of blanks / others,\nat the output", 1, 0),
+        ("head_on_redundant", "one head's attention\non blanks", even, 1),
+        ("unread/redundant", "label's accuracy where\nblanks are not read", chance, 1),
     )
-    for ax, (column, title) in zip(axes[0], columns, strict=True):
+    for ax, (column, title, nothing, extent) in zip(axes[0], columns, strict=True):
         for place, (variant, _) in enumerate(rows):
             runs = frame[(frame.variant == variant) & (frame.registers == 0)].sort_values("seed")
             spread = place + np.linspace(-0.2, 0.2, len(runs))
@@ -153,14 +158,17 @@ def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
                     linewidths=0.8,
                 )
         ax.set_xlabel(title)
-        ax.set_xlim(left=0)
-    axes[0][0].axvline(1, color=style.INK, lw=0.6)
-    axes[0][1].axvline(1, color=style.INK, lw=0.6)
-    axes[0][2].axvline(frame["class/chance"].median(), color=style.INK, lw=0.6)
+        ax.axvline(nothing, color=style.INK, lw=0.6)
+        ax.set_xlim(0, max(1.08 * extent, 1.08 * _largest(frame, rows, column)))
     names = [name for _, name in rows]
     axes[0][0].set_yticks(range(len(rows)), names)
     axes[0][0].invert_yaxis()
     return figure
+
+
+def _largest(frame: pd.DataFrame, rows: list[tuple[str, str]], column: str) -> float:
+    """The largest number of a column in the runs of these rows."""
+    return float(frame[frame.variant.isin([name for name, _ in rows])][column].max())
 
 
 # --- the search before it
