@@ -4,13 +4,13 @@ tokens.py writes it.
 """
 
 import csv
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from registers.files import sha256
 from registers.models.sequence import Tokens, split_tokens
 
 
@@ -138,7 +138,7 @@ class TokenBank:
         """Path of a file of the bank whose content is that of the index."""
         path = self.folder / name
         try:
-            digest = file_digest(path)
+            digest = sha256(path)
         except FileNotFoundError as error:
             raise self._damaged(name, "the file is missing") from error
         if digest != self._digests.get(name):
@@ -157,12 +157,6 @@ class TokenBank:
     def _table(self) -> list[dict[str, str]]:
         with open(self.checked("index.csv"), newline="") as file:
             return list(csv.DictReader(file))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def standardised(tokens: np.ndarray) -> np.ndarray:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from registers.bank import TokenBank, file_digest
+from registers.bank import TokenBank
 from registers.data.sample import Dataset, Sample
+from registers.files import sha256
 from registers.models.backbone import Backbone
 from registers.models.sequence import split_tokens
 
@@ -233,7 +234,7 @@ class _Writer:
             "heads": self.arrays["q"].shape[1],
             "central_patch": central_patch(self.grid),
             "dtype": self.dtype,
-            "sha256": {path.name: file_digest(path) for path in sorted(self.folder.iterdir())},
+            "sha256": {path.name: sha256(path) for path in sorted(self.folder.iterdir())},
         }
         (self.folder / "index.json").write_text(json.dumps(index, indent=2))
 

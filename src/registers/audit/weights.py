@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from registers.audit.errors import AuditError
-from registers.bank import file_digest
+from registers.files import sha256
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 # Keys under which trainings keep the weights of a model; the teacher is DINO's and DINOv2's.
@@ -31,7 +31,7 @@ _OPTIONAL = ("head", "fc_norm", "attn_pool", "mask_token")
 
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
-    return file_digest(path)
+    return sha256(path)
 
 
 def tensors_digest(module: nn.Module) -> str:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from registers.files import atomically
+from registers.files import atomically, sha256
 from registers.models.backbone import Architecture, Backbone, build
 from registers.settings.errors import ConfigError
 
@@ -131,7 +131,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     def write(partial: Path) -> None:
         nonlocal digest
         save_file(plain, partial)
-        digest = _sha256(partial)
+        digest = sha256(partial)
 
     atomically(path, write, durable=True)
     return digest
@@ -141,7 +141,7 @@ def _load_tensors(path: Path, expected: str | None) -> dict[str, Tensor]:
     """The tensors of a file whose SHA-256 is the one that its card gives."""
     if not path.is_file():
         raise ConfigError(f"checkpoint = {path}: no such file; {_remake(path)}")
-    if expected is not None and _sha256(path) != expected:
+    if expected is not None and sha256(path) != expected:
         raise ConfigError(
             f"{path}: damaged, its SHA-256 is not the one in its card; {_remake(path)}"
         )
@@ -149,12 +149,6 @@ def _load_tensors(path: Path, expected: str | None) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ConfigError(f"{path}: damaged ({_first_line(error)}); {_remake(path)}") from None
-
-
-def _sha256(path: Path) -> str:
-    """1 GB/s on one core: 0.35 s for a ViT-B, 1.2 s for a ViT-L."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _extras(path: str | Path) -> Path:
