@@ -9,7 +9,7 @@ import numpy as np
 import planted
 import pytest
 
-from registers.claims.loading import SCALES, load
+from registers.claims.loading import load
 from registers.claims.verdicts import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -74,12 +74,6 @@ def image_rows(question, metric, backbone, values, **columns):
 
 
 # --- the file -------------------------------------------------------------------------------------
-
-
-def test_every_statement_has_a_claim_with_its_place():
-    assert len(CLAIMS) == len(load(FILE)) >= 58
-    assert all(claim["where"] and claim["text"].endswith((".", "...")) for claim in CLAIMS.values())
-    assert {claim["from"] for claim in CLAIMS.values()} <= set(SCALES)
 
 
 def test_every_claim_can_be_asked_of_real_rows(tmp_path):
@@ -392,3 +386,14 @@ def test_exact_claims_are_judged_exactly(tmp_path):
     verdicts = {name: verdict(CLAIMS[name], frame) for name in EXACT}
     assert {name: v.verdict for name, v in verdicts.items()} == EXACT
     assert all(v.p is None for v in verdicts.values())
+
+
+@pytest.mark.parametrize("patch, expected", [(0.1, REPRODUCED), (0.79, CONTRADICTED)])
+def test_registers_attend_broadly_where_a_patch_does_not(tmp_path, patch, expected):
+    """An untrained model's maps are all even: 0.80 against 0.79 is no broad against local."""
+    support = {"cls": 0.8, **{f"reg{r}": 0.8 for r in range(4)}, "patch": patch}
+    rows = [
+        Measurement("by_position", "support", "dinov2-r4-s0", value, token=token)
+        for token, value in support.items()
+    ]
+    assert outcome("registers-attend-broadly", tmp_path, rows).verdict == expected

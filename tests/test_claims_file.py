@@ -1,12 +1,15 @@
-"""paper/claims.yaml: what is wrong in a claim is one clear line."""
+"""paper/claims.yaml: every statement has a claim, and what is wrong in one is one clear line."""
+
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from registers.claims.loading import load
+from registers.claims.loading import SCALES, load
 from registers.claims.selectors import select
 from registers.measurements import COLUMNS
 
+FILE = Path(__file__).parents[1] / "paper" / "claims.yaml"
 HEAD = "id: x, where: here, text: words, unit: images, from: any"
 
 
@@ -34,3 +37,10 @@ def test_a_claim_that_is_wrong_is_one_clear_line(tmp_path, claim, message):
 def test_an_unknown_column_is_one_clear_line():
     with pytest.raises(ValueError, match="unknown column colour; must be one of question, metric"):
         select(pd.DataFrame(columns=COLUMNS), {"colour": "red"})
+
+
+def test_every_statement_has_a_claim_with_its_place():
+    claims = {claim["id"]: claim for claim in load(FILE)}
+    assert len(claims) == len(load(FILE)) >= 58
+    assert all(claim["where"] and claim["text"].endswith((".", "...")) for claim in claims.values())
+    assert {claim["from"] for claim in claims.values()} <= set(SCALES)
