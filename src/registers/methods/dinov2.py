@@ -24,6 +24,8 @@ Departures, and why:
 - `layer_scale` (official 1e-5) and `momentum` (official 0.994) are settings: they belong to a run
   of 625,000 steps. In a few hundred steps a branch that starts at 1e-5 stays shut, and a teacher
   with a half-life of 115 steps never moves.
+- Drop path draws for each image (timm); above a rate of 0.1 the official code drops a fixed share
+  of the batch instead (dinov2/layers/block.py): the same share on average, with less spread.
 - Sizes, lr and lengths come from the scale.
 """
 
