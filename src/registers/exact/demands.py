@@ -21,7 +21,7 @@ TEACHER = 4  # bytes more where a teacher follows
 ACTIVATIONS = 34  # bytes a token, channel and block keep in bfloat16 until the backward pass
 CPU_FLOPS = 5e9  # of one thread, small matrices: a modest laptop's
 GPU_FLOPS = 1e14  # of one GPU in bfloat16, a third of an A100's peak
-START_MINUTES = 10  # imports from a network file system, opening a data set
+START_MINUTES = 30  # imports from a slow network file system, opening a data set, a busy node
 MARGIN = 3  # the machine may be slower, or shared
 
 # images of published sets, train and val: bounds for "at most" settings
