@@ -82,7 +82,7 @@ def test_the_page_claims_only_what_all_conditions_and_three_seeds_carry(trained,
     assert rows.registers_take_over[names].tolist() == [True, True, False]
     assert rows.registers_take_over[f"{sweep.headline}-r0-s0"] is None
     write(sweep, runs, out)
-    page = (out / "emergence.md").read_text()
+    page = " ".join((out / "emergence.md").read_text().split())
     assert "fewer than the 3 that a claim needs" in page
     assert "The whole effect was found, " not in page
     assert all(name in page for name in names)
