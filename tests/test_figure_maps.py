@@ -153,7 +153,7 @@ def test_fig08_orders_counts_and_shows_all_methods(tmp_path):
     assert figure.axes[1].images[0].get_array()[1, 2] == pytest.approx(30 / 64)
     text = module("fig08").caption(**inputs)
     assert "30.0 (0), 1.5 (1)" in text and "DINOv2 40.0" in text
-    assert "DeiT-III 60.0 with 0 and 64.0 with 4, where 4 is best, within" in text
+    assert "DeiT-III 60.0 with 0 and 64.0 with 4, where 4 is best (one seed" in text
     rows = module("fig08").table(**inputs)
     assert grid(rows, panel="attention", registers=0)[1, 2] == pytest.approx(30 / 64, rel=1e-3)
     values = rows[rows["panel"] == "linear"].set_index("backbone")["value"]
