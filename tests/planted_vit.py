@@ -162,3 +162,67 @@ def _look(model: nn.Module, block: nn.Module, pixels: Tensor, mask: np.ndarray) 
         attention.qkv.bias[k] = 0
     logit = 12.0 / gap / 3.0  # of q k^T / sqrt d between outliers and others: 12
     attention.qkv.weight[k] = direction * logit * torch.ones(size, 1)
+
+
+# --- the example of docs/audit.md: photos ------------------------------------------------------
+
+
+def photo_example():
+    """A planted ViT-S/16 with random weights, and views of photos in which it has outliers.
+
+    A few of the flattest patches of each view are painted in their mean colour, so that they are
+    flat to the last bit; the patch embedding sees no colour.
+    """
+    from registers.audit import images as photos
+    from registers.data.transforms import OPENAI
+
+    # --- the images
+    rng = np.random.default_rng(0)
+    pixels = photos.prepare(None, (224, 224), OPENAI).pixels
+    texture = photos.texture(pixels, (14, 14))
+    mask = np.zeros(texture.shape, bool)
+    for image in range(len(pixels)):
+        flattest = np.argsort(texture[image])[:24]
+        mask[image, rng.choice(flattest, rng.integers(2, 8), replace=False)] = True
+    for image, place in zip(*mask.nonzero()):
+        row, column = divmod(int(place), 14)
+        cell = pixels[image, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+        cell[:] = cell.mean((1, 2), keepdim=True)
+
+    # --- the model
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=384, depth=12, num_heads=6, img_size=224, num_classes=0)
+    model = timm.create_model("vit_base_patch16_clip_224", **sizes).eval().requires_grad_(False)
+    with torch.no_grad():
+        model.pos_embed.zero_()
+        model.cls_token.normal_()
+        weight = model.patch_embed.proj.weight
+        weight.normal_(std=24.0 / weight[0].numel() ** 0.5)
+        weight -= weight.mean((2, 3), keepdim=True)
+        model.patch_embed.proj.bias = nn.Parameter(0.3 * torch.randn(384), requires_grad=False)
+
+        # --- neurons of layer 7 that see flat patches, and a head of layer 8 that looks there
+        block = model.blocks[6]
+        inputs = _entering(model, block.mlp, pixels)[:, model.num_prefix_tokens :]
+        where = torch.from_numpy(mask)
+        seeing = inputs[where].mean(0)
+        high = (inputs[where] @ seeing).quantile(0.02)
+        low = (inputs[~where] @ seeing).max()
+        gain = 6 / (high - low)
+        for neuron in NEURONS:
+            block.mlp.fc1.weight[neuron] = gain * seeing
+            block.mlp.fc1.bias[neuron] = -gain * (high + low) / 2
+            block.mlp.fc2.weight[:, neuron] = 1.4 * torch.randn(384)
+        _look(model, model.blocks[7], pixels, mask)
+    return model, pixels
+
+
+if __name__ == "__main__":
+    import sys
+
+    from registers.audit.api import audit
+
+    model, pixels = photo_example()
+    report = audit(model, pixels, name="a planted ViT-S/16 (random weights)")
+    print(report.text())
+    report.save(sys.argv[1])

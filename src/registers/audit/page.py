@@ -55,7 +55,6 @@ def _model(audit: Audit) -> dict:
     return {
         "name": card.name,
         "outliers": audit.verdict.outliers,
-        "answer": "outliers" if audit.verdict.outliers else "no outliers",
         "words": audit.verdict.words.partition(": ")[2],
         "sentences": audit.sentences()[1:],
         "facts": _facts(audit),
@@ -99,7 +98,6 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         ("SHA-256", f"{card.sha256} ({card.hashed})" if card.sha256 else ""),
         ("licence", card.licence),
         ("images", images),
-        ("time", f"{audit.seconds:.1f} s"),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -189,7 +189,7 @@ def norm_maps(audit: Audit) -> Figure:
     chosen = _chosen(audit)
     maps = bank.patch_norms(layer)[chosen].reshape(len(chosen), *bank.grid)
     rows = 2 if _shows_pictures(audit) else 1
-    figure, axes = style.canvas(rows, len(chosen), height=1.25 * rows + 0.1)
+    figure, axes = style.canvas(rows, len(chosen), height=1.08 * rows)
     scale = colors.LogNorm(maps.min(), max(maps.max(), maps.min() * 1.01))
     for column, image in enumerate(chosen):
         if rows == 2:
