@@ -6,6 +6,7 @@ from timm.layers import resample_abs_pos_embed
 
 from registers.exact import interpolation
 from registers.exact.interpolation import MODES, gradient, profile, resize
+from registers.settings.load import load_settings
 
 HALF = [0.341, 0.766, -0.050, 0.989, -0.145, 0.909, 0.124, 0.567]
 GOLDEN = {
@@ -64,8 +65,10 @@ def test_the_mode_used_in_training_is_size_with_antialiasing():
 
 
 def test_rows():
-    rows = interpolation.measure(None, [], None).rows
-    assert len(rows) == 3 * (256 + 16 + 1)
+    rows = interpolation.measure(None, [], load_settings({"scale": "laptop"})).rows
+    grids = {row.data for row in rows if row.metric == "unevenness"}
+    assert grids == {"16 to 7", "dinov2: 8 to 4", "dino: 8 to 4"}
+    assert len(rows) == 3 * (256 + 16 + len(grids))
     assert {r.variant for r in rows} == set(MODES)
     assert {r.question for r in rows} == {"interpolation"}
     assert {r.coordinate for r in rows if r.metric != "unevenness"} == {"position"}
