@@ -24,7 +24,6 @@ def machine_of(settings, **values):
     known = dict(
         device="cpu",
         precision="float32",
-        threads=1,
         ceiling=2e9,
         start=5.0,
         forward=1e9,

@@ -123,7 +123,6 @@ class Machine:
 
     device: str
     precision: str
-    threads: int
     ceiling: float
     start: float
     forward: float
@@ -159,8 +158,7 @@ def measure_machine(settings: Settings) -> Machine:
 
     began = time.perf_counter()
     device = torch.device(choose_device(settings.device))
-    threads = min(settings.threads, os.cpu_count() or 1)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # core-hours are counted; several threads are taken to share them
     is_half = settings.precision == "bf16-mixed" or (
         settings.precision == "auto" and device.type == "cuda"
     )
@@ -178,7 +176,6 @@ def measure_machine(settings: Settings) -> Machine:
     return Machine(
         device=_name_of(device),
         precision="bfloat16" if is_half else "float32",
-        threads=threads,
         ceiling=ceiling,
         start=_seconds_of_start(),
         forward=forward,
@@ -189,10 +186,10 @@ def measure_machine(settings: Settings) -> Machine:
 
 
 def _seconds_of_start() -> float:
-    """Seconds until a fresh process has what a question needs."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import registers.measure, timm"], check=True)
-    return time.perf_counter() - start
+    """Seconds of one core until a fresh process has what a question needs."""
+    code = "import time, registers.measure, timm; print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
 
 
 def _memory_of(device) -> float:
@@ -293,7 +290,6 @@ def plan(settings: Settings) -> str:
     everything = jobs(settings)
     on_gpu = machine.device not in ("cpu", "mps")
     unit = "GPU-hours" if on_gpu else "core-hours"
-    each = 1 if on_gpu else machine.threads
     groups: dict[str, list[Job]] = {}
     for job in everything:
         groups.setdefault(_group(job), []).append(job)
@@ -303,7 +299,7 @@ def plan(settings: Settings) -> str:
     total = 0.0
     for name, several in groups.items():
         times = [seconds_of(settings, machine, job) for job in several]
-        hours = each * sum(seconds for seconds, _ in times) / HOUR
+        hours = sum(seconds for seconds, _ in times) / HOUR
         total += hours
         memory = max(memory_of(settings, job, on_gpu) for job in several) / 1000
         basis = _basis(several, [known for _, known in times])
@@ -315,14 +311,15 @@ def plan(settings: Settings) -> str:
 
 
 NOTES = [
-    "Estimated: FLOPs over the speeds above. Not counted: the solvers of probes and linear heads,",
-    "LOST's own arithmetic, reading and decoding for questions. Memory and disk are upper bounds.",
+    "Estimated: FLOPs over the speeds above, one core or GPU alone. Not counted: the solvers of",
+    "probes and linear heads, LOST's own arithmetic, reading and decoding for questions. Memory",
+    "and disk are upper bounds.",
 ]
 
 
 def _speeds(machine: Machine) -> list[str]:
     lines = [
-        f"{machine.device}, {machine.threads} threads, {machine.precision}: a matrix product "
+        f"{machine.device}, {machine.precision}: a matrix product "
         f"reaches {machine.ceiling / 1e9:,.0f} GFLOP/s (measured in {machine.seconds:.0f} s)"
     ]
     for method, speed in machine.trainings.items():

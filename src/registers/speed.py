@@ -100,13 +100,19 @@ def matrix_product(device: torch.device, is_half: bool, seconds: float = 1.0) ->
     a = torch.randn(side, side, device=device, dtype=dtype)
     b = torch.randn(side, side, device=device, dtype=dtype)
     times = []
-    end = time.perf_counter() + seconds
-    while len(times) < 4 or time.perf_counter() < end:
-        start = time.perf_counter()
+    end = _clock(device) + seconds
+    while len(times) < 4 or _clock(device) < end:
+        start = _clock(device)
         a @ b
         _wait(device)
-        times.append(time.perf_counter() - start)
+        times.append(_clock(device) - start)
     return 2 * side**3 / min(times)
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds: of the processor where one thread works, so that other work beside it counts not."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
 
 
 def _wait(device: torch.device) -> None:
@@ -180,39 +186,40 @@ def measure_training(
     limit: seconds after which no further step begins; the first one then counts as well.
     """
     fabric = launch(settings)
+    device = fabric.device
     samples = RandomImages(1024, pixels)
     method = build(settings, id, samples)
-    batch, sample = _batch(method, samples)
+    batch, sample = _batch(method, samples, torch.device("cpu"))
     model, optimizer = fabric.setup(method, method.optimizer())
     model.train()
     batch = fabric.to_device(batch)
-    if fabric.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(fabric.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
     # --- steps as train.py takes them
     progress = Progress(min(STEP, method.recipe.steps - 1), method.recipe.steps)
     seconds = []
     updates = []
     for _ in range(1 + steps):
-        start = time.perf_counter()
+        start = _clock(device)
         seed_step(id.seed, progress.step)
         method.schedule(optimizer, progress)
         loss = model(batch, progress)["loss"]
         optimizer.zero_grad()
         fabric.backward(loss)
-        _wait(fabric.device)
-        between = time.perf_counter()
+        _wait(device)
+        between = _clock(device)
         method.before_update(progress)
         optimizer.step()
         method.after_step(progress)
-        _wait(fabric.device)
-        end = time.perf_counter()
+        _wait(device)
+        end = _clock(device)
         seconds.append(end - start)
         updates.append(end - between)
         if sum(seconds) > limit:
             break
 
-    is_cuda = fabric.device.type == "cuda"
+    is_cuda = device.type == "cuda"
     return TrainingSpeed(
         id=id,
         batch=method.recipe.batch,
@@ -220,19 +227,21 @@ def measure_training(
         update=statistics.median(updates[1:] or updates),
         sample=sample,
         flops=method.recipe.batch * flops.training_flops(settings, id),
-        memory=torch.cuda.max_memory_allocated(fabric.device) / 1e6 if is_cuda else 0.0,
+        memory=torch.cuda.max_memory_allocated(device) / 1e6 if is_cuda else 0.0,
     )
 
 
-def _batch(method: Method, samples: RandomImages) -> tuple[dict[str, torch.Tensor], float]:
+def _batch(
+    method: Method, samples: RandomImages, device: torch.device
+) -> tuple[dict[str, torch.Tensor], float]:
     """One batch and the seconds of one of its examples; large batches repeat a few examples."""
     times = []
     examples = []
     for number in range(min(method.recipe.batch, 16)):
         seed_example(method.id.seed, number)
-        start = time.perf_counter()
+        start = _clock(device)
         examples.append(method.augment(samples[number]))
-        times.append(time.perf_counter() - start)
+        times.append(_clock(device) - start)
     repeated = [examples[i % len(examples)] for i in range(method.recipe.batch)]
     batch = {name: torch.stack([e[name] for e in repeated]) for name in examples[0]}
     return batch, statistics.median(times)
@@ -242,18 +251,19 @@ def _batch(method: Method, samples: RandomImages) -> tuple[dict[str, torch.Tenso
 def measure_forward(settings: Settings, id: BackboneId, work: float) -> float:
     """FLOP/s of a backbone's forward pass, in float32, as questions use it. work: FLOPs a pass."""
     fabric = launch(settings)
+    device = fabric.device
     depth = min(2, flops.backbone_blocks(settings, id).depth)
     settings = smaller(settings, id, {"depth": depth}, {"batch": 4, **_short(settings, id)})
-    backbone = build(settings, id, RandomImages(16, 32)).backbone.to(fabric.device).eval()
+    backbone = build(settings, id, RandomImages(16, 32)).backbone.to(device).eval()
     side = settings.image_size
     each = flops.forward_flops(settings, id, side)
-    images = torch.randn(max(1, min(64, int(work / each))), 3, side, side, device=fabric.device)
+    images = torch.randn(max(1, min(64, int(work / each))), 3, side, side, device=device)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = _clock(device)
         backbone(images)
-        _wait(fabric.device)
-        times.append(time.perf_counter() - start)
+        _wait(device)
+        times.append(_clock(device) - start)
     return len(images) * each / min(times)
 
 
