@@ -275,5 +275,5 @@ def test_catalogue_errors_are_one_clear_line(settings):
         catalogue.open_dataset(settings, "label", "train")
     with pytest.raises(ConfigError, match="split = 'dev': must be one of train, val, test"):
         catalogue.open_dataset(settings, "labels", "dev")
-    with pytest.raises(ConfigError, match="role = 'label': must be one of labels, .*, discovery"):
+    with pytest.raises(ConfigError, match=r"role = 'label': must be one of labels, .*, discovery"):
         catalogue.prepare(settings, "label")

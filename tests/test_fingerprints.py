@@ -61,7 +61,7 @@ def test_only_new_and_changed_files_are_read_again(tmp_path, monkeypatch):
     assert ImageFolder(root, "train", cache).fingerprint == first and len(paths) == 3
     (root / "train" / "cat" / "001.png").write_bytes(b"new")
     (root / "train" / "cat" / "new.png").write_bytes(b"new")
-    ImageFolder(root, "train", cache).fingerprint
+    assert ImageFolder(root, "train", cache).fingerprint != first
     assert sorted(Path(path).name for path in paths[3:]) == ["001.png", "new.png"]
     (digests,) = tmp_path.glob("digests-*.npz")
     digests.write_bytes(b"damaged")

@@ -320,7 +320,7 @@ def test_a_method_is_built_from_its_seed(tmp_path):
 def test_a_method_without_a_recipe_is_named(tmp_path):
     some = settings(tmp_path)
     few = some.model_copy(update={"recipes": {"mae": some.recipes["mae"]}})
-    with pytest.raises(ConfigError, match="deit3-r0-s0: scale smoke has no recipe deit3.*mae"):
+    with pytest.raises(ConfigError, match=r"deit3-r0-s0: scale smoke has no recipe deit3.*mae"):
         build(few, BackboneId("deit3", 0, 0), Noise())
 
 
