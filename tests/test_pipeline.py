@@ -191,7 +191,7 @@ def test_a_dry_run_of_the_paper_builds_the_whole_graph(tmp_path):
         ({"registers": [-1]}, ["registers", "-1", "must be"]),
         ({"methods": ["dinv2"]}, ["methods", "dinv2", "must be"]),
         ({"colour": "red"}, ["colour", "unknown"]),
-        ({"data": {"use": "folder:nowhere"}}, ["data.use", "folder:nowhere", "no such folder"]),
+        ({"data": {"use": "folder:nowhere"}}, ["data.use", "folder:nowhere", "must be"]),
         (
             {"overrides": {"zeroshot.classes": "names.json"}},
             ["zeroshot.classes", "names.json", "no such file"],
