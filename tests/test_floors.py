@@ -104,8 +104,10 @@ def test_a_figure_opens_no_file(module):
     }
 
 
-def test_packages_are_empty_at_the_door():
-    assert all(path.read_text() == "" for path in SOURCE.rglob("__init__.py"))
+def test_packages_are_empty_but_for_the_library():
+    """`import registers` offers three functions; no other package has anything in its __init__."""
+    full = [path for path in SOURCE.rglob("__init__.py") if path.read_text()]
+    assert full == [SOURCE / "__init__.py"]
 
 
 def test_only_tracking_and_its_stores_know_mlflow():
