@@ -23,7 +23,8 @@ FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers"}
 MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}
 FLOOR_3 = {"probes", "evals", "exact"}
 FLOOR_4 = {"figures", "tables"}
-BESIDE = {"cli", "measure", "draw", "plan"}  # they open files, choose devices, and call the rest
+# they open files, choose devices, and call the rest
+BESIDE = {"cli", "verbs", "measure", "draw", "plan"}
 FLOOR_5 = {"report", "claims"}
 ALLOWED = (
     dict.fromkeys(FLOOR_0, FLOOR_0)
