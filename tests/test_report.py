@@ -49,7 +49,8 @@ def rows_of(settings, question, backbone):
         case "neighbours":
             return planted.neighbours(name)
         case "maps":
-            return []
+            shown = dict(token="cls", layer=2, coordinate="image", at=0, n=16)
+            return [Measurement("maps", "attention_over_uniform", name, 1.2, **shown)]
         case "linear" | "zeroshot":
             return [planted.accuracy(question, name, 0.5 + backbone.registers / 100)]
 
