@@ -20,6 +20,7 @@ setup: .venv/.installed ## make .venv and install the locked versions (nothing t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --compile-bytecode -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q src
 	@touch $@
 
 reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/paper.html

@@ -1,5 +1,7 @@
 """Fixtures that several test files share."""
 
+import compileall
+
 import pytest
 from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
 
@@ -19,5 +21,6 @@ def finished(tmp_path_factory):
     """A copy of the checkout in which the whole pipeline ran at scale smoke."""
     folder = tmp_path_factory.mktemp("smoke")
     copy_parts(ROOT, folder, CHECKOUT)
+    compileall.compile_dir(folder / "src", quiet=1)  # once, not in each of 130 jobs
     snakemake(folder)
     return folder
