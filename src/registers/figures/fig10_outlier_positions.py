@@ -73,7 +73,7 @@ def caption(positions: pd.DataFrame, interpolation: pd.DataFrame) -> str:
     method = positions["method"].iloc[0]
     findings = [_finding(model) for model in _models(positions)]
     possible = _possible(interpolation, method)
-    return f"In {style.name(method)}, {'; '.join(findings)}.{possible}"
+    return f"In {style.name(method)}, {'; '.join(findings)}{possible}."
 
 
 def _possible(interpolation: pd.DataFrame, method: str) -> str:
@@ -89,7 +89,7 @@ def _possible(interpolation: pd.DataFrame, method: str) -> str:
     value = float(uneven["value"].iloc[0])
     apart = f"weighs positions {style.percent(value)} of their mean apart"
     can = "can make stripes" if value >= STRIPES else "is so even that no stripes can come from it"
-    return f" The resize without antialiasing ({grids_of_it} patches) {apart} and {can}."
+    return f"; the resize without antialiasing ({grids_of_it} patches) {apart} and {can}"
 
 
 def _finding(model: Model) -> str:

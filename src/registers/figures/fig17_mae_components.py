@@ -41,8 +41,8 @@ def caption(maps: image_maps.ImageMaps) -> str:
     largest = max(image_maps.peak(of_image) for of_image in norms)
     farthest = float(np.abs(arrays["components"][:IMAGES]).max())
     verdict = (
-        "no patch stands out by its norm, which sets it apart only from models in Fig. 7 that have "
-        "outliers"
+        "no patch stands out by its norm, which sets it apart only from models in Figure 7 that "
+        "have outliers"
     )
     if largest >= STANDS_OUT:
         verdict = "some patches stand out (unlike in the paper)"
