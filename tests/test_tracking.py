@@ -185,7 +185,7 @@ def test_a_damaged_record_of_delivery_counts_as_none(store, damage):
 @pytest.mark.parametrize(
     "uri, expected",
     [
-        ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
+        ("sqlite:///runs/a@b/mlflow.db", "sqlite:///runs/a@b/mlflow.db"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("https://me:hunter2@host:5000/x", "https://***@host:5000/x"),
         ("postgresql://me:hun/t@er2@host/runs", "postgresql://***@host/runs"),

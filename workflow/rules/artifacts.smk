@@ -1,5 +1,5 @@
-# [rows, arrays] --> figures and tables: paper/artifacts.yaml names the inputs of each, one rule draws any.
-# `snakemake --report report.html` shows the first file of each with its title and the paper's caption.
+# [rows, arrays] --> figures and tables: paper/artifacts.yaml names the inputs of each, and one rule
+# draws any. `snakemake --report report.html` shows the first file of each, with title and caption.
 
 for name, pattern, shown, others in [
     ("figure", r"fig\d\d", "png", ["pdf", "csv", "txt"]),

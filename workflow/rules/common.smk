@@ -71,7 +71,7 @@ wildcard_constraints:
     question="|".join(QUESTIONS),
 
 
-# --- resources: upper bounds that any executor reads; `--set-resources RULE:NAME=VALUE` changes them
+# --- resources: upper bounds for any executor; `--set-resources RULE:NAME=VALUE` changes them
 
 SMALL_MB = 3000  # a job without a backbone: pandas, matplotlib, one image at a time
 SMALL_MINUTES = 30

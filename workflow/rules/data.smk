@@ -1,4 +1,4 @@
-# params --> data: one manifest for each role. The built-in world is drawn here; real sets are listed.
+# params --> data: one manifest for each role. The built-in world is drawn, real sets are listed.
 
 
 rule world:

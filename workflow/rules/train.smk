@@ -1,5 +1,5 @@
-# data --> [checkpoint]: one job per backbone. A job that was killed resumes from its last saved step.
-# Two rules of one shape: the longest trainings start first, so that no core waits for one at the end.
+# data --> [checkpoint]: one job per backbone. A killed job resumes from its last saved step.
+# Two rules of one shape: the longest trainings start first, so that no core waits for one.
 
 CHECKPOINTS_ON_THE_WAY = [
     LAYOUT.training("{trained}") / f"{checkpoint_name(round(100 * fraction))}.{ending}"

@@ -4,6 +4,7 @@ A file that cannot be used raises ValueError, one line with its name; `data/usab
 and continues. What is wrong with the data set as a whole raises ConfigError when it is opened.
 """
 
+import abc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ IGNORE = 255  # the value of Sample.mask that no metric counts
 INVALID_DEPTH = 65535  # what Kinect recordings write where nothing was measured (7-Scenes)
 
 
-class Files:
+class Files(abc.ABC):
     """A list of image files, each with its annotation, as a Dataset. Subclasses have `read(index)`.
 
     root: the data set's folder; names of files are relative to it.
@@ -79,8 +80,9 @@ class Files:
             raise IndexError(f"{self.root}: index {index} of {len(self)}")
         return self.read(index % len(self))
 
+    @abc.abstractmethod
     def read(self, index: int) -> Sample:
-        raise NotImplementedError(f"{type(self).__name__} does not say how a file is read")
+        """The sample at a place from 0 on: each layout reads its own files."""
 
     def check(self, limit: int | None = None) -> list[str]:
         """Names of files whose headers are no images, of all or of `limit` spread evenly."""
