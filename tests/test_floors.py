@@ -17,7 +17,7 @@ RECIPES = sorted(
 FLOOR_0 = {
     "settings", "registry", "layout", "questions", "artifacts", "digest", "stale",
     "measurements", "intervals", "differences", "files", "tracking", "stores", "reference",
-    "vocabulary", "lost_arrays", "inputs", "run_lock", "watchdog",
+    "vocabulary", "lost_arrays", "overlap", "inputs", "run_lock", "watchdog",
 }  # fmt: skip
 FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers"}
 MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}

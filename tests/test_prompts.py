@@ -15,6 +15,7 @@ from registers.data import prompts
 from registers.readers import catalogue
 from registers.readers.image_folder import class_names as folder_names
 from registers.settings.errors import ConfigError
+from registers.settings.identity import words_digest
 from registers.settings.load import load_settings
 from registers.world.plan import KINDS
 
@@ -170,10 +171,10 @@ def test_captions_have_published_names_by_default(photos):
 def test_a_changed_file_changes_the_digest(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("a\n")
-    before = prompts.digest(str(path))
+    before = words_digest(str(path))
     path.write_text("b\n")
-    assert prompts.digest(str(path)) != before
-    assert prompts.digest("own") == "own"
+    assert words_digest(str(path)) != before
+    assert words_digest("own") == "own"
 
 
 def test_reading_prompts_imports_neither_torch_nor_open_clip():

@@ -1,5 +1,6 @@
 """Files that are whole or not there: written at once, and read only where nothing is damaged."""
 
+import csv
 import hashlib
 import json
 import os
@@ -46,6 +47,19 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any, indent: int = 1) -> None:
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
     atomically(path, lambda partial: partial.write_text(text))
+
+
+def write_table(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """A CSV file with the columns of all rows, in the order in which they first appear."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    atomically(path, write)
 
 
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:

@@ -4,7 +4,6 @@ A killed training resumes from its last saved state, to the same weights bit for
 is drawn at random follows from the seed and the step alone (see `registers.data.order`).
 """
 
-import csv
 import hashlib
 import json
 import math
@@ -22,7 +21,7 @@ from registers import tracking
 from registers.data.order import Order, loader, seed_step
 from registers.data.sample import Dataset
 from registers.digest import training_digest
-from registers.files import atomically
+from registers.files import write_table
 from registers.layout import checkpoint_name
 from registers.methods.method import Method, Progress, build, recipe_module
 from registers.models import checkpoint
@@ -217,7 +216,7 @@ class _Folder:
         self._save_backbone("last", self.steps)
         if not self.fabric.is_global_zero:
             return
-        _write_history(self.unfinished / "history.csv", history)
+        write_table(self.unfinished / "history.csv", history)
         self.state.unlink(missing_ok=True)
         for file in sorted(self.unfinished.iterdir()):
             if file.suffix == ".partial":  # left behind by a kill
@@ -272,18 +271,6 @@ def milestones(fractions: tuple[float, ...], steps: int) -> dict[int, list[str]]
         if name != "last":
             names.setdefault(round(fraction * steps), []).append(name)
     return names
-
-
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(column for row in history for column in row))
-
-    def write(partial: Path) -> None:
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(history)
-
-    atomically(path, write)
 
 
 # --- metrics --------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 # Kinds of patch tokens by their output norm (probes/kinds.py tells them apart).
 NORMAL = "normal"
 OUTLIER = "outlier"
-TAIL = (
-    "high-norm tail (2 %)"  # a quantile, shown where there is no second mode; never called outliers
-)
+# the tail is a quantile, shown where there is no second mode, and never called outliers
+TAIL = "high-norm tail (2 %)"
+
+IGNORE = 255  # the value of a mask that no metric counts
 
 # Histograms of norms (question "norms", metric "count"): logarithmic bins on a grid that all
 # backbones share, so that a bin is known by its middle. Each is 10^(1/40), 5.9 % of a norm, wide.

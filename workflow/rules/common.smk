@@ -8,7 +8,6 @@ from pathlib import Path
 from snakemake.io import IOFile
 
 from registers import artifacts, questions, run_lock, stale
-from registers.data.prompts import digest as words_digest
 from registers.digest import digest as code_digest
 from registers.exact import demands
 from registers.layout import checkpoint_name
@@ -21,6 +20,7 @@ from registers.settings.errors import ConfigError
 from registers.settings.identity import (
     bank_identity,
     training_identity,
+    words_digest,
     world_identity,
 )
 from registers.settings.load import load_settings

@@ -3,7 +3,6 @@
 Settings `zeroshot.classes` and `zeroshot.templates`.
 """
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
@@ -102,17 +101,6 @@ def class_names(setting: str, own: Sequence[str], folders: Sequence[str]) -> tup
             f'the order "{folders[0]}" to "{folders[-1]}"',
         )
     return tuple(names)
-
-
-def digest(setting: str) -> str:
-    """What a setting stands for: a hash of its file's content, or the setting itself.
-
-    What depends on the prompts is made anew when either changes.
-    """
-    path = Path(setting).expanduser()
-    if setting in (OWN, OPENAI) or not path.is_file():
-        return setting
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- reading a file of names ----------------------------------------------------------------------

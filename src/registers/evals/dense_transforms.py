@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 from torchvision.tv_tensors import Mask
 
-from registers.readers.annotated import IGNORE
+from registers.vocabulary import IGNORE
 
 # left, upper, right, lower: NYUv2's frames of 640 x 480 without their white rim (BTS, NYUCrop)
 NYU_BORDER = (43, 45, 608, 472)

@@ -29,10 +29,11 @@ from registers.evals.dense_transforms import resized, segmentation_example
 from registers.intervals import bootstrap
 from registers.measurements import Measured, Measurement
 from registers.models.backbone import Backbone
-from registers.readers.annotated import IGNORE, same_size
+from registers.readers.annotated import same_size
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.questions import SegmentationSettings
 from registers.settings.run import Settings
+from registers.vocabulary import IGNORE
 
 WARMUP_RATIO = 1e-6
 

@@ -16,8 +16,8 @@ from registers.data.sample import Sample
 from registers.readers import fingerprints
 from registers.readers.images import is_image, is_readable, opened, printable
 from registers.settings.errors import ConfigError
+from registers.vocabulary import IGNORE
 
-IGNORE = 255  # the value of Sample.mask that no metric counts
 INVALID_DEPTH = 65535  # what Kinect recordings write where nothing was measured (7-Scenes)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import yaml
 
 from registers.data.sample import Sample
-from registers.readers.annotated import IGNORE, Files, id_table, images_in, lines_of, read_mask
+from registers.readers.annotated import Files, id_table, images_in, lines_of, read_mask
 from registers.readers.images import open_image
 from registers.settings.errors import ConfigError
+from registers.vocabulary import IGNORE
 
 FIELDS = {"boxes": "bbox", "masks": "segmentation"}  # of an annotation in the json
 

@@ -41,7 +41,7 @@ def training_data(settings: Settings, role: str) -> dict[str, Any]:
         data |= {"pixels": settings.world.pixels, "train": settings.world.train}
     elif role == "text" and spec == settings.data.eval:
         # captions are made of the names that zero-shot classification gives the classes
-        data["classes"] = digest_of_words(settings.zeroshot.classes)
+        data["classes"] = words_digest(settings.zeroshot.classes)
     return data
 
 
@@ -55,9 +55,13 @@ def bank_identity(settings: Settings) -> dict[str, Any]:
     return {"bank": settings.bank.model_dump(mode="json"), "image_size": settings.image_size}
 
 
-def digest_of_words(words: str) -> str:
-    """A hash of the file's content; the text itself where it names no file."""
-    if words == ZeroshotSettings.model_fields["classes"].default:
-        return words
-    path = Path(words).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else words
+def words_digest(setting: str) -> str:
+    """What a setting of names or prompts stands for: a hash of its file, or the setting itself.
+
+    The words that stand for no file ("own", "openai") are the settings' defaults.
+    """
+    words = {field.default for field in ZeroshotSettings.model_fields.values()}
+    path = Path(setting).expanduser()
+    if setting in words or not path.is_file():
+        return setting
+    return hashlib.sha256(path.read_bytes()).hexdigest()

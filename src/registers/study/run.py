@@ -3,7 +3,6 @@
 The scenes of a step follow from (seed, step) alone, so a killed run resumes to the same numbers.
 """
 
-import csv
 import json
 import time
 from pathlib import Path
@@ -130,7 +129,7 @@ def run(
         ends = {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}
         record.metrics(ends, training.step)
     files.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
-    write_history(out / "history.csv", training.history)
+    files.write_table(out / "history.csv", training.history)
     files.write_json(out / "run.json", result)
     state.unlink(missing_ok=True)
     return result
@@ -173,18 +172,6 @@ def again(sweep: Sweep, out: Path, device: torch.device) -> None:
     examined = scenes(regime, sweep.images, VALIDATION + 1, device)
     result |= examine(net, examined, out / "maps.npz")
     files.write_json(out / "run.json", result)
-
-
-def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in history for name in row))
-
-    def write(partial: Path) -> None:
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(history)
-
-    files.atomically(path, write)
 
 
 def mask(regime: AnyRegime, seed: int, device: torch.device) -> Tensor | None:

@@ -12,6 +12,7 @@ import numpy as np
 from registers.figures import selection
 from registers.figures.paint import grids, photos, style
 from registers.figures.paint.image_maps import Arrays, ImageMaps
+from registers.overlap import iou
 from registers.settings.backbone_id import BackboneId
 
 FACETS = {"k": "keys", "q": "queries", "v": "values"}
@@ -60,7 +61,7 @@ class LostImage:
 
     def overlap(self, procedure: str = "") -> float:
         """Intersection over union of a procedure's box with the nearest true one."""
-        return photos.overlap(self.box(procedure), self.truths)
+        return float(iou(self.box(procedure), self.truths).max())
 
 
 def images(arrays: Arrays) -> list[LostImage]:

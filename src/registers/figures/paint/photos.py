@@ -59,14 +59,3 @@ def boxes(ax: Axes, corners: np.ndarray, colour: str) -> None:
     frame = dict(fill=False, edgecolor=colour, linewidth=1, clip_on=False, path_effects=[rim])
     for x0, y0, x1, y1 in np.reshape(corners, (-1, 4)):
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
-
-
-def overlap(box: np.ndarray, truths: np.ndarray) -> float:
-    """Intersection over union of a box (4,) with the nearest of the true ones (K, 4)."""
-    box = np.asarray(box, float)
-    truths = np.asarray(truths, float)
-    start = np.maximum(box[:2], truths[:, :2])
-    end = np.minimum(box[2:], truths[:, 2:])
-    intersection = np.maximum(end - start, 0).prod(axis=1)
-    areas = (box[2:] - box[:2]).prod() + (truths[:, 2:] - truths[:, :2]).prod(axis=1)
-    return float((intersection / (areas - intersection)).max())

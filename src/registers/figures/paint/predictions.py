@@ -13,8 +13,8 @@ from registers.figures.paint import grids, lost_images, palette, photos, style
 from registers.figures.paint.image_maps import Arrays
 from registers.settings.backbone_id import BackboneId
 from registers.settings.data import ANNOTATED_ROLES
+from registers.vocabulary import IGNORE
 
-IGNORE = 255  # the class id that no metric counts
 NAMED = 9  # classes that a row's legend names, the largest first
 PROCEDURES = {"tuned": "LOST, tuned", "dino_seg": "DINO-seg, best head"}  # beside LOST as published
 LOCALISED = 0.5  # overlap from which an object counts as localised (CorLoc)
