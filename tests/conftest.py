@@ -6,6 +6,14 @@ import pytest
 from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Keep together what shares a fixture: all tests of a finished run, else those of a file."""
+    for item in items:
+        group = "finished" if "finished" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A file of MLflow without runs: its first migration takes seconds."""
