@@ -23,10 +23,10 @@ setup: .venv/.installed ## make .venv and install the locked versions (nothing t
 	$(BIN)/python -m compileall -q src
 	@touch $@
 
-reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/paper.html
+reproduce: setup ## the whole paper: data, training, evaluation, figures, tables, reports/latest/paper.html
 	$(BIN)/registers check
 	@if [ -t 1 ]; then bars="--logger rich"; fi; $(BIN)/snakemake --cores $(CORES) $$bars
-	@echo "The regenerated paper: reports/paper.html   The runs behind it: make ui"
+	@echo "The regenerated paper: reports/latest/paper.html   The runs behind it: make ui"
 
 test: setup ## unit and science tests and the complete pipeline at scale smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup

@@ -1,10 +1,10 @@
 # "Vision Transformers Need Registers" (Darcet et al., ICLR 2024): from params.yaml to the report.
 #
 #   params --> data --> train --> [checkpoint] --> tokens --> [token bank] --> measure --> [rows]
-#     --> figures, tables, claims --> reports/paper.html
+#     --> figures, tables, claims --> reports/<run>/paper.html
 #
 # snakemake --cores all                            the whole paper at the scale that params.yaml names
-# snakemake --cores all reports/figures/fig07.png  one figure
+# snakemake --cores all fig07                      one figure
 # snakemake --cores all --config scale=smoke       another scale, just this once
 # snakemake --cores all study                      the emergence study: reports/emergence.md
 import sys
@@ -53,4 +53,4 @@ rule all:
     """The whole paper, at the scale that params.yaml names."""
     default_target: True
     input:
-        "reports/paper.html",
+        LAYOUT.page,

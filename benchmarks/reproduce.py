@@ -25,7 +25,7 @@ from registers.measurements import code_version
 from registers.questions import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
-FIGURE = "reports/figures/fig07.png"
+FIGURE = "fig07"
 SHELL = "registers.cli, registers.measure"
 BACKBONE = "registers.models.checkpoint, registers.readers.catalogue"
 IMPORTS = {  # what a job of a stage imports before it works
@@ -102,7 +102,7 @@ def main() -> None:
 
     whole = cost_of([*snakemake, *config])
     idle = cost_of([*snakemake, *config])
-    (folder / FIGURE).unlink()
+    (folder / "reports" / options.scale / "figures" / f"{FIGURE}.png").unlink()
     figure = cost_of([*snakemake, FIGURE, *config])
 
     table = dict(re.findall(r"^(\w+) +(\d+)$", whole.output, re.M))

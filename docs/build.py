@@ -23,7 +23,7 @@ WIDTH = 240  # pixels of a thumbnail
 def main() -> None:
     (DOCS / "artifacts.md").write_text(artifact_table())
     (DOCS / "rulegraph.md").write_text(rule_graph())
-    claims = json.loads(Path("reports/claims.json").read_text())
+    claims = json.loads((load_settings().layout.reports / "claims.json").read_text())
     about = sentences()
     (DOCS / "results.md").write_text(results_page(claims, about))
     readme = README.read_text()
@@ -41,8 +41,9 @@ def artifact_table() -> str:
         "| paper | shows | picture | made by | from | command |",
         "|---|---|---|---|---|---|",
     ]
+    layout = load_settings().layout
     for artifact in artifacts.load().values():
-        target = artifact.outputs[0]
+        target = artifact.outputs(layout)[0]
         inputs = "<br>".join(f"`{source}`" for source in artifact.inputs.values()) or "nothing"
         picture = f"![{artifact.id}](thumbnails/{artifact.id}.png)" if thumbnail(target) else ""
         cells = [
@@ -52,7 +53,7 @@ def artifact_table() -> str:
             picture,
             f"[{Path(artifact.source).name}](../{artifact.source})",
             inputs,
-            f"`snakemake --cores all {target}`",
+            f"`snakemake --cores all {artifact.id}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

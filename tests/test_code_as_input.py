@@ -38,7 +38,7 @@ def edit(run):
 
 
 def drawn(output):
-    return set(re.findall(r"output: reports/\w+/((?:fig|table)\d+)\.", output))
+    return set(re.findall(r"output: reports/smoke/\w+/((?:fig|table)\d+)\.", output))
 
 
 def test_the_copy_has_nothing_to_do(run):

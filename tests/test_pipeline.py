@@ -24,6 +24,8 @@ from pipeline import (
 from registers import artifacts
 from registers.settings.load import load_settings
 
+LAYOUT = load_settings(SMOKE).layout
+PAGE = str(LAYOUT.page)
 WEIGHTS = "results/smoke/checkpoints/dinov2-r0-s0/last.safetensors"
 
 
@@ -33,15 +35,15 @@ WEIGHTS = "results/smoke/checkpoints/dinov2-r0-s0/last.safetensors"
 def test_every_artifact_is_made_and_the_report_lists_exactly_them(finished):
     built = artifacts.available(load_settings(SMOKE))
     assert built
-    page = (finished / "reports/paper.html").read_text()
+    page = (finished / PAGE).read_text()
     for artifact in built.values():
-        assert all((finished / path).stat().st_size > 0 for path in artifact.outputs)
+        assert all((finished / path).stat().st_size > 0 for path in artifact.outputs(LAYOUT))
         assert f'id="{artifact.id}"' in page
     assert set(re.findall(r'id="((?:fig|table)\d+)"', page)) == set(built)
 
 
 def test_the_report_is_self_contained(finished):
-    page = (finished / "reports/paper.html").read_text()
+    page = (finished / PAGE).read_text()
     elsewhere = r'(?:src|href)="(?:https?:)?//(?!127\.0\.0\.1)[^"]*\.(?:js|css|png|woff2?)"'
     assert not re.findall(elsewhere, page)
     assert 'src="data:image/png;base64,' in page and "<script src" not in page
@@ -127,14 +129,14 @@ def test_dvc_carries_a_run_elsewhere(finished, tmp_path_factory):
     run(here, "git", "add", ".")
     run(here, "git", "commit", "-q", "-m", "a run")
     tracked_by_git = set(run(here, "git", "ls-files").splitlines())
-    assert not {WEIGHTS, "reports/paper.html", "reports/metrics.json"} & tracked_by_git
+    assert not {WEIGHTS, PAGE, "reports/smoke/metrics.json"} & tracked_by_git
     run(there, "git", "clone", "-q", str(here), ".")
     for folder, verb in ((here, "push"), (there, "pull")):
         run(folder, "dvc", "remote", "add", "-q", "--local", "-d", "store", str(remote))
         run(folder, "dvc", verb, "-q")
     assert run(there, "dvc", "status", "-q") == ""
     assert (there / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
-    assert (there / "reports/paper.html").exists()
+    assert (there / PAGE).exists()
     assert "Nothing to be done" in snakemake(there, "--dry-run")
 
 
@@ -157,10 +159,10 @@ def test_dvc_changes_a_setting_and_keeps_the_words_about_it(tmp_path):
 
 
 def test_one_figure_is_drawn_alone(finished):
-    (finished / "reports/figures/fig07.png").unlink()
-    output = snakemake(finished, "--dry-run", targets=["reports/figures/fig07.png"])
-    assert planned(output) == {"figure": 1}
-    snakemake(finished, targets=["reports/figures/fig07.png"])
+    (finished / "reports/smoke/figures/fig07.png").unlink()
+    output = snakemake(finished, "--dry-run", targets=["fig07"])
+    assert planned(output) == {"figure": 1, "fig07": 1}
+    snakemake(finished, targets=["fig07"])
 
 
 def test_another_length_of_dinov2_leaves_the_other_methods_alone(finished):

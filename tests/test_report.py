@@ -103,7 +103,7 @@ def page(tmp_path_factory):
         for id in [*built, *(picture.id for picture in artifacts.pictures(settings))]:
             assert cli.main(["draw", id]) == 0
         assert cli.main(["report"]) == 0
-    return folder, settings, built, (folder / "reports/paper.html").read_text()
+    return folder, settings, built, (folder / settings.layout.page).read_text()
 
 
 def section_of(html, id):
@@ -151,7 +151,7 @@ def test_it_is_self_contained_and_well_formed(page):
 def test_every_relative_link_leads_somewhere(page):
     folder, _, _, html = page
     links = [x for x in re.findall(r'href="([^"#]*)"', html) if x and not x.startswith("http")]
-    assert links and all((folder / "reports" / link).exists() for link in links)
+    assert links and all((folder / "reports/smoke" / link).exists() for link in links)
 
 
 def test_it_names_no_folder_of_this_machine(page):
@@ -164,7 +164,7 @@ def test_captions_are_ours_and_runs_are_linked(page):
     folder, settings, built, html = page
     for artifact in built.values():
         section = section_of(html, artifact.id)
-        caption = (folder / f"reports/{artifact.kind}/{artifact.id}.txt").read_text().strip()
+        caption = (folder / f"reports/smoke/{artifact.kind}/{artifact.id}.txt").read_text().strip()
         assert caption.split("(")[0] in unescape(section)
         assert artifact.source in section and report.RULE_FILE in section
         delivered = rf'href="{report.UI}/#/experiments/\d+/runs/\w+">'
@@ -176,7 +176,7 @@ def test_captions_are_ours_and_runs_are_linked(page):
 
 def test_verdicts_on_the_page_and_in_json_agree(page):
     folder, _, _, html = page
-    verdicts = {v["id"]: v for v in json.loads((folder / "reports/claims.json").read_text())}
+    verdicts = {v["id"]: v for v in json.loads((folder / "reports/smoke/claims.json").read_text())}
     assert {name: v["verdict"] for name, v in verdicts.items()}.items() >= {
         "outliers-are-few": NOT_TESTABLE,
         "linear-not-worse": NOT_TESTABLE,  # planted: +4 points; at scale smoke nothing is learnt
@@ -204,7 +204,7 @@ def test_the_page_says_how_many_verdicts_stand_together(page):
 
 
 def test_metrics_hold_the_main_numbers(page):
-    metrics = json.loads((page[0] / "reports/metrics.json").read_text())
+    metrics = json.loads((page[0] / "reports/smoke/metrics.json").read_text())
     downstream = {
         ("linear", "top1"): 0.54,
         ("segmentation", "miou"): 0.2,

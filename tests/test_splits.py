@@ -211,7 +211,8 @@ def test_a_real_set_beside_the_world_by_settings_alone(run):
     assert arrays["segmentation"]["classes"].tolist() == ["sky", "sea"]
     for question in ANNOTATED_ROLES:
         assert cli.main(["draw", f"{question}-{BACKBONE}"]) == 0
-        assert Path(f"reports/pictures/{question}-{BACKBONE}.png").stat().st_size > 0
+        picture = Layout(run).drawing("pictures", f"{question}-{BACKBONE}", "png")
+        assert picture.stat().st_size > 0
 
     manifest = json.loads(Layout(run).manifest("discovery").read_text())
     assert {"world val", "five val", "five train"} <= set(manifest)

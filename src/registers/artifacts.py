@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from registers.layout import drawing, project_folder
+from registers.layout import Layout, project_folder
 from registers.questions import QUESTIONS
 from registers.registry import subject_of
 from registers.settings.backbone_id import BackboneId
@@ -55,10 +55,10 @@ class Artifact:
         """Path of that module in the repository."""
         return f"src/{self.python.replace('.', '/')}.py"
 
-    @property
-    def outputs(self) -> list[str]:
+    def outputs(self, layout: Layout) -> list[str]:
+        """Its files in a run's reports."""
         endings = ("md", "csv", "txt") if self.kind == "tables" else ("png", "pdf", "csv", "txt")
-        return [f"{drawing(self.kind, self.id)}.{ending}" for ending in endings]
+        return [str(layout.drawing(self.kind, self.id, ending)) for ending in endings]
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ class Picture:
     def id(self) -> str:
         return f"{self.question}-{self.backbone}"
 
-    @property
-    def outputs(self) -> list[str]:
-        return [f"{drawing('pictures', self.id)}.{ending}" for ending in ("png", "pdf", "txt")]
+    def outputs(self, layout: Layout) -> list[str]:
+        """Its files in a run's reports."""
+        endings = ("png", "pdf", "txt")
+        return [str(layout.drawing("pictures", self.id, ending)) for ending in endings]
 
     def arrays(self, settings: Settings) -> str:
         """The file it is drawn from."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from registers import artifacts, tracking
 from registers.artifacts import Artifact, Picture
 from registers.files import write_text
-from registers.layout import drawing
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError, nearest
 from registers.settings.run import Settings
@@ -37,7 +36,7 @@ def _draw_artifact(settings: Settings, artifact: Artifact, began: float | None) 
     inputs = {
         name: read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()
     }
-    out = drawing(artifact.kind, artifact.id)
+    out = settings.layout.drawing(artifact.kind, artifact.id)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = module.table(**inputs)
     rows.to_csv(out.with_suffix(".csv"), index=False)
@@ -63,7 +62,7 @@ def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> 
     if not Path(file).is_file():
         raise ConfigError(f"{picture.id}: {file} is missing; run snakemake for this picture first")
     (arrays,) = read(settings, [file]).values()
-    out = drawing("pictures", picture.id)
+    out = settings.layout.drawing("pictures", picture.id)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _recorded(settings, picture.id, {"picture": picture.id}, began) as record:
         style.save(predictions.draw(picture.question, arrays), out)

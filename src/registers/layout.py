@@ -5,8 +5,6 @@ from pathlib import Path
 
 from registers.settings.backbone_id import BackboneId
 
-REPORTS = Path("reports")
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -60,6 +58,22 @@ class Layout:
         """Small arrays of one question for the images shown."""
         return self.results / "arrays" / question / f"{backbone}.npz"
 
+    # --- what is shown of it
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the page, figures and tables of this run; `reports/latest` links the newest."""
+        return Path("reports") / self.results.name
+
+    def drawing(self, kind: str, id: str, ending: str = "") -> Path:
+        """A figure, table or picture; kind: figures, tables or pictures; ending: "png" or none."""
+        return self.reports / kind / (f"{id}.{ending}" if ending else id)
+
+    @property
+    def page(self) -> Path:
+        """The regenerated paper."""
+        return self.reports / "paper.html"
+
     # --- how it came about
 
     def log(self, rule: str, subject: str = "") -> Path:
@@ -81,11 +95,6 @@ class Layout:
 def checkpoint_name(percent: int) -> str:
     """File name of a checkpoint, without ending: "last", or "at050" half way through training."""
     return "last" if percent == 100 else f"at{percent:03d}"
-
-
-def drawing(kind: str, id: str) -> Path:
-    """A figure, table or picture without its ending; kind: figures, tables or pictures."""
-    return REPORTS / kind / id
 
 
 def project_folder(name: str) -> Path:

@@ -79,7 +79,7 @@ def jobs(settings: Settings) -> list[Job]:
         *(Job(question, name, layout.measurement(question, name)) for question, name in asked),
         *(Job(item.kind, item.id, Path(item.outputs[0])) for item in drawn),
         *(Job("pictures", item.id, Path(item.outputs[0])) for item in artifacts.pictures(settings)),
-        Job("report", "", Path("reports/paper.html")),
+        Job("report", "", settings.layout.page),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The regenerated paper: one self-contained page, reports/paper.html.
+"""The regenerated paper: one self-contained page, reports/<run>/paper.html.
 
 claims.json and metrics.json stand beside it.
 """
@@ -8,6 +8,7 @@ import html
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from importlib import resources
@@ -21,7 +22,7 @@ from registers.artifacts import Artifact, Picture
 from registers.claims.loading import load as load_claims
 from registers.claims.verdicts import CONTRADICTED, REPRODUCED, VERDICTS, Verdict, judged
 from registers.files import write_json, write_text
-from registers.layout import REPORTS, drawing
+from registers.layout import Layout
 from registers.measurements import code_version
 from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
@@ -39,10 +40,11 @@ METRICS = {
 
 
 def build(settings: Settings) -> None:
-    """Write the page, claims.json and metrics.json from what lies in reports/ and results/.
+    """Write the page, claims.json and metrics.json of a run from its results and drawings.
 
     Raises FileNotFoundError where an artifact that these settings can make has not been drawn.
     """
+    layout = settings.layout
     built = artifacts.available(settings).values()
     measured = inputs.rows(settings, artifacts.evidence(settings))
     printed = inputs.printed()
@@ -57,13 +59,22 @@ def build(settings: Settings) -> None:
         verdicts=verdicts,
         tally={name: sum(v.verdict == name for v in verdicts) for name in VERDICTS},
         together=together(verdicts),
-        artifacts=[_section(artifact, printed, runs[artifact.id]) for artifact in built],
-        pictures=[_further(picture) for picture in artifacts.pictures(settings)],
+        artifacts=[_section(layout, artifact, printed, runs[artifact.id]) for artifact in built],
+        pictures=[_further(layout, picture) for picture in artifacts.pictures(settings)],
         link=lambda key: _link(delivered.get(key)),
     )
-    write_json(REPORTS / "claims.json", [asdict(v) for v in verdicts])
-    write_json(REPORTS / "metrics.json", metrics(measured, verdicts))
-    write_text(REPORTS / "paper.html", page)
+    write_json(layout.reports / "claims.json", [asdict(v) for v in verdicts])
+    write_json(layout.reports / "metrics.json", metrics(measured, verdicts))
+    write_text(layout.page, page)
+    _remove_old_drawings(layout, built)
+
+
+def _remove_old_drawings(layout: Layout, built: Iterable[Artifact]) -> None:
+    """Delete figures and tables of earlier settings, which would stand beside those of this run."""
+    current = {Path(output) for artifact in built for output in artifact.outputs(layout)}
+    for kind in ("figures", "tables"):
+        for file in set((layout.reports / kind).glob("*.*")) - current:
+            file.unlink()
 
 
 def metrics(measured: pd.DataFrame, verdicts: list[Verdict]) -> dict:
@@ -174,9 +185,9 @@ def _device(settings: Settings) -> str:
 # --- figures, tables and pictures -----------------------------------------------------------------
 
 
-def _section(artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
+def _section(layout: Layout, artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
     """All that the page shows of one artifact. keys: of the runs behind it."""
-    stem = drawing(artifact.kind, artifact.id)
+    stem = layout.drawing(artifact.kind, artifact.id)
     number = int("".join(filter(str.isdigit, artifact.id)))
     in_text = artifact.section[0].isdigit()
     root = artifacts.PAPER.parent
@@ -184,11 +195,11 @@ def _section(artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict
         **asdict(artifact),
         "place": f"{'section' if in_text else 'appendix'} {artifact.section}",
         "ours": stem.with_suffix(".txt").read_text().strip(),
-        "csv": _on_page(stem.with_suffix(".csv")),
+        "csv": _on_page(layout, stem.with_suffix(".csv")),
         "source": artifact.source,
-        "source_link": _relative(root / artifact.source),
+        "source_link": _relative(layout, root / artifact.source),
         "rule": f"{RULE_FILE} ({artifact.kind.removesuffix('s')})",
-        "rule_link": _relative(root / RULE_FILE),
+        "rule_link": _relative(layout, root / RULE_FILE),
         "runs": keys,
     }
     if artifact.kind == "tables":
@@ -196,27 +207,27 @@ def _section(artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict
         return section | {
             "number": f"Table {number}",
             "table": _grid(rows),
-            "command": _command(stem.with_suffix(".md")),
+            "command": _command(artifact.id),
         }
     theirs = printed[printed["artifact"] == artifact.id]
     return section | {
         "number": f"Figure {number}",
         "picture": _embedded(stem.with_suffix(".png")),
         "printed": [_printed(row) for row in theirs.itertuples()],
-        "pdf": _on_page(stem.with_suffix(".pdf")),
-        "command": _command(stem.with_suffix(".png")),
+        "pdf": _on_page(layout, stem.with_suffix(".pdf")),
+        "command": _command(artifact.id),
     }
 
 
-def _further(picture: Picture) -> dict:
+def _further(layout: Layout, picture: Picture) -> dict:
     """What the page shows of a picture beyond the paper's."""
-    png, pdf, caption = map(Path, picture.outputs)
+    png, pdf, caption = map(Path, picture.outputs(layout))
     return {
         "id": picture.id,
         "picture": _embedded(png),
         "ours": caption.read_text().strip(),
-        "pdf": _on_page(pdf),
-        "command": _command(png),
+        "pdf": _on_page(layout, pdf),
+        "command": _command(png.as_posix()),
     }
 
 
@@ -271,8 +282,8 @@ def _embedded(image: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
 
 
-def _command(output: Path) -> str:
-    return f"snakemake --cores all {output.as_posix()}"
+def _command(target: str) -> str:
+    return f"snakemake --cores all {target}"
 
 
 def _link(run: tuple[str, str] | None) -> str | None:
@@ -280,19 +291,19 @@ def _link(run: tuple[str, str] | None) -> str | None:
     return f"{UI}/#/experiments/{run[0]}/runs/{run[1]}" if run else None
 
 
-def _on_page(path: Path) -> str:
-    """A file below reports/ as the page links to it."""
-    return path.relative_to(REPORTS).as_posix()
+def _on_page(layout: Layout, path: Path) -> str:
+    """A file of the run's reports as the page links to it."""
+    return path.relative_to(layout.reports).as_posix()
 
 
-def _relative(path: Path) -> str | None:
+def _relative(layout: Layout, path: Path) -> str | None:
     """A file of the checkout as the page links to it.
 
     None where page and file lie in different places: no page names a folder of this machine.
     """
     if not path.is_relative_to(Path.cwd()):
         return None
-    return Path(os.path.relpath(path, REPORTS)).as_posix()
+    return Path(os.path.relpath(path, layout.reports)).as_posix()
 
 
 def _template():

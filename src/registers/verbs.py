@@ -5,6 +5,7 @@ what it uses.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -127,21 +128,33 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the regenerated paper: reports/paper.html, claims.json and metrics.json."""
+    """Write the regenerated paper: reports/RUN/paper.html, claims.json and metrics.json."""
     from registers import tracking
     from registers.report import build
 
     tracking.deliver(settings.results.parent, settings.mlflow_uri)
     build(settings)
+    reports = settings.layout.reports
+    _point(reports.with_name("latest"), reports.name)
+
+
+def _point(link: Path, target: str) -> None:
+    """Make a symbolic link in the place of an older one, on file systems that have them."""
+    beside = link.with_name(f"{link.name}.partial")
+    beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        beside.symlink_to(target)
+        os.replace(beside, link)
 
 
 def deliver(settings: Settings, options: argparse.Namespace) -> None:
     """Hand MLflow the numbers that it does not have yet; name weights made by other code."""
-    from registers import stale, stores, tracking
+    from registers import stale, tracking
+    from registers.stores.words import masked
 
     done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
     if done or waiting:
-        store = stores.masked(settings.mlflow_uri)
+        store = masked(settings.mlflow_uri)
         print(f"MLflow at {store}: {done} runs delivered, {waiting} waiting")
     if sentence := stale.sentence(settings):
         print(sentence)

@@ -14,12 +14,12 @@ for name, pattern, shown, others in [
             unpack(inputs_of),
         output:
             report(
-                f"reports/{name}s/{{id}}.{shown}",
+                LAYOUT.drawing(f"{name}s", "{id}", shown),
                 caption="../report/artifact.rst",
                 category=f"{name.capitalize()}s",
                 labels={"paper": "{id}"},
             ),
-            [f"reports/{name}s/{{id}}.{ending}" for ending in others],
+            [LAYOUT.drawing(f"{name}s", "{id}", ending) for ending in others],
         log:
             LAYOUT.log(f"{name}s", "{id}"),
         wildcard_constraints:
@@ -38,13 +38,18 @@ for name, pattern, shown, others in [
 
 
 # beyond the paper: a backbone's predictions on single images,
-# `snakemake --cores all reports/pictures/depth-dinov2-r0-s0.png`
+# `snakemake --cores all reports/laptop/pictures/depth-dinov2-r0-s0.png`
 rule picture:
     """Draw a backbone's predictions on single images."""
     input:
         LAYOUT.arrays("{question}", "{backbone}"),
     output:
-        multiext("reports/pictures/{question}-{backbone}", ".png", ".pdf", ".txt"),
+        multiext(
+            str(LAYOUT.drawing("pictures", "{question}-{backbone}")),
+            ".png",
+            ".pdf",
+            ".txt",
+        ),
     log:
         LAYOUT.log("pictures", "{question}-{backbone}"),
     wildcard_constraints:
@@ -58,3 +63,15 @@ rule picture:
         code=code_digest("registers.figures.paint.predictions"),
     shell:
         "registers draw {wildcards.question}-{wildcards.backbone} > {log} 2>&1"
+
+
+# `snakemake --cores all fig07 table1`: one artifact by its name in the paper
+for artifact in ARTIFACTS.values():
+
+    rule:
+        name:
+            artifact.id
+        input:
+            artifact.outputs(LAYOUT),
+
+    workflow.get_rule(artifact.id).docstring = artifact.title  # for snakemake --list

@@ -4,11 +4,15 @@
 rule report:
     """Write the regenerated paper, with claims.json and metrics.json."""
     input:
-        drawn=[path for artifact in ARTIFACTS.values() for path in artifact.outputs],
+        drawn=[
+            path
+            for artifact in ARTIFACTS.values()
+            for path in artifact.outputs(LAYOUT)
+        ],
         pictures=[
             path
             for picture in artifacts.pictures(SETTINGS)
-            for path in picture.outputs
+            for path in picture.outputs(LAYOUT)
         ],
         measurements=artifacts.evidence(SETTINGS),
         words=project_files(
@@ -17,9 +21,9 @@ rule report:
             "src/registers/report.html.j2",
         ),
     output:
-        report("reports/paper.html", caption="../report/paper.rst"),
-        "reports/claims.json",
-        "reports/metrics.json",
+        report(LAYOUT.page, caption="../report/paper.rst"),
+        LAYOUT.reports / "claims.json",
+        LAYOUT.reports / "metrics.json",
     log:
         LAYOUT.log("report"),
     conda:
