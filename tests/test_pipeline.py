@@ -179,11 +179,13 @@ def test_another_cutoff_trains_nothing_again(finished):
     assert "train" not in jobs and "tokens" not in jobs
 
 
-def test_a_dry_run_of_the_paper_builds_the_whole_graph(tmp_path):
-    jobs = planned(snakemake(tmp_path, "--dry-run", settings={"scale": "paper"}))
-    settings = load_settings({"scale": "paper"})
+@pytest.mark.parametrize("scale, seeds", [("paper", [0]), ("evening", [0, 1, 2, 3, 4])])
+def test_a_dry_run_of_a_large_scale_builds_the_whole_graph(tmp_path, scale, seeds):
+    choices = {"scale": scale, "seeds": seeds}
+    jobs = planned(snakemake(tmp_path, "--dry-run", settings=choices))
+    settings = load_settings(choices)
     trainings = jobs["train"] + jobs["train_large"]
-    assert trainings == len(artifacts.trained(settings)) >= 18 + 5
+    assert trainings == len(artifacts.trained(settings)) >= 18 * len(seeds) + 5
     assert jobs["figure"] + jobs["table"] == len(artifacts.load())
 
 
