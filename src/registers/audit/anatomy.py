@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from registers.audit.errors import AuditError
-from registers.audit.layout import CLS, DISTILLED, REGISTER
+from registers.audit.layout import ADDED, CLS, DISTILLED, REGISTER
 from registers.models.backbone import Backbone
 
 # Linear layers whose inputs are an MLP's neurons after the non-linearity (and after the gate):
@@ -31,7 +31,8 @@ class Anatomy:
     blocks: the transformer blocks in order, each (B, N, D) to (B, N, D).
     norm: the final norm over tokens; None where a model has none.
     norm_note: why there is none; "" where there is one.
-    prefix: what the tokens before the patches are, in order: "[CLS]", "[DIST]", "register 1"...
+    prefix: what the tokens before the patches are, in order: "[CLS]", "[DIST]", "register 1"...,
+        "test-time register 1"...
     patch: height and width of a patch in pixels.
     run: one forward pass over (B, 3, H, W).
     """
@@ -62,9 +63,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
     Raises AuditError, with the reason, for what has no patch tokens or hides its parts.
     """
-    trunk = _trunk(model)
-    if trunk is None or _convolutions(model) > 1:
-        raise AuditError(_why_not(model))
+    trunk = trunk_of(model)
     blocks = _blocks(trunk)
     norm, norm_note = _final_norm(trunk)
     return Anatomy(
@@ -75,6 +74,17 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         patch=_patch(trunk),
         run=_forward(model, trunk),
     )
+
+
+def trunk_of(model: nn.Module) -> nn.Module:
+    """The module that holds the blocks: the model itself, or the image tower inside it.
+
+    Raises AuditError, with the reason, where there is none.
+    """
+    trunk = _trunk(model)
+    if trunk is None or _convolutions(model) > 1:
+        raise AuditError(_why_not(model))
+    return trunk
 
 
 def neuron_writer(block: nn.Module) -> nn.Linear:
@@ -109,7 +119,6 @@ def written_norms(block: nn.Module) -> Tensor:
 
 
 def _trunk(model: nn.Module) -> nn.Module | None:
-    """The module that holds the blocks: the model itself, or the image tower inside it."""
     if _block_list(model) is not None:
         return model
     for name in _WRAPPERS:
@@ -147,7 +156,7 @@ def _final_norm(trunk: nn.Module) -> tuple[nn.Module | None, str]:
 
 
 def _prefix(trunk: nn.Module) -> tuple[str, ...]:
-    """Names of the tokens before the patches: [CLS], a distilled token, registers."""
+    """Names of the tokens before the patches: [CLS], a distilled token, registers, added ones."""
     names = []
     if any(_has(trunk, name) for name in ("cls_token", "class_embedding")):
         names.append(CLS)
@@ -157,10 +166,12 @@ def _prefix(trunk: nn.Module) -> tuple[str, ...]:
     for name in ("reg_token", "register_tokens", "storage_tokens"):
         if _has(trunk, name):
             registers = getattr(trunk, name).shape[-2]
-    total = getattr(trunk, "num_prefix_tokens", len(names) + registers)
+    added = getattr(trunk, "added_registers", 0)
+    total = getattr(trunk, "num_prefix_tokens", len(names) + registers + added) - added
     if total < len(names):
         names = names[:total]
-    return (*names, *(f"{REGISTER} {r + 1}" for r in range(total - len(names))))
+    names += [f"{REGISTER} {r + 1}" for r in range(total - len(names))]
+    return (*names, *(f"{ADDED} {r + 1}" for r in range(added)))
 
 
 def _has(module: nn.Module, name: str) -> bool:

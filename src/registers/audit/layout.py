@@ -9,13 +9,15 @@ from registers.audit.errors import AuditError
 CLS = "[CLS]"
 DISTILLED = "[DIST]"
 REGISTER = "register"
+ADDED = "test-time register"
 
 
 @dataclass(frozen=True)
 class TokenLayout:
     """The order of a sequence of N = prefix + patches tokens.
 
-    prefix: what the tokens before the patches are: "[CLS]", "[DIST]", "register 1"...
+    prefix: what the tokens before the patches are: "[CLS]", "[DIST]", "register 1"...,
+        "test-time register 1"...
     patches: how many follow. grid: patches down and across; None where it is not known.
     """
 
@@ -34,8 +36,13 @@ class TokenLayout:
 
     @property
     def registers(self) -> list[int]:
-        """Indices of the registers."""
-        return [i for i, name in enumerate(self.prefix) if name.startswith(REGISTER)]
+        """Indices of the registers, trained and added."""
+        return [i for i, name in enumerate(self.prefix) if name.startswith((REGISTER, ADDED))]
+
+    @property
+    def added(self) -> list[int]:
+        """Indices of the registers that were added at test time."""
+        return [i for i, name in enumerate(self.prefix) if name.startswith(ADDED)]
 
     def patch_part(self, tokens):
         """The patches of an array or tensor whose last axis is N."""

@@ -16,6 +16,7 @@ _COLUMNS = (
     ("massive", "massive_share", percent),
     ("[CLS]", "cls", "{:.3g}"),
     ("registers", "registers", "{:.3g}"),
+    ("added", "added", "{:.3g}"),
     ("| normed: median", "normed_median", "{:.3g}"),
     ("max", "normed_maximum", "{:.3g}"),
     ("above cut-off", "normed_share", percent),

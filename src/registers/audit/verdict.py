@@ -28,7 +28,8 @@ class LayerRow:
     cutoff: the model's own (`outliers.find_cutoff`), None where norms have one mode; share: above
     it; ratio: the median above it over the median of all.
     above_150, percentile_98, massive_share: the field's other definitions.
-    cls, distilled, registers: medians; None where there is no such token.
+    cls, distilled, registers (trained ones), added (at test time): medians; None where there is no
+    such token.
     stand_out: median norm of the model's outliers (told where they stand out most) over that of the
     other patches, here; None where the model has no outliers.
     normed_*: behind the model's final norm; None where it has none.
@@ -48,6 +49,7 @@ class LayerRow:
     cls: float | None
     distilled: float | None
     registers: float | None
+    added: float | None
     stand_out: float | None
     normed_median: float | None
     normed_maximum: float | None
@@ -206,7 +208,8 @@ def _row(i, norms, normed, massive, layout, cutoff, ratio, mask) -> LayerRow:
         massive_tokens=int((massive[:, i] > 0).sum()),
         cls=_median(tokens, [] if layout.cls is None else [layout.cls]),
         distilled=_median(tokens, [j for j, name in enumerate(layout.prefix) if "DIST" in name]),
-        registers=_median(tokens, layout.registers),
+        registers=_median(tokens, [i for i in layout.registers if i not in layout.added]),
+        added=_median(tokens, layout.added),
         stand_out=_stand_out(patches, mask),
         normed_median=float(np.median(patches_normed)) if is_normed else None,
         normed_maximum=float(patches_normed.max()) if is_normed else None,

@@ -87,6 +87,22 @@ def residuals(anatomy: Anatomy, images_B3HW: Tensor) -> Residuals:
     return Residuals(*columns, outputs=last[0])
 
 
+@torch.no_grad()
+def norms(anatomy: Anatomy, images_B3HW: Tensor, layer: int) -> Tensor:
+    """(B, N) norms after block `layer`, from 1, where the forward pass ends."""
+    kept: list[Tensor] = []
+
+    def record(at: int, output: Any) -> None:
+        if at == layer - 1:
+            tokens = _tokens(anatomy, at, output, images_B3HW)
+            kept.append(torch.linalg.vector_norm(tokens.float(), dim=-1))
+            raise _Enough
+
+    with _after_blocks(anatomy, record), suppress(_Enough):
+        anatomy.run(images_B3HW)
+    return kept[0]
+
+
 def massive(x_BND: Tensor) -> Tensor:
     """(B, N) massive activations of each token; the median is over an image's whole state."""
     magnitudes = x_BND.abs().float()

@@ -150,7 +150,8 @@ class Backbone(nn.Module):
 
     @property
     def registers(self) -> int:
-        return self.architecture.registers
+        """Trained ones, and those that were added at test time (`moved_neurons`)."""
+        return self.architecture.registers + getattr(self.vit, "added_registers", 0)
 
     @property
     def device(self) -> torch.device:

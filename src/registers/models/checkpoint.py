@@ -21,7 +21,10 @@ from torch import Tensor
 
 from registers.files import atomically, sha256
 from registers.models.backbone import Architecture, Backbone, build
+from registers.models.moved_neurons import TEST_TIME, Recipe, apply_to_backbone
 from registers.settings.errors import ConfigError
+
+PUBLISHED = "published"  # in the card of weights that were fetched: from where, under which licence
 
 
 def save(
@@ -36,10 +39,21 @@ def save(
     facts: what the card says besides the architecture: method, step, code, extras' own settings.
     """
     path = Path(path)
-    digests = {"weights_sha256": _save_tensors(path, backbone.vit.state_dict())}
+    digests = {"weights_sha256": save_tensors(path, backbone.vit.state_dict())}
     if extras:
-        digests["extras_sha256"] = _save_tensors(_extras(path), extras)
-    name, arguments = backbone.architecture.timm()
+        digests["extras_sha256"] = save_tensors(_extras(path), extras)
+    write_card(path, backbone, backbone.architecture.timm(), {**facts, **digests})
+
+
+def write_card(
+    path: Path, backbone: Backbone, built_by: tuple[str, dict[str, Any]], facts: dict[str, Any]
+) -> None:
+    """Write the json beside weights. built_by: timm's name and arguments of the ViT.
+
+    facts: what else it says, the SHA-256 of the weights among it ("weights_sha256"), and under
+    `PUBLISHED` where weights come from that were not trained here.
+    """
+    name, arguments = built_by
     content = {
         "id": backbone.name,
         "architecture": asdict(backbone.architecture),
@@ -48,7 +62,6 @@ def save(
         "timm_version": timm.__version__,
         "normalization": backbone.normalization,
         **facts,
-        **digests,
     }
     text = json.dumps(content | {"card_sha256": _digest_of(content)}, indent=2)
     atomically(path.with_suffix(".json"), lambda partial: partial.write_text(text), durable=True)
@@ -78,13 +91,31 @@ def load(path: str | Path, device: torch.device | str = "cpu", name: str = "") -
     """
     path = Path(path).with_suffix(".safetensors")
     about = card(path)
-    mean, std = about["normalization"]
-    normalization = (tuple(mean), tuple(std))
-    backbone = build(Architecture(**about["architecture"]), name or about["id"], normalization)
-    backbone.vit.load_state_dict(_load_tensors(path, about.get("weights_sha256")))
+    backbone = _built(about, name or about["id"])
+    tensors = _load_tensors(path, about.get("weights_sha256"))
+    backbone.vit.load_state_dict(tensors, assign=PUBLISHED in about)
+    if TEST_TIME in about:
+        apply_to_backbone(backbone, Recipe.of(about[TEST_TIME]))
     backbone.card = about
     backbone.path = path
     return backbone.to(device).eval().requires_grad_(False)
+
+
+def _built(about: dict[str, Any], name: str) -> Backbone:
+    """The backbone that a card describes, its weights still to be loaded.
+
+    One that was trained here is built from its architecture; a published one as timm has it, with
+    what no architecture of ours says (QuickGELU, positions of [CLS]), and without weights, which
+    may take gigabytes.
+    """
+    mean, std = about["normalization"]
+    normalization = (tuple(mean), tuple(std))
+    architecture = Architecture(**about["architecture"])
+    if PUBLISHED not in about:
+        return build(architecture, name, normalization)
+    with torch.device("meta"):
+        vit = timm.create_model(about["timm"]["name"], **about["timm"]["arguments"])
+    return Backbone(vit, architecture, name, normalization)
 
 
 def load_extras(path: str | Path) -> dict[str, Tensor]:
@@ -123,7 +154,7 @@ def load_state(path: str | Path, device: torch.device | str = "cpu") -> dict[str
 # --- tensors on disk
 
 
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write them and return the file's SHA-256."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = ""
@@ -156,7 +187,7 @@ def _extras(path: str | Path) -> Path:
 
 
 def _remake(path: Path) -> str:
-    return f"delete the folder {path.parent} and run again: its training is made anew"
+    return f"delete the folder {path.parent} and run again: it is made anew"
 
 
 def _first_line(error: Exception) -> str:
