@@ -137,7 +137,7 @@ def test_outliers_that_registers_remove(tmp_path):
     after = norms(*(f"{m}-r4" for m in methods), seeds=5)
     result = outcome("registers-remove-outliers", tmp_path, before, after)
     assert result.verdict == REPRODUCED
-    assert "deit3: second mode in 0 of 5 against 5 of 5 trainings" in result.reason
+    assert "DeiT-III: second mode in 0 of 5 against 5 of 5 trainings" in result.reason
     assert any("smoke/norms" in run for run in result.runs)
 
     kept = norms("deit3-r4", outliers=0.02, seeds=8) + norms("openclip-r4", "dinov2-r4", seeds=8)
@@ -287,7 +287,7 @@ def test_a_method_that_is_missing_leaves_it_inconclusive(tmp_path):
     rows = accuracies("linear", dinov2_r0=0.6, dinov2_r4=0.62)
     result = outcome("linear-not-worse", tmp_path, rows)
     assert result.verdict == INCONCLUSIVE
-    assert "no rows: linear top1" in result.reason
+    assert "no rows: linear top-1 of " in result.reason
 
 
 def test_missing_rows_are_not_testable(tmp_path):

@@ -130,7 +130,7 @@ def test_one_seed_decides_nothing_about_training(tmp_path):
     frame = accuracies(tmp_path, [0.2], [0.9])
     result = verdict(claim(EXPECT), frame)
     assert result.verdict == INCONCLUSIVE
-    assert result.reason.startswith("one seed: 0.9 against 0.2")
+    assert result.reason.startswith("one seed: 90.0 % against 20.0 %")
     assert verdict(claim(EXPECT, unit="images"), frame).verdict == REPRODUCED
 
 
@@ -175,7 +175,7 @@ def test_too_wide_an_interval_for_the_margin_is_said(tmp_path):
     frame = accuracies(tmp_path, [0.5, 0.6, 0.4], [0.52, 0.55, 0.47])
     result = verdict(claim({**expect, "within": 0.01}), frame)
     assert result.verdict == INCONCLUSIVE
-    assert "cannot decide a margin of 0.01" in result.reason
+    assert "cannot decide a margin of 1.0 points" in result.reason
 
 
 def test_per_image_results_are_paired_by_image(tmp_path):
@@ -258,7 +258,7 @@ def test_each_method_has_its_own_premise(tmp_path):
     frame = planted.frame(tmp_path, clip + clean)
     result = verdict(claim(expect, "images"), frame)
     assert result.verdict == INCONCLUSIVE
-    assert "dinov2: no second mode in any of the 1 models asked" in result.reason
+    assert "DINOv2: the model asked has no second mode" in result.reason
     dirty = norms("dinov2-r0-s0", outliers=0.02) + norms("dinov2-r4-s0")
     both = planted.frame(tmp_path, clip + dirty)
     assert verdict(claim(expect, "images"), both).verdict == REPRODUCED

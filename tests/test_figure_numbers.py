@@ -9,6 +9,8 @@ from planted_inputs import METHODS, PRINTED, SHARE, SIZES, module
 
 from registers.figures.paint import distributions
 
+NAMES = ("DeiT-III", "OpenCLIP", "DINOv2")
+
 
 @pytest.fixture(scope="module", params=[SHARE, 0.0], ids=["second mode", "one mode"])
 def planted_share(request, tmp_path_factory):
@@ -78,7 +80,7 @@ def test_captions_follow_the_numbers(planted_share):
         for figure in ("fig03", "fig04", "fig07"):
             assert "no second mode" in captions[figure] and "outlier" not in captions[figure]
     assert "reg3 6." in captions["fig15"]  # planted: register r has 3 + r times the norm of a patch
-    assert "16 is best (one seed: not decided)" in captions["fig08"]
+    assert "16 is best" in captions["fig08"] and captions["fig08"].count("one seed: not") == 1
 
 
 def test_registers_that_do_not_help_are_said_not_to(tmp_path):
@@ -91,7 +93,7 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
 
     maps = {f"dinov2-r{r}-s0": planted_arrays.maps(f"dinov2-r{r}-s0") for r in (0, 4)}
     for counts, step, words in (
-        ((0, 1, 4), -0.01, "no higher count improves on 0"),
+        ((0, 1, 4), -0.01, "50.0 with 0, which no higher count improves on"),
         ((0, 4), 0.001, "4 is best (one seed: not decided)"),
     ):
         rows = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + step * r) for r in counts]
@@ -138,7 +140,8 @@ def test_fig08_is_in_per_cent_with_intervals(inputs):
 
 
 def test_table2_is_in_per_cent_with_intervals(inputs):
-    rows = module("table2").table(**inputs["table2"]).set_index(["task", "model"])
+    table = module("table2").table(**inputs["table2"])
+    rows = table.set_index(["task", "model"])
     assert len(rows) == 4 * 6 + 2 and (rows["part"] == "b").sum() == 2
     columns = ["ours", "low", "high", "paper"]
     linear = rows.loc[("linear top-1", "DINOv2+reg"), [*columns, "n"]]
@@ -151,9 +154,20 @@ def test_table2_is_in_per_cent_with_intervals(inputs):
     assert rows.loc[("zero-shot top-1", "OpenCLIP"), ["ours", "paper"]].tolist() == [40, 59.9]
 
     caption = module("table2").caption(**inputs["table2"])
-    assert "+4.0 points for DINOv2 (one seed: not decided)" in caption
-    assert "zero-shot top-1 changes by -0.4 points for OpenCLIP (one seed" in caption
-    assert "depth rmse (lower is better) changes by -0.400 for DeiT-III (one seed" in caption
+    assert "+4.0 points for DINOv2; segmentation" in caption
+    assert "zero-shot top-1 changes by -0.4 points for OpenCLIP (in each case one seed" in caption
+    assert "depth rmse (lower is better) changes by -0.400 for DeiT-III" in caption
+    assert caption.count("one seed: not decided") == 1
+
+    shown = module("table2").shown(table).set_index("model")
+    heads = [column.split("\n") for column in shown.columns]
+    tasks = ["linear top-1 (%)", "segmentation mIoU (%)", "depth rmse", "zero-shot top-1 (%)"]
+    assert [head for head, _ in heads] == tasks
+    assert heads[1][1] == "planted val; paper: ADE20k"
+    assert list(shown.index) == [*(f"{m}{r}" for m in NAMES for r in ("", "+reg")), "chance"]
+    assert shown.loc["DINOv2+reg"].iloc[0] == "54.0\n[52.0, 56.0]\npaper 84.8"
+    assert shown.loc["OpenCLIP"].iloc[2] == "1.500\n[1.490, 1.510]\npaper 0.702"
+    assert shown.loc["DeiT-III"].iloc[3] == "–" and shown.loc["chance"].iloc[0] == "10.0"
 
 
 def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
@@ -168,18 +182,25 @@ def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
 
 
 def test_table3_is_the_planted_one(inputs):
-    rows = module("table3").table(**inputs["table3"]).set_index(["procedure", "model"])
+    table = module("table3").table(**inputs["table3"])
+    rows = table[table["procedure"] != "LOST, in the paper"].set_index(["procedure", "model"])
     assert len(rows) == 4 * 6  # the tuning grid is no row
-    columns = ["corloc", "low", "high", "paper VOC 2007", "paper COCO 20k"]
-    published = rows.loc[("LOST, as published", "DINOv2+reg"), columns]
-    assert published.tolist() == [50, 47, 53, 55.4, 42.0]
-    assert rows.loc[("LOST, tuned", "OpenCLIP"), columns].tolist() == [50, 47, 53, 38.8, 31.0]
-    assert rows.loc[("DINO-seg, best head", "DeiT-III"), "corloc"] == 20
+    columns = ["ours", "low", "high"]
+    assert rows.loc[("LOST, as published", "DINOv2+reg"), columns].tolist() == [50, 47, 53]
+    assert rows.loc[("LOST, tuned", "OpenCLIP"), columns].tolist() == [50, 47, 53]
+    assert rows.loc[("DINO-seg, best head", "DeiT-III"), "ours"] == 20
+
+    shown = module("table3").shown(table).set_index("model")
+    assert shown.columns[0] == "LOST, as published (%)\nplanted val"
+    assert shown.columns[-1] == "the paper (%)\nVOC 2007 · VOC 2012 · COCO 20k"
+    assert shown.loc["DINOv2+reg"].iloc[0] == "50.0\n[47.0, 53.0]"
+    assert shown.loc["DINOv2+reg"].iloc[-1] == "55.4 · 60.0 · 42.0"
 
     caption = module("table3").caption(**inputs["table3"])
     about = "on planted val (n = 200)"
-    assert f"LOST, as published {about}, +20.0 points for DeiT-III (one seed" in caption
-    assert f"LOST, tuned {about}, +0.4 points for DeiT-III (one seed" in caption
+    assert f"LOST, as published {about}, by +20.0 points for DeiT-III" in caption
+    assert f"LOST, tuned {about}, by +0.4 points for DeiT-III" in caption
+    assert caption.count("one seed") == 1
 
 
 def test_the_steps_of_lost_are_the_planted_ones(inputs):
@@ -188,7 +209,7 @@ def test_the_steps_of_lost_are_the_planted_ones(inputs):
     box = steps[(steps["backbone"] == "deit3-r0-s0") & steps["panel"].str.startswith("box")]
     assert box["value"].tolist() == [0, 0, 16, 16]
     caption = module("fig13").caption(lost)
-    assert "DeiT-III 1.00 (1.00) without registers and 1.00 (1.00) with 4 registers" in caption
+    assert "in the image shown: DeiT-III 1.00 without registers and 1.00 with 4 reg" in caption
 
     facets = "-1.00 (keys), 1.00 (queries) and 1.00 (values) without registers"  # planted
     assert facets in module("fig14").caption(**inputs["fig14"])

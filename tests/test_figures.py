@@ -9,6 +9,7 @@ import planted_arrays
 import planted_inputs
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from planted_inputs import ARTIFACTS, SHARE, module
 
 from registers.figures.paint import style
@@ -24,7 +25,7 @@ def test_every_artifact_takes_its_declared_inputs_and_says_one_sentence(inputs, 
     arguments = inputs[artifact]
     assert set(arguments) == set(ARTIFACTS[artifact].inputs)
     made = module(artifact)
-    wanted = {"table", "caption"} | ({"draw"} if artifact.startswith("fig") else set())
+    wanted = {"table", "caption", "draw" if artifact.startswith("fig") else "shown"}
     public = {
         name
         for name, function in vars(made).items()
@@ -49,6 +50,8 @@ def test_every_figure_is_drawn_inside_its_paper(inputs, artifact, tmp_path, monk
     assert b"/FontFile2" in pdf  # TrueType, embedded
 
     renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert not any("$" in text or "math" in text for text in texts)  # mathtext is off
     page = figure.bbox
     for ax in figure.axes:
         box = ax.get_tightbbox(renderer)

@@ -25,7 +25,7 @@ FLOOR_3 = {"probes", "evals", "exact"}
 FLOOR_4 = {"figures", "tables"}
 # they open files, choose devices, and call the rest
 BESIDE = {"cli", "verbs", "measure", "draw", "plan"}
-FLOOR_5 = {"report", "claims"}
+FLOOR_5 = {"report", "claims", "page"}
 ALLOWED = (
     dict.fromkeys(FLOOR_0, FLOOR_0)
     | dict.fromkeys(FLOOR_1, FLOOR_1 | FLOOR_0)
@@ -34,7 +34,7 @@ ALLOWED = (
     | dict.fromkeys(LOOK, LOOK | FLOOR_1 | FLOOR_0)
     | dict.fromkeys(FLOOR_3, FLOOR_3 | LOOK | FLOOR_1 | FLOOR_0)
     | dict.fromkeys(FLOOR_4, FLOOR_4 | FLOOR_0)
-    | dict.fromkeys(FLOOR_5, FLOOR_5 | FLOOR_0)
+    | dict.fromkeys(FLOOR_5, FLOOR_5 | FLOOR_4 | FLOOR_0)
     | {"audit": {"audit"} | LOOK | FLOOR_1 | FLOOR_0 | {"figures"}}
     # the annex: the emergence study trains and looks in one job; nobody imports it
     | {"study": {"study"} | FLOOR_0 | FLOOR_1 | LOOK | FLOOR_3 | FLOOR_4}

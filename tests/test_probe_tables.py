@@ -3,6 +3,7 @@
 A kind of token that does not exist is a dash with its reason.
 """
 
+import pandas as pd
 import planted
 import pytest
 
@@ -33,28 +34,39 @@ def outliers(tmp_path):
 # --- Tables 1 and 6
 
 
-def test_table1_has_a_row_per_kind_and_the_papers_rows(outliers):
-    rows = table1.table(outliers, PRINTED).set_index(["model", "token"])
-    assert rows.loc[("DINOv2", "[CLS]"), "class"] == "80.0 [75.0, 85.0]"
-    outlier = rows.loc[("DINOv2", "outlier")]
-    assert outlier["mean"] == "76.0 [73.5, 78.5]" and outlier["fine"] == "76.0 [71.0, 81.0]"
-    assert rows.loc[("DINOv2", TAIL), "class"] == "40.0 [35.0, 45.0]"
-    assert rows.loc[("DINOv2", "chance"), ["mean", "colour"]].tolist() == ["10.0", "10.0"]
-
-    names = rows.loc[("the paper", "its data sets:")]
-    aircraft = names.index[names == "Airc."].item()
+def test_table1_looks_like_the_papers_with_its_number_in_the_cell(outliers):
+    table = table1.table(outliers, PRINTED)
+    rows = table.set_index(["model", "token", "set"])
+    assert rows.loc[("DINOv2", "[CLS]", "class"), ["ours", "low", "high"]].tolist() == [80, 75, 85]
+    assert rows.loc[("DINOv2", "outlier", "fine"), "ours"] == 76
+    assert rows.loc[("DINOv2", TAIL, "class"), "chance"] == 10
+    # the paper's data sets are others than ours and stand in rows of their own
     kinds = ("[CLS]", "normal", "outlier")
-    printed = [rows.loc[("the paper", kind), aircraft] for kind in kinds]
-    assert printed == ["87.3", "17.1", "79.1"]
+    printed = [rows.loc[("the paper", kind, "Airc."), "paper"] for kind in kinds]
+    assert printed == [87.3, 17.1, 79.1]
+
+    shown = table1.shown(table).set_index("model")
+    assert list(shown.columns) == ["[CLS]", "normal", "outlier", TAIL]
+    assert shown.loc["DINOv2", "outlier"] == "76.0\n[73.5, 78.5]\npaper 86.0"
+    assert shown.loc["chance"].tolist() == ["10.0"] * 4
+
+
+def test_a_table_reads_the_same_from_its_file(tmp_path, outliers):
+    """The page shows the CSV file, whose empty cells are numbers that do not exist."""
+    for module in (table1, table6):
+        table = module.table(outliers, PRINTED)
+        table.to_csv(tmp_path / "table.csv", index=False)
+        assert module.shown(pd.read_csv(tmp_path / "table.csv")).equals(module.shown(table))
 
 
 def test_without_a_second_mode_there_is_a_dash_and_the_reason(tmp_path):
     tokens = planted.frame(tmp_path, planted.token_class("dinov2-r0-s0"))
     for module in (table1, table6):
-        rows = module.table(tokens, PRINTED).set_index(["model", "token"])
-        row = rows.loc[("DINOv2", "outlier")]
-        assert set(row[["mean", "class", "fine", "colour"]]) == {"–"}
-        assert "no second mode" in row["note"]
+        table = module.table(tokens, PRINTED)
+        row = table.set_index(["model", "token", "set"]).loc[("DINOv2", "outlier", "fine")]
+        assert pd.isna(row["ours"]) and "no second mode" in row["note"]
+        cell = module.shown(table).set_index("model").loc["DINOv2", "outlier"]
+        assert cell.startswith("–\npaper ")
         assert module.caption(tokens, PRINTED).count("no second mode") == 1
     bare = planted.frame(tmp_path, planted.token_class("dinov2-r0-s0", tail=None))
     caption = table1.caption(bare, PRINTED)
@@ -73,27 +85,33 @@ def test_table1_tells_which_way_it_went(tmp_path, outlier, words):
 def test_data_without_attributes_have_one_label_set(tmp_path):
     rows = planted.token_class("dinov2-r0-s0", 0.75, sets=("label",))
     tokens = planted.frame(tmp_path, rows)
-    first = table1.table(tokens, PRINTED).set_index(["model", "token"])
-    assert first.loc[("DINOv2", "normal"), "label"] == "20.0 [15.0, 25.0]"
-    assert first.loc[("the paper", "[CLS]"), "set 14"] == "89.1"
+    first = table1.table(tokens, PRINTED).set_index(["model", "token", "set"])
+    assert first.loc[("DINOv2", "normal", "label"), "ours"] == 20
     assert "label sets" not in table1.caption(tokens, PRINTED)
-    assert table4.table(tokens, PRINTED)["data"].tolist() == ["label", "Aircraft", "Aircraft"]
+    assert set(table4.table(tokens, PRINTED)["data"]) == {"label", "Aircraft"}
     assert table4.caption(tokens, PRINTED).startswith('On "label"')
 
 
 def test_table6_has_the_deviation_over_draws(outliers):
-    rows = table6.table(outliers, PRINTED).set_index(["model", "token"])
-    assert rows.loc[("DINOv2", "normal"), "class"] == "20.0 ± 1.3"
-    assert rows.loc[("DINOv2", "[CLS]"), "class"] == "80.0"
-    # CF100, the third of Table 6's columns
-    assert rows.loc[("the paper", "outlier"), "colour"] == "93.7 ± 0.3"
+    table = table6.table(outliers, PRINTED)
+    rows = table.set_index(["model", "token", "set"])
+    assert rows.loc[("DINOv2", "normal", "class"), ["ours", "std"]].tolist() == [20, 1.3]
+    assert rows.loc[("DINOv2", "[CLS]", "class"), "ours"] == 80
+    assert rows.loc[("the paper", "outlier", "CF100"), ["paper", "paper_std"]].tolist() == [
+        93.7,
+        0.3,
+    ]
+    shown = table6.shown(table).set_index("model")
+    assert list(shown.columns) == ["normal", "outlier", TAIL]
+    assert shown.loc["DINOv2", "normal"] == "± 1.3\n1.3 to 1.3\npaper ± 0.5, 0.1 to 1.3"
     assert "1.3 points for normal patches" in table6.caption(outliers, PRINTED)
 
 
 def test_seeds_are_averaged_and_their_intervals_joined(tmp_path):
     groups = [planted.token_class(f"dinov2-r0-s{s}", outlier=0.5 + 0.2 * s) for s in (0, 1)]
-    rows = table1.table(planted.frame(tmp_path, *groups), PRINTED).set_index(["model", "token"])
-    assert rows.loc[("DINOv2", "outlier"), "class"] == "60.0 [45.0, 75.0]"
+    rows = table1.table(planted.frame(tmp_path, *groups), PRINTED)
+    outlier = rows.set_index(["model", "token", "set"]).loc[("DINOv2", "outlier", "class")]
+    assert outlier[["ours", "low", "high"]].tolist() == [60, 45, 75]
 
 
 # --- Tables 4 and 5
@@ -102,16 +120,27 @@ def test_seeds_are_averaged_and_their_intervals_joined(tmp_path):
 def test_table4_has_the_papers_columns(tmp_path):
     plain = planted.token_class("dinov2-r0-s0", outlier=0.75)
     with_one = planted.token_class("dinov2-r1-s0", registers=1)
-    rows = table4.table(planted.frame(tmp_path, plain, with_one), PRINTED)
-    columns = ["[CLS]", "normal patch", "outlier patch", "register"]
-    cells = rows.set_index(["model", "#registers"])[columns]
-    same = ["81.0 [76.0, 86.0]", "21.0 [16.0, 26.0]"]
-    assert cells.loc[("DINOv2", 0)].tolist() == [*same, "76.0 [71.0, 81.0]", "N/A"]
-    assert cells.loc[("DINOv2", 1)].tolist() == [*same, "–", "71.0 [66.0, 76.0]"]
-    assert cells.loc[("the paper", 0)].tolist() == ["84.6", "15.5", "73.3", "N/A"]
-    assert cells.loc[("the paper", 1)].tolist() == ["85.2", "14.5", "N/A", "71.1"]
-    assert rows["data"].tolist() == ["fine", "fine", "Aircraft", "Aircraft"]
-    assert "no second mode" in rows["note"][1]
+    shown = table4.shown(table4.table(planted.frame(tmp_path, plain, with_one), PRINTED))
+    shown = shown.set_index("registers")
+    assert list(shown.columns) == ["[CLS]", "normal patch", "outlier patch", TAIL, "register"]
+    plain = shown.loc["without registers"]
+    assert plain["[CLS]"] == "81.0\n[76.0, 86.0]\npaper 84.6"
+    assert plain["outlier patch"] == "76.0\n[71.0, 81.0]\npaper 73.3"
+    assert plain["register"] == "–"
+    with_one = shown.loc["1 register"]
+    assert with_one["outlier patch"] == "–"
+    assert with_one["register"] == "71.0\n[66.0, 76.0]\npaper 71.1"
+    assert shown.loc["chance", "[CLS]"] == "10.0"
+
+
+def test_table4_keeps_the_papers_numbers_for_another_count(tmp_path):
+    """Four registers are ours alone, one is the paper's alone; registers share a cell."""
+    groups = [planted.token_class(f"dinov2-r{r}-s0", registers=r) for r in (0, 4)]
+    shown = table4.shown(table4.table(planted.frame(tmp_path, *groups), PRINTED))
+    shown = shown.set_index("registers")
+    assert list(shown.index) == ["without registers", "1 register", "4 registers", "chance"]
+    assert shown.loc["1 register", "register"] == "–\npaper 71.1"
+    assert shown.loc["4 registers", "register"] == "71.0\n[66.0, 76.0]"
 
 
 def test_table5_is_about_patches_that_are_no_outliers(tmp_path):
@@ -120,14 +149,18 @@ def test_table5_is_about_patches_that_are_no_outliers(tmp_path):
         planted.local("dinov2-r0-s0", outlier=HIGH),
         planted.local("dinov2-r4-s0", normal=(0.7, 0.5, 4.01)),
     )
-    rows = table5.table(**tokens, reference=PRINTED)
-    rows = rows.set_index(["model", "#registers", "patches"])
-    plain = ["60.0 [58.0, 62.0]", "0.50 [0.48, 0.52]", "4.00 [3.98, 4.02]"]
-    assert rows.loc[("DINOv2", "0", "non-outliers")].tolist() == plain
-    assert rows.loc[("DINOv2", "4", "all: no second mode"), "position top-1"] == "70.0 [68.0, 72.0]"
-    assert rows.loc[("DINOv2", "4", "chance")].tolist() == ["1.6", "4.10", "6.90"]
-    printed = rows.loc[("the paper", "4", "non-outliers (all)")]
-    assert printed[["position top-1", "reconstruction L2"]].tolist() == ["65.8", "16.0"]
+    table = table5.table(**tokens, reference=PRINTED)
+    patches = table.groupby("registers")["patches"].unique()
+    assert patches[0] == ["non-outliers"] and patches[4] == ["all: no second mode"]
+    shown = table5.shown(table).set_index("registers")
+    assert shown.loc["without registers"].tolist() == [
+        "60.0\n[58.0, 62.0]\npaper 66.3",
+        "0.50\n[0.48, 0.52]",
+        "4.00\n[3.98, 4.02]\npaper 15.90",
+    ]
+    with_four = shown.loc["4 registers", "position top-1"]
+    assert with_four == "70.0\n[68.0, 72.0]\npaper 65.8"
+    assert shown.loc["chance"].tolist() == ["1.6", "4.10", "6.90"]
     caption = table5.caption(**tokens, reference=PRINTED)
     change = "by the intervals top-1 is higher and the error the same with 4 registers."
     assert caption.endswith(change)
@@ -152,14 +185,14 @@ def test_fig05_tells_outliers_from_the_tail(tmp_path):
     caption = fig05.caption(**two_modes)
     assert caption.startswith("Outliers against normal patches: DINOv2 similarity 0.90 > 0.65, ")
     assert numbers in caption
-    assert "outlier (mean 0.90)" in legend(two_modes)
+    assert "outlier, mean 0.90" in legend(two_modes)
     assert not any("tail" in text for text in legend(two_modes))
 
     one_mode = inputs(None, None)
     caption = fig05.caption(**one_mode)
     assert caption.startswith(f"As there is no second mode, the {TAIL} against normal patches: ")
     assert "DINOv2 similarity 0.75 > 0.65" in caption and "outlier" not in caption.lower()
-    assert f"{TAIL} (mean 0.75)" in legend(one_mode)
+    assert f"{TAIL}, mean 0.75" in legend(one_mode)
     assert not any(text.startswith("outlier") for text in legend(one_mode))
 
 

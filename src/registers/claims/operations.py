@@ -6,12 +6,14 @@ fails, so theirs are multiplied by how many parts were tested (Bonferroni).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from registers.claims.selectors import Missing, each_listed, estimates, known, named, per_image
+from registers.claims import printed, wording
+from registers.claims.effects import Effect, effect_of
+from registers.claims.selectors import Missing, each_listed, estimates, known, per_image
 from registers.claims.selectors import select as selected
 from registers.differences import (
     ALPHA,
@@ -32,13 +34,14 @@ class Finding:
     """The outcome of one part of a claim, and the rows it rests on.
 
     p_false: p-value of "the part is false"; small where it holds. p_true: of "it is true".
-    Both None where the part could not be tested.
+    Both, and the effect, None where the part could not be tested.
     """
 
     reason: str
     rows: pd.DataFrame
     p_false: float | None = None
     p_true: float | None = None
+    effect: Effect | None = None
 
     @property
     def tested(self) -> bool:
@@ -47,22 +50,31 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scope:
-    """What holds for all parts below: the rows, what the samples are, columns of "for each"."""
+    """What holds for all parts below: the rows, what the samples are, columns of "for each".
+
+    reference: the paper's printed numbers. paper: the one that the claim itself names, or None.
+    """
 
     rows: pd.DataFrame
     unit: str
     also: dict[str, Any]
+    reference: pd.DataFrame | None = None
+    paper: float | None = None
 
     def narrowed(self, column: str, value: Any) -> "Scope":
-        return Scope(self.rows, self.unit, {**self.also, column: value})
+        return replace(self, also={**self.also, column: value})
 
     def selector(self, selector: dict[str, Any]) -> dict[str, Any]:
         return {**selector, **self.also}
 
     def labelled(self, reason: str) -> str:
         """The reason, after what the part is about."""
-        label = ", ".join(str(value) for value in self.also.values())
+        label = wording.label(self.also)
         return f"{label}: {reason}" if label else reason
+
+    def about(self, *selectors: dict[str, Any]) -> str:
+        """The method that a part speaks of; "" for several or none."""
+        return wording.about(self.selector(selector) for selector in selectors)
 
 
 def judge(expectation: dict[str, Any], scope: Scope) -> list[Finding]:
@@ -95,16 +107,19 @@ def absent_premise(premise: dict[str, Any], scope: Scope) -> Finding | None:
     selector = scope.selector(premise.get("any") or premise["learnt"])
     rows = selected(scope.rows, selector)
     if rows.empty:
-        return Finding(scope.labelled(f"no rows: {named(selector)}"), rows)
+        return Finding(scope.labelled(f"no rows: {wording.named(selector)}"), rows)
     if "learnt" in premise:
         if _better_than_guessing(rows).any():
             return None
-        reason = f"nothing learnt: {named(selector)} is not above chance"
+        reason = f"nothing learnt: {wording.named(selector)} is not above chance"
         return Finding(scope.labelled(reason), rows)
     if (rows["value"] == premise["is"]).any():
         return None
-    metric = selector["metric"].replace("_", " ")
-    reason = f"no {metric} in any of the {len(rows)} models asked"
+    metric = wording.title(selector["metric"])
+    models = rows["backbone"].nunique()
+    reason = f"no {metric} in any of the {models} models asked"
+    if models == 1:
+        reason = f"the model asked has no {metric}"
     return Finding(scope.labelled(reason), rows)
 
 
@@ -142,18 +157,34 @@ def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
         "=": (-margin, margin),
     }[comparison]
     low, high = expectation.get("by", (low, high))
-    share = " of it" if relative else ""
-    reason = f"{_mean(a):.4g} against {_mean(b):.4g}, difference {gap}{share}"
+    effect = _effect_of_comparison(expectation["compare"], relative, gap, (low, high), scope)
+    metric = first["metric"]
+    sides = [wording.number(*[_mean(side)] * 3, wording.unit(metric)) for side in (a, b)]
+    reason = f"{sides[0]} against {sides[1]}: {effect.words}"
+    if not isinstance(second, dict):
+        reason = f"{effect.words}, claimed {comparison} {sides[1]}"
     rows = pd.concat([rows_of_a, rows_of_b])
-    return _placed(
-        gap,
-        low,
-        high,
-        reason,
-        rows,
-        scope,
-        strict=comparison in "<>" and "by" not in expectation,
-    )
+    strict = comparison in "<>" and "by" not in expectation
+    return _placed(gap, low, high, reason, rows, scope, effect, strict)
+
+
+def _effect_of_comparison(
+    compared: list, relative: bool, gap: Difference, claimed: tuple[float, float], scope: Scope
+) -> Effect:
+    """The difference of two models; of a model and a number, the model's own value."""
+    first, _, second = compared
+    paper = scope.paper
+    if isinstance(second, dict):
+        sides = (scope.selector(first), scope.selector(second))
+        if paper is None and scope.reference is not None:
+            paper = printed.gap(*sides, relative, scope.reference)
+        unit = wording.unit(first["metric"], difference=True, relative=relative)
+        return effect_of(gap, claimed, scope.about(*sides), unit, True, paper)
+    if paper is None and scope.reference is not None:
+        paper = printed.value(scope.selector(first), scope.reference)
+    about = scope.about(scope.selector(first))
+    unit = wording.unit(first["metric"])
+    return effect_of(gap, claimed, about, unit, False, paper, shift=0 if relative else second)
 
 
 def _between(expectation: dict[str, Any], scope: Scope) -> Finding:
@@ -161,8 +192,15 @@ def _between(expectation: dict[str, Any], scope: Scope) -> Finding:
     selector, low, high = expectation["between"]
     a, rows = _numbers(selector, scope)
     number = _difference(a, _constant(0, a), rows, rows.head(0), scope)
-    reason = f"{named(scope.selector(selector))} is {number}, claimed {low:g} to {high:g}"
-    return _placed(number, low, high, reason, rows, scope)
+    unit = wording.unit(selector["metric"])
+    named = wording.named(scope.selector(selector))
+    paper = scope.paper
+    if paper is None and scope.reference is not None:
+        paper = printed.value(scope.selector(selector), scope.reference)
+    effect = effect_of(number, (low, high), scope.about(selector), unit, False, paper)
+    ends = [wording.number(end, end, end, unit) for end in (low, high)]
+    reason = f"{named} is {effect.words}, claimed {ends[0]} to {ends[1]}"
+    return _placed(number, low, high, reason, rows, scope, effect)
 
 
 def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
@@ -173,16 +211,20 @@ def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
     selector = scope.selector(expectation["all"])
     rows = pd.concat([known(scope.rows, each) for each in each_listed(selector)])
     right = rows["value"] == expectation["is"]
-    metric = selector["metric"].replace("_", " ")
-    reason = f"{metric} is {expectation['is']} for {right.sum()} of {len(rows)}"
+    metric = wording.title(selector["metric"])
+    has = "a" if expectation["is"] else "no"
+    reason = f"{has} {metric} in {right.sum()} of {len(rows)} models"
     if not right.all():
-        reason += f", not for {', '.join(rows.loc[~right, 'backbone'])}"
+        reason += f", not in {', '.join(rows.loc[~right, 'backbone'])}"
+    share = float(right.mean())
+    about = scope.about(selector)
+    effect = Effect(about, wording.SHARE, False, share, share, share, (1.0, 1.0))
     if scope.unit != "training":
         p_false = 0.0 if right.all() else 1.0
-        return Finding(scope.labelled(reason), rows, p_false, 1 - p_false)
+        return Finding(scope.labelled(reason), rows, p_false, 1 - p_false, effect)
     by_seed = right.groupby(rows["seed"]).all()
     if len(by_seed) < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
     hits = int(by_seed.sum())
     misses = len(by_seed) - hits
     p_false = _binomial_tail(hits, len(by_seed))
@@ -190,7 +232,7 @@ def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
     if min(p_false, p_true) > ALPHA:
         reason += f"; {len(by_seed)} seeds do not decide it"
     # one-sided: the halves of a yes and a no are one and the same null
-    return Finding(scope.labelled(reason), rows, p_false / 2, p_true / 2)
+    return Finding(scope.labelled(reason), rows, p_false / 2, p_true / 2, effect)
 
 
 def _rarer(expectation: dict[str, Any], scope: Scope) -> Finding:
@@ -201,13 +243,16 @@ def _rarer(expectation: dict[str, Any], scope: Scope) -> Finding:
         groups.append((rows, rows.groupby("seed")["value"].max()))
     (rows_a, a), (rows_b, b) = groups
     rows = pd.concat([rows_a, rows_b])
-    metric = expectation["rarer"][0]["metric"].replace("_", " ")
+    metric = wording.title(expectation["rarer"][0]["metric"])
     reason = f"{metric} in {int(a.sum())} of {len(a)} against {int(b.sum())} of {len(b)} trainings"
+    change = float(a.mean() - b.mean())
+    about = scope.about(*expectation["rarer"])
+    effect = Effect(about, wording.POINTS, True, change, change, change, (None, 0.0))
     if min(len(a), len(b)) < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
     p_false = _fisher(int(a.sum()), len(a), int(b.sum()), len(b))
     p_true = _fisher(int(b.sum()), len(b), int(a.sum()), len(a))
-    return Finding(scope.labelled(reason), rows, p_false, p_true)
+    return Finding(scope.labelled(reason), rows, p_false, p_true, effect)
 
 
 OPERATIONS = {"all": _all, "rarer": _rarer, "between": _between, "compare": _compare}
@@ -225,7 +270,8 @@ def _some(parts: list[Finding], scope: Scope) -> Finding:
         return Finding(reason, rows)
     p_false = min(1.0, len(tested) * min(part.p_false for part in tested))
     p_true = max(part.p_true for part in tested) if len(tested) == len(parts) else 1.0
-    return Finding(reason, rows, p_false, p_true)
+    best = min(tested, key=lambda part: part.p_false)
+    return Finding(reason, rows, p_false, p_true, best.effect)
 
 
 def _numbers(selector: dict[str, Any], scope: Scope) -> tuple[dict[int, Estimate], pd.DataFrame]:
@@ -274,17 +320,18 @@ def _placed(
     reason: str,
     rows: pd.DataFrame,
     scope: Scope,
+    effect: Effect,
     strict: bool = False,
 ) -> Finding:
     """The finding on a number claimed to lie in [low, high]; strict: the ends are outside."""
     if scope.unit == "training" and gap.seeds < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope)
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
     if scope.unit == "training" and gap.exact:
         reason += "; seeds that are all alike say nothing about their spread"
-        return _undecided(reason, rows, scope)
+        return _undecided(reason, rows, scope, effect)
     if gap.exact:
         inside = low < gap.value < high if strict else low <= gap.value <= high
-        return Finding(scope.labelled(reason), rows, 1.0 - inside, float(inside))
+        return Finding(scope.labelled(reason), rows, 1.0 - inside, float(inside), effect)
     p_false = max(_finite(low, gap.p_above), _finite(high, gap.p_below))
     p_true = min(
         1.0 if math.isinf(low) else gap.p_below(low),
@@ -293,12 +340,13 @@ def _placed(
     margin = min(abs(low), abs(high)) if low < 0 or math.isfinite(high) else 0
     half = (gap.interval[1] - gap.interval[0]) / 2
     if min(p_false, p_true) > ALPHA / 2 and 0 < margin < half and low <= 0 <= high:
-        reason += f"; a half-width of {half:.3g} cannot decide a margin of {margin:.3g}"
-    return Finding(scope.labelled(reason), rows, p_false, p_true)
+        ends = [wording.number(end, end, end, effect.unit) for end in (half, margin)]
+        reason += f"; a half-width of {ends[0]} cannot decide a margin of {ends[1]}"
+    return Finding(scope.labelled(reason), rows, p_false, p_true, effect)
 
 
-def _undecided(reason: str, rows: pd.DataFrame, scope: Scope) -> Finding:
-    return Finding(scope.labelled(reason), rows, 1.0, 1.0)
+def _undecided(reason: str, rows: pd.DataFrame, scope: Scope, effect: Effect) -> Finding:
+    return Finding(scope.labelled(reason), rows, 1.0, 1.0, effect)
 
 
 def _finite(bound: float, p_value) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from registers.claims import wording
 from registers.differences import Estimate
 from registers.settings.backbone_id import BackboneId
 
@@ -30,7 +31,11 @@ def select(measurements: pd.DataFrame, selector: Selector) -> pd.DataFrame:
     rows = measurements
     for column, value in selector.items():
         rows = rows[_matches(rows[column], value)]
-    usual = [not name or _is_usual(BackboneId.parse(name), selector) for name in rows["backbone"]]
+    own = rows.get("own_size", pd.Series(False, index=rows.index))
+    usual = [
+        not name or _is_usual(BackboneId.parse(name), selector, is_own)
+        for name, is_own in zip(rows["backbone"], own)
+    ]
     return rows[pd.Series(usual, index=rows.index, dtype=bool)]
 
 
@@ -40,7 +45,7 @@ def known(measurements: pd.DataFrame, selector: Selector) -> pd.DataFrame:
     with_value = rows.dropna(subset=["value"])
     if with_value.empty:
         reason = "no rows" if rows.empty else rows["note"].iloc[0]
-        raise Missing(f"{reason}: {named(selector)}")
+        raise Missing(f"{reason}: {wording.named(selector)}")
     return with_value
 
 
@@ -92,11 +97,11 @@ def _matches(column: pd.Series, value: Any) -> pd.Series:
     return column.isin(value if isinstance(value, list) else [value])
 
 
-def _is_usual(id: BackboneId, selector: Selector) -> bool:
+def _is_usual(id: BackboneId, selector: Selector, own_size: bool) -> bool:
     """Whether a backbone is one that claims mean where they do not say otherwise."""
     return (
         ("percent" in selector or id.percent == 100)
-        and ("size" in selector or not id.size)
+        and ("size" in selector or not id.size or own_size)
         and ("noaa" in selector or not id.noaa)
     )
 
@@ -104,20 +109,13 @@ def _is_usual(id: BackboneId, selector: Selector) -> bool:
 # --- in words -------------------------------------------------------------------------------------
 
 
-def named(selector: Selector) -> str:
-    """A selector in words: "linear top1, method dinov2, registers 4"."""
-    subject = f"{selector.get('question', '')} {selector.get('metric', '')}"
-    columns = [f"{k} {v}" for k, v in selector.items() if k not in ("question", "metric")]
-    return ", ".join([subject.replace("_", " ").strip(), *columns])
-
-
 def lines(rows: pd.DataFrame) -> list[str]:
-    """Each row with a value as a line: "max over median dinov2-r0-s0: 3.2 [3.1, 3.4]"."""
+    """Each row with a value as a line: "top-1, dinov2-r0-s0: 41.1 [38.0, 44.2] %"."""
     texts = []
     for row in rows.dropna(subset=["value"]).itertuples():
         low = row.value if math.isnan(row.low) else row.low
         high = row.value if math.isnan(row.high) else row.high
         subject = row.backbone or f"{row.data}, {row.coordinate} {row.at:g}"
-        metric = row.metric.replace("_", " ")
-        texts.append(f"{metric} {subject}: {Estimate(row.value, low, high)}")
+        told = wording.number(row.value, low, high, wording.unit(row.metric))
+        texts.append(f"{wording.title(row.metric)}, {subject}: {told}")
     return texts

@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from registers.claims.effects import Effect
 from registers.claims.operations import Finding, Scope, absent_premise, judge
 from registers.claims.selectors import lines, select
 from registers.differences import ALPHA
@@ -45,6 +46,8 @@ class Verdict:
     samples: what it speaks of. scale: from which scale on it can be judged.
     p: two-sided p-value of the verdict's side; None for exact claims and untested ones.
     together: whether it stands when all claims asked are taken together; None as above.
+    effect: the number of the part that decides it (the least sure of those that must all hold);
+    None where nothing could be tested. parts: how many were tested.
     numbers: what it rests on, one line each. runs: keys of the MLflow runs behind them.
     """
 
@@ -57,20 +60,26 @@ class Verdict:
     scale: str = ""
     p: float | None = None
     together: bool | None = None
+    effect: Effect | None = None
+    parts: int = 0
     numbers: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
 
 
 def judged(
-    claims: Sequence[dict[str, Any]], measurements: pd.DataFrame, scale: str = ""
+    claims: Sequence[dict[str, Any]],
+    measurements: pd.DataFrame,
+    scale: str = "",
+    reference: pd.DataFrame | None = None,
 ) -> list[Verdict]:
     """The outcome of all claims of a page, with what stands when they are taken together.
 
     scale: whose rows these are. Smoke learns nothing, so there only exact claims are judged.
+    reference: the paper's printed numbers, which stand beside ours and decide nothing.
     """
     if scale == "smoke":
         claims = [_not_at_smoke(claim) for claim in claims]
-    return hold_together([verdict(claim, measurements) for claim in claims])
+    return hold_together([verdict(claim, measurements, reference) for claim in claims])
 
 
 def _not_at_smoke(claim: dict[str, Any]) -> dict[str, Any]:
@@ -81,12 +90,15 @@ def _not_at_smoke(claim: dict[str, Any]) -> dict[str, Any]:
     return {key: claim[key] for key in kept if key in claim} | {"untestable": reason}
 
 
-def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:
+def verdict(
+    claim: dict[str, Any], measurements: pd.DataFrame, reference: pd.DataFrame | None = None
+) -> Verdict:
     """The outcome of one claim.
 
     measurements: rows as `inputs.rows` returns them, with the default size named or empty.
+    reference: the paper's printed numbers, for its value beside ours.
     """
-    scope = Scope(measurements, claim["unit"], {})
+    scope = Scope(measurements, claim["unit"], {}, reference, claim.get("paper"))
     findings = _findings(claim, scope)
     outcome, p = _outcome(findings, claim["unit"])
     beside = select(measurements, claim["show"]) if "show" in claim else measurements.head(0)
@@ -100,6 +112,8 @@ def verdict(claim: dict[str, Any], measurements: pd.DataFrame) -> Verdict:
         samples=SAMPLES[claim["unit"]],
         scale=claim["from"],
         p=p,
+        effect=_deciding(findings, outcome),
+        parts=sum(finding.tested for finding in findings),
         numbers=lines(beside),
         runs=sorted({run for frame in frames for run in frame["run"] if run}),
     )
@@ -117,6 +131,16 @@ def hold_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
         stands = stands and p * (len(family) - rank) <= ALPHA
         marked[number] = replace(verdicts[number], together=stands)
     return marked
+
+
+def _deciding(findings: Sequence[Finding], outcome: str) -> Effect | None:
+    """The effect of the part that contradicts a claim, or else of the one that is least sure."""
+    tested = [finding for finding in findings if finding.tested]
+    if not tested:
+        return None
+    if outcome == CONTRADICTED:
+        return min(tested, key=lambda finding: finding.p_true).effect
+    return max(tested, key=lambda finding: finding.p_false).effect
 
 
 def _findings(claim: dict[str, Any], scope: Scope) -> list[Finding]:

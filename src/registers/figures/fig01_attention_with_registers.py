@@ -23,5 +23,5 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 
 def caption(maps: image_maps.ImageMaps) -> str:
     rows = cls_attention.of_ends(maps, IMAGES)
-    peaks = image_maps.comparison(selection.ends(maps), image_maps.medians(rows))
-    return f"{cls_attention.peak_over_median(len(rows))} is {peaks}."
+    peaks = image_maps.comparison(selection.ends(maps), cls_attention.largest_by_backbone(rows))
+    return f"{cls_attention.largest(len(rows))} is {peaks}."

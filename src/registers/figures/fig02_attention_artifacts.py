@@ -28,13 +28,10 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
     ids = _models(maps)
-    medians = image_maps.medians(rows)
+    medians = cls_attention.largest_by_backbone(rows)
     peaks = {id.method: medians[str(id)] for id in ids}
     numbers = style.listing(f"{style.times(v)} in {style.name(m)}" for m, v in peaks.items())
-    text = (
-        f"{cls_attention.peak_over_median(len(rows))} is {numbers}, "
-        f"{style.having(ids[0].registers)}"
-    )
+    text = f"{cls_attention.largest(len(rows))} is {numbers}, {style.having(ids[0].registers)}"
     others = [method for method in peaks if method != "dino"]
     if "dino" not in peaks or not others:
         return f"{text}."

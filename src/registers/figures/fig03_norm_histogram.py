@@ -52,7 +52,7 @@ def draw(norms: pd.DataFrame, maps: image_maps.ImageMaps) -> Figure:
     )
     page.axes[0, 0].imshow(image_maps.pictures(maps)[0], aspect="auto")
     for column, cell in enumerate(cells, start=1):
-        image = grids.plain(page.axes[0, column], cell)
+        image = grids.show(page.axes[0, column], cell.values, low=0, high=grids.top([cell.values]))
         page.bar(image, column, column, "L2 norm", grids.ticks(*image.get_clim()))
 
     # --- histograms, right of them

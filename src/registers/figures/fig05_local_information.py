@@ -88,14 +88,20 @@ def caption(
     findings = []
     for method, rows in models.items():
         kind = kinds[method]
-        pair = [_value(rows, "neighbours", "mean", token) for token in (kind, NORMAL)]
-        words = [f"similarity {_pair(pair, '{:.2f}'.format)}"]
+        similar = [_value(rows, "neighbours", "mean", token) for token in (kind, NORMAL)]
+        pairs = {"similarity": (similar, "{:.2f}".format)}
         for title, measure in (("position top-1 in %", POSITION), ("L2 error of pixels", PIXELS)):
             if method in local:
-                pair = [_measured(local[method], measure, token) for token in (kind, NORMAL)]
-                words.append(f"{title} {_pair(pair, measure.text)}")
+                both = [_measured(local[method], measure, token) for token in (kind, NORMAL)]
+                pairs[title] = (both, measure.text)
+        words = [
+            f"{title} {_pair(both, text)}"
+            for title, (both, text) in pairs.items()
+            if not any(cell is None for cell in both)
+        ]
         who = f" ({kind})" if len(set(kinds.values())) > 1 else ""
-        findings.append(f"{style.name(method)}{who} {', '.join(words)}")
+        told = ", ".join(words) or f"too few images for the {kind}"
+        findings.append(f"{style.name(method)}{who} {told}")
     subject = {
         (OUTLIER,): "Outliers",
         (TAIL,): f"As there is no second mode, the {TAIL}",
@@ -131,11 +137,9 @@ def _has_outliers(rows: pd.DataFrame) -> bool:
     return _value(rows, "neighbours", "mean", OUTLIER) is not None
 
 
-def _pair(pair: list[pd.Series | None], text) -> str:
-    """0.89 > 0.78: two values and how their intervals lie; a dash for one that does not exist."""
+def _pair(pair: list[pd.Series], text) -> str:
+    """0.89 > 0.78: two values and how their intervals lie."""
     first, second = pair
-    if first is None or second is None:
-        return " and ".join(DASH if cell is None else text(cell["value"]) for cell in pair)
     sign = "≈"
     if first["low"] > second["high"]:
         sign = ">"
@@ -168,13 +172,13 @@ def _densities(ax: Axes, method: str, rows: pd.DataFrame) -> float:
         width = density["at"].diff().median()
         edges = np.append(density["at"] - width / 2, density["at"].iloc[-1] + width / 2)
         mean = _value(rows, "neighbours", "mean", token)["value"]
-        ax.stairs(density["value"], edges, label=f"{token} (mean {mean:.2f})", **drawing)
+        ax.stairs(density["value"], edges, label=f"{token}, mean {mean:.2f}", **drawing)
         share_below = density["value"].cumsum().to_numpy() * width
         lowest = min(lowest, float(edges[np.argmax(share_below > 0.001)]))
 
     normal = _value(rows, "neighbours", "mean", NORMAL)
     if normal is not None:
-        label = f"any two patches ({normal['chance']:.2f})"
+        label = f"any two patches, {normal['chance']:.2f}"
         dotted = dict(color=style.GREY, linewidth=0.8, linestyle=":")
         ax.axvline(normal["chance"], label=label, **dotted)
     _legend(ax, style.name(method) + ("" if has_outliers else ", no second mode"))

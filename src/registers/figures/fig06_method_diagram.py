@@ -80,7 +80,7 @@ def draw() -> Figure:
         right - left,
         BLOCKS[1] - BLOCKS[0],
         boxstyle="round,pad=0,rounding_size=0.15",
-        facecolor="#f2f2f4",
+        facecolor=style.PANEL,
         edgecolor=style.GREY,
     )
     ax.add_patch(box)
@@ -124,7 +124,7 @@ def _token(ax: Axes, x: float, y: float, face: str, label: str, faint: bool = Fa
     )
     ax.add_patch(box)
     ink = style.GREY if faint else style.INK
-    ax.text(x, y, label, ha="center", va="center", fontsize=7, color=ink)
+    ax.text(x, y, label, ha="center", va="center", fontsize=7, color=ink, gid=style.ON_COLOUR)
 
 
 def _arrow(ax: Axes, x: float, start: float, end: float, faint: bool = False) -> None:

@@ -53,7 +53,7 @@ def table(
     value of guessing. Drawn are means over seeds and their standard deviation (of a single seed its
     interval).
     """
-    parts = [image_maps.long(_cells(maps, 1))]
+    parts = [image_maps.long(_cells(maps))]
     for question, rows in _tasks(linear, segmentation, depth).items():
         parts.append(rows.assign(panel=question))
     return pd.concat(parts, ignore_index=True)
@@ -68,7 +68,7 @@ def draw(
     # --- top
     titles = [f"{id.registers} [reg]" for id in selection.subject_models(maps)]
     images = image_maps.pictures(maps)
-    page = grids.gallery(images, _cells(maps, 1), titles, below=HEIGHT, whole=True)
+    page = grids.gallery(images, _cells(maps), titles, below=HEIGHT, whole=True)
 
     # --- bottom: panels side by side; a single one is half a page wide, in the middle
     tasks = _tasks(linear, segmentation, depth)
@@ -99,47 +99,44 @@ def caption(
     segmentation: pd.DataFrame | None = None,
     depth: pd.DataFrame | None = None,
 ) -> str:
-    # --- top, over all images
+    # --- top
     ids = selection.subject_models(maps)
-    peaks = image_maps.medians(_cells(maps))
-    by_count = style.listing(f"{style.times(peaks[str(id)])} ({id.registers})" for id in ids)
-    images = len(image_maps.image_names(maps[str(ids[0])]))
-    over = f"median of {style.plural(images, 'image')}"
+    largest = cls_attention.largest_by_backbone(_cells(maps))
+    by_count = style.listing(f"{style.times(largest[str(id)])} with {id.registers}" for id in ids)
     attention = (
-        f"the largest [CLS] attention of {style.name(ids[0].method)} over the median one ({over}) "
-        f"is {by_count}"
+        f"the largest attention of [CLS] in {style.name(ids[0].method)}, over an even one (under "
+        f"each map), is {by_count}"
     )
 
     # --- bottom
     tasks = _tasks(linear, segmentation, depth)
-    findings = [_finding(TASKS[question], rows) for question, rows in tasks.items()]
+    findings = style.remarked(_finding(TASKS[task], rows) for task, rows in tasks.items())
     seeds = max(int(_points(rows)["seeds"].max()) for rows in tasks.values())
     bars = "95 % intervals over images, of one seed"
     if seeds > 1:
         bars = f"standard deviations over {seeds} seeds around their mean"
-    return f"By number of registers, {attention}; {'; '.join(findings)}; bars are {bars}."
+    return f"By number of registers, {attention}; {findings}; bars are {bars}."
 
 
-def _finding(task: Task, rows: pd.DataFrame) -> str:
-    """What the curves of one task show, method by method."""
+def _finding(task: Task, rows: pd.DataFrame) -> tuple[str, list[tuple[str, str]]]:
+    """What the curves of one task show, method by method, each with how sure it is."""
     findings = []
     for method, points in selection.by_method(_points(rows)).items():
         points = points.set_index("registers")
         seeds = _by_seed(rows[rows["method"] == method])
         first = points.index.min()
         best = task.best(points["value"])
-        start = f"{style.number(points.loc[first, 'value'])} with {first}"
+        start = f"{style.name(method)} {style.number(points.loc[first, 'value'])} with {first}"
         if best == first:
-            improvement = f"no higher count improves on {first}"
-        else:
-            how_sure = in_words(seeds[best], seeds[first])
-            top = style.number(points.loc[best, "value"])
-            improvement = f"{top} with {best}, where {best} is best ({how_sure})"
-        findings.append(f"{style.name(method)} {start} and {improvement}")
+            findings.append((f"{start}, which no higher count improves on", ""))
+            continue
+        top = style.number(points.loc[best, "value"])
+        how_sure = in_words(seeds[best], seeds[first])
+        findings.append((f"{start} and {top} with {best}, where {best} is best", how_sure))
     sets = _sets(rows)
     averaged = f", averaged over {style.listing(sets)}" if len(sets) > 1 else ""
-    about = f"{task.label}{averaged}, n = {int(rows['n'].min())}"
-    return f"{task.title} ({about}) gives for {'; '.join(findings)}"
+    about = f"{task.label.replace(' (%)', ' in %')}{averaged}, n = {int(rows['n'].min())}"
+    return f"{task.title} ({about}) gives for", findings
 
 
 def _by_seed(rows: pd.DataFrame) -> dict[int, dict[int, float]]:
@@ -249,6 +246,6 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
     return points
 
 
-def _cells(maps: image_maps.ImageMaps, images: int | None = None) -> list[list[image_maps.MapCell]]:
-    """A column per number of registers. The paper shows one image."""
-    return cls_attention.of_models(maps, selection.subject_models(maps), images)
+def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
+    """A column per number of registers, for one image, as in the paper."""
+    return cls_attention.of_models(maps, selection.subject_models(maps), 1)

@@ -46,7 +46,7 @@ def caption(maps: image_maps.ImageMaps) -> str:
     if pairs:
         lowest = f"lowest {min(pairs):.2f}; 1 would be the same map"
         text += f", those of two registers at {np.mean(pairs):.2f} ({lowest})"
-    return f"{text}; under each map is its largest value over its median."
+    return f"{text}; under each map is its largest value, over an even one."
 
 
 def _correlation(a: image_maps.MapCell, b: image_maps.MapCell) -> float:

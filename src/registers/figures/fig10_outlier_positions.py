@@ -55,7 +55,7 @@ def table(positions: pd.DataFrame, interpolation: pd.DataFrame) -> pd.DataFrame:
 
 def draw(positions: pd.DataFrame, interpolation: pd.DataFrame) -> Figure:
     models = _models(positions)
-    highest = 100 * max(model.cell.values.max() for model in models)
+    highest = grids.top(100 * model.cell.values for model in models)
     titles = [""] * len(models)
     groups = range(1, len(models))
     page = grids.page(1, len(models), titles, groups, side=2.1, below=grids.BAR, above=0.15)

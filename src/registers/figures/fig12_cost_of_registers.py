@@ -68,10 +68,10 @@ def caption(cost: pd.DataFrame) -> str:
 
     largest = rows["parameters"].groupby("model").max()
     ends = (largest.min(), largest.max())
-    parameters = style.span(style.number(value, 2) for value in ends)
+    parameters = style.span(f"{style.number(value, 2)} %" for value in ends)
     return (
         f"Four registers add {added_flops(4)} to the FLOPs, sixteen add {added_flops(16)}; "
-        f"parameters grow by at most {parameters} %, depending on the model."
+        f"parameters grow by at most {parameters}, depending on the model."
     )
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import selection
 from registers.figures.paint import image_maps, lost_images, photos, style
 from registers.figures.paint.lost_images import LostImage
 
@@ -56,37 +55,22 @@ def draw(lost: image_maps.ImageMaps) -> Figure:
 
 
 def caption(lost: image_maps.ImageMaps) -> str:
+    overlaps: dict[str, dict[int, float]] = {}
+    for id, image in lost_images.first_images(lost):
+        overlaps.setdefault(id.method, {})[id.registers] = round(image.overlap(), 2)
     findings = []
-    larger = []
-    groups = _by_method(lost)
-    for method, models in groups.items():
-        ends = []
-        for registers, overlaps in models.items():
-            mean = f" ({np.mean(overlaps):.2f})" if len(overlaps) > 1 else ""
-            ends.append(f"{overlaps[0]:.2f}{mean} {style.having(registers)}")
+    for method, by_count in overlaps.items():
+        ends = [f"{overlap:.2f} {style.having(count)}" for count, overlap in by_count.items()]
         findings.append(f"{style.name(method)} {style.listing(ends)}")
-        means = [round(float(np.mean(overlaps)), 2) for overlaps in models.values()]
-        if means[-1] > means[0]:
-            larger.append(method)
-
-    images = min(len(overlaps) for models in groups.values() for overlaps in models.values())
-    over = f" (in brackets the mean of {images} images)" if images > 1 else ""
     verdict = ""
-    if any(len(models) > 1 for models in groups.values()):
-        verdict = f"; on average larger with registers for {image_maps.these(larger, groups)}"
+    if any(len(by_count) > 1 for by_count in overlaps.values()):
+        ends = {method: list(by_count.values()) for method, by_count in overlaps.items()}
+        larger = [method for method, (first, *_, last) in ends.items() if last > first]
+        verdict = f"; larger with registers for {image_maps.these(larger, overlaps)}"
     return (
-        f"Overlap (IoU) of LOST's box with the nearest true one, in the image shown{over}: "
+        "Overlap (IoU) of LOST's box with the nearest true one, in the image shown: "
         f"{'; '.join(findings)}{verdict}."
     )
-
-
-def _by_method(lost: image_maps.ImageMaps) -> dict[str, dict[int, list[float]]]:
-    """Overlaps of LOST's box in each image, by method and number of registers."""
-    groups: dict[str, dict[int, list[float]]] = {}
-    for id in selection.models(lost):
-        overlaps = [image.overlap() for image in lost_images.images(lost[str(id)])]
-        groups.setdefault(id.method, {})[id.registers] = overlaps
-    return groups
 
 
 def _seed(image: LostImage) -> np.ndarray:

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import selection
 from registers.figures.paint import image_maps, lost_images, photos, style
 from registers.figures.paint.lost_images import FACETS, LostImage
 
@@ -31,33 +30,27 @@ def draw(lost: image_maps.ImageMaps) -> Figure:
 
 
 def caption(lost: image_maps.ImageMaps) -> str:
-    models = selection.models(lost)
-    smoothness = {id.registers: _by_facet(lost[str(id)]) for id in models}
+    rows = lost_images.first_images(lost)
+    smoothness = {id.registers: _by_facet(image) for id, image in rows}
     findings = []
     for registers, by_facet in smoothness.items():
         numbers = style.listing(f"{value:.2f} ({name})" for name, value in by_facet.items())
         findings.append(f"{numbers} {style.having(registers)}")
-    images = len(lost[str(models[0])]["names"])
     text = (
-        f"In {style.name(models[0].method)} the seed expansion of neighbouring patches correlates "
-        f"(1 is smooth; mean of {style.plural(images, 'image')}) at {'; '.join(findings)}"
+        f"In {style.name(rows[0][0].method)} the seed expansion of neighbouring patches correlates "
+        f"(1 is smooth), in the image shown, at {'; '.join(findings)}"
     )
     if len(smoothness) == 1:
         return f"{text}."
     before = smoothness[min(smoothness)]
     after = smoothness[max(smoothness)]
-    # as printed, so that the sentence agrees with its numbers
-    smoother = [name for name in before if round(after[name], 2) > round(before[name], 2)]
+    smoother = [name for name in before if after[name] > before[name]]
     return f"{text}; registers make it smoother for {style.listing(smoother)} of the three."
 
 
-def _by_facet(arrays: image_maps.Arrays) -> dict[str, float]:
-    """Smoothness of the expansion for keys, queries and values: the mean over all images."""
-    images = lost_images.images(arrays)
-    return {
-        name: float(np.mean([_smoothness(_expansion(image, facet)) for image in images]))
-        for facet, name in FACETS.items()
-    }
+def _by_facet(image: LostImage) -> dict[str, float]:
+    """Smoothness of the expansion for keys, queries and values, to the two digits printed."""
+    return {name: round(_smoothness(_expansion(image, facet)), 2) for facet, name in FACETS.items()}
 
 
 def _expansion(image: LostImage, facet: str) -> np.ndarray:

@@ -82,7 +82,7 @@ def caption(norms: pd.DataFrame) -> str:
     ratios = []
     for token in _others(rows):
         median = distributions.quantiles(rows, token)["q50"].iloc[-1]
-        ratios.append(f"{_label(token)} {median / patch:.2f}")
+        ratios.append(f"{_label(token)} {style.times(median / patch)}")
     return (
         f"Patch norms of {style.name(rows['method'].iloc[0])} have {style.listing(verdicts)}; "
         f"{style.having(registers)} the median norms of the other tokens, over that of patches, "

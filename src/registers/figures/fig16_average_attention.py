@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from registers.figures import selection
 from registers.figures.paint import grids, image_maps, style
 
+NAMES = 0.32  # inches: two lines under a panel
 ACROSS = 6  # panels side by side: [CLS], four registers and a patch, as in the paper
 
 
@@ -22,17 +23,19 @@ def draw(positions: pd.DataFrame) -> Figure:
     cells = _cells(positions)
     columns = min(ACROSS, len(cells))
     lines = -(-len(cells) // columns)
-    page = grids.page(lines, columns, side=1.05, below=0.32, row_gap=0.36)
+    page = grids.page(lines, columns, side=1.05, below=NAMES + grids.BAR, row_gap=NAMES + grids.GAP)
+    top = grids.attention_top(cells)
     panels = page.axes.ravel()
     for ax, letter, cell in zip(panels, "abcdefghijklmnopqrstuvwxyz", cells):
-        grids.plain(ax, cell)
-        mean = cell.values.mean()
-        ends = (cell.values.min() / mean, cell.values.max() / mean)
+        image = grids.attention(ax, cell, top)
+        over_even = image_maps.over_even(cell.values)
+        ends = (over_even.min(), over_even.max())
         name = "[CLS]" if cell.panel == "cls" else cell.panel
-        text = f"({letter}) {name}\n{style.span(style.times(end) for end in ends)} × mean"
+        text = f"({letter}) {name}\n{style.span(style.times(end) for end in ends)} ×"
         ax.set_xlabel(text, fontsize=7.5, labelpad=3)
     for ax in panels[len(cells) :]:
         ax.set_visible(False)
+    grids.attention_bar(page, image, 0, columns - 1, lower=NAMES)
     return page.figure
 
 

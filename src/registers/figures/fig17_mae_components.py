@@ -28,7 +28,7 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
     for i, (cell, picture) in enumerate(zip(cells, image_maps.pictures(maps, IMAGES))):
         block, row = divmod(i, rows)
         page.axes[row, 2 * block].imshow(picture, aspect="auto")
-        grids.plain(page.axes[row, 2 * block + 1], cell)
+        grids.show(page.axes[row, 2 * block + 1], cell.values)
     for ax in page.axes.ravel():
         ax.set_visible(bool(ax.images))
     return page.figure

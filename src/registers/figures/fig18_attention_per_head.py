@@ -28,19 +28,21 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
     backbone = selection.subject_models(maps)[0]
-    peaks = np.median([[image_maps.peak(cell.values) for cell in row] for row in rows], axis=0)
+    largest = image_maps.largest_over_even
+    peaks = np.median([[largest(cell.values) for cell in row] for row in rows], axis=0)
     most = int(peaks.argmax())
     least = int(peaks.argmin())
     over = f"(under each map; median of {style.plural(len(rows), 'image')})"
+    over = over if len(rows) > 1 else "(under each map)"
     text = (
         f"In {style.model(backbone.method, backbone.registers)} the largest attention of [CLS] is"
     )
     if style.times(peaks[most]) == style.times(peaks[least]):
         value = style.times(peaks[most])
-        return f"{text} {value} times the median one {over} in each of the {len(peaks)} heads."
+        return f"{text} {value} times an even one {over} in each of the {len(peaks)} heads."
     return (
         f"{text} {style.times(peaks[least])} (head {least + 1}) to {style.times(peaks[most])} "
-        f"(head {most + 1}) times the median one {over}, so the peaks of the {len(peaks)} heads "
+        f"(head {most + 1}) times an even one {over}, so the peaks of the {len(peaks)} heads "
         f"differ by a factor of up to {style.times(peaks[most] / peaks[least])}."
     )
 
@@ -49,14 +51,17 @@ def _one_image(picture: np.ndarray, cells: list[image_maps.MapCell]) -> Figure:
     """The image, and right of it the maps of its heads in several lines."""
     lines = -(-len(cells) // ACROSS)
     gap = grids.TITLE + grids.LABEL
-    page = grids.page(lines, 1 + ACROSS, ["Input"], [1], row_gap=gap, below=grids.LABEL)
+    below = grids.LABEL + grids.BAR
+    page = grids.page(lines, 1 + ACROSS, ["Input"], [1], row_gap=gap, below=below)
+    top = grids.attention_top(cells)
     page.axes[0, 0].imshow(picture, aspect="auto")
     panels = [ax for line in page.axes for ax in line[1:]]
     for ax, cell in zip(panels, cells):
-        grids.attention(ax, cell)
+        image = grids.attention(ax, cell, top)
         ax.set_title(cell.panel, fontsize=8, pad=3)
     for ax in page.axes.ravel():
         ax.set_visible(bool(ax.images))
+    grids.attention_bar(page, image, 1, ACROSS)
     return page.figure
 
 

@@ -1,6 +1,7 @@
 """Fig. 21: maps of output norms (last block, before the final norm), without and with registers; a
 colour scale per method (paper, appendix H)."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,16 +19,15 @@ def table(maps: image_maps.ImageMaps) -> pd.DataFrame:
 
 def draw(maps: image_maps.ImageMaps) -> Figure:
     rows = _cells(maps)
-    limits = _limits(rows)
+    tops = _tops(rows)
 
     def paint(ax: Axes, cell: image_maps.MapCell) -> AxesImage:
-        low, high = limits[_method(cell)]
-        return grids.show(ax, cell.values, low=low, high=high)
+        return grids.show(ax, cell.values, low=0, high=tops[_method(cell)])
 
     page = grids.compare(maps, rows, paint, below=grids.BAR)
     for column, cell in enumerate(rows[0], start=1):
         image = page.axes[0, column].images[0]
-        page.bar(image, column, column, "L2 norm", grids.ticks(*limits[_method(cell)]))
+        page.bar(image, column, column, "L2 norm", grids.ticks(0, tops[_method(cell)]))
     return page.figure
 
 
@@ -38,21 +38,13 @@ def caption(maps: image_maps.ImageMaps) -> str:
     return f"The largest patch norm over the median one ({over}) is {peaks}."
 
 
-def _limits(rows: list[list[image_maps.MapCell]]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest norm by method, without and with registers.
-
-    Where all norms are equal, a range around them, so that flat maps have a middle colour.
-    """
-    values: dict[str, list[float]] = {}
+def _tops(rows: list[list[image_maps.MapCell]]) -> dict[str, float]:
+    """Where the colours of each method end, without and with registers."""
+    maps: dict[str, list[np.ndarray]] = {}
     for row in rows:
         for cell in row:
-            ends = (float(cell.values.min()), float(cell.values.max()))
-            values.setdefault(_method(cell), []).extend(ends)
-    limits = {method: (min(norms), max(norms)) for method, norms in values.items()}
-    return {
-        method: (low, high) if low < high else (0.9 * low, 1.1 * high)
-        for method, (low, high) in limits.items()
-    }
+            maps.setdefault(_method(cell), []).append(cell.values)
+    return {method: grids.top(values) for method, values in maps.items()}
 
 
 def _method(cell: image_maps.MapCell) -> str:

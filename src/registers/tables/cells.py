@@ -1,5 +1,4 @@
-"""Cells of tables about kinds of token: a value with its interval, or a dash and, once for a row,
-the reason."""
+"""Numbers of tables about kinds of token: a value with its interval, or none and the reason."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +7,12 @@ import pandas as pd
 
 from registers.figures import selection
 from registers.figures.paint import style
+from registers.tables.typeset import DASH
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
 TOKENS = {"cls": "[CLS]", NORMAL: NORMAL, OUTLIER: OUTLIER, TAIL: TAIL}
-DASH = "–"
+PAPER = "the paper"  # whose numbers stand in rows of their own, by its own data sets
+MEAN = "mean of all sets"
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,6 @@ class TableCell:
     n: int = 0
 
     @property
-    def text(self) -> str:
-        """45.3 [37.1, 53.9], or a dash."""
-        if self.value is None:
-            return DASH
-        return f"{self.short} [{self._written(self.low)}, {self._written(self.high)}]"
-
-    @property
     def short(self) -> str:
         """45.3, or a dash."""
         return DASH if self.value is None else self._written(self.value)
@@ -51,11 +45,22 @@ class TableCell:
 
     @property
     def note(self) -> str:
-        """Why there is a dash, or how many images were tested, with their own chance level."""
+        """Why there is no value, or how many images were tested."""
         if not self.n:
             return self.reason
-        tested = f"{self.n} test images, chance {self._written(self.chance)} on them"
+        tested = style.plural(self.n, "test image")
         return f"{self.reason}; {tested}" if self.reason else tested
+
+    @property
+    def numbers(self) -> dict[str, float | int | str | None]:
+        """ours, low, high, chance, n and note, as a row of a table has them."""
+        if self.value is None:
+            return {"ours": None, "low": None, "high": None, "chance": None, "n": 0} | {
+                "note": self.reason
+            }
+        values = {"ours": self.value, "low": self.low, "high": self.high, "chance": self.chance}
+        rounded = {name: round(value, self.digits + 1) for name, value in values.items()}
+        return rounded | {"n": self.n, "note": self.note}
 
     def against(self, other: "TableCell") -> str:
         """Whether this interval lies above or below another, in words."""
@@ -123,6 +128,11 @@ def models(rows: pd.DataFrame) -> list[TableModel]:
     ]
 
 
+def label_sets(rows: pd.DataFrame) -> list[str]:
+    """The label sets that tokens were asked for, in the order of the rows."""
+    return list(dict.fromkeys(name for name in rows["data"] if name))
+
+
 def without_outliers(models: Iterable[TableModel]) -> str:
     """For a caption: why some models have no outliers; "" where all have."""
     if all(model.has_outliers for model in models):
@@ -130,45 +140,31 @@ def without_outliers(models: Iterable[TableModel]) -> str:
     return "; where norms have no second mode there are no outliers"
 
 
+# --- the paper's
+
+
 def printed(reference: pd.DataFrame, artifact: str) -> pd.DataFrame:
     """The paper's own cells of one table, by (row, column): value, deviation, note, source."""
     return reference[reference["artifact"] == artifact].set_index(["row", "column"])
 
 
-def with_paper(
-    rows: list[list[str]],
-    sets: list[str],
-    printed: pd.DataFrame,
-    tokens: list[str],
-    deviation: bool = False,
-) -> pd.DataFrame:
-    """Rows of ours above those of the paper, whose data sets head its block.
-
-    rows: model, token, mean, one cell per label set, note.
-    sets: our label sets; columns are added where the paper has more.
-    printed: the paper's cells. tokens: its rows that are shown.
-    deviation: "69.0 ± 0.7" where a standard deviation is printed.
-    """
-    theirs = list(dict.fromkeys(printed.index.get_level_values("column")))
-    width = max(len(sets), len(theirs))
-    columns = [*sets, *(f"set {i + 1}" for i in range(len(sets), width))]
-
-    def padded(texts: list[str]) -> list[str]:
-        return [*texts, *[""] * (width - len(texts))]
-
-    lines = [[*row[:3], *padded(row[3:-1]), row[-1]] for row in rows]
-    source = printed["source"].iloc[0]
-    lines.append(["the paper", "its data sets:", "", *padded(theirs), source])
-    for token in tokens:
-        if token in printed.index.get_level_values("row"):
-            row = printed.loc[token]
-            texts = [_printed_text(row.loc[name], deviation) for name in theirs]
-            lines.append(["the paper", token, f"{row['value'].mean():.1f}", *padded(texts), ""])
-    return pd.DataFrame(lines, columns=["model", "token", "mean", *columns, "note"])
+def mean_printed(printed: pd.DataFrame, token: str) -> float | None:
+    """The paper's mean over its data sets for one kind of token; None where it prints none."""
+    if token not in printed.index.get_level_values("row"):
+        return None
+    return round(float(printed.loc[token]["value"].mean()), 2)
 
 
-def _printed_text(cell: pd.Series, deviation: bool) -> str:
-    text = f"{cell['value']:.1f}"
-    if deviation and pd.notna(cell["deviation"]):
-        return f"{text} ± {cell['deviation']:.1f}"
-    return text
+def rows_of_paper(printed: pd.DataFrame) -> list[dict[str, object]]:
+    """The paper's numbers in rows of their own: model, token, set, paper and where they stand."""
+    return [
+        {
+            "model": PAPER,
+            "token": token,
+            "set": name,
+            "paper": cell["value"],
+            "paper_std": cell["deviation"],
+            "note": cell["source"],
+        }
+        for (token, name), cell in printed.iterrows()
+    ]

@@ -17,13 +17,12 @@ def label(method: str, registers: int) -> str:
 
 def changes(
     rows: pd.DataFrame,
-    column: str,
     written: Callable[[float], str],
     seeds: dict[str, dict[int, float]],
-) -> list[str]:
+) -> list[tuple[str, str]]:
     """What registers change, model by model, and whether that is more than seeds differ.
 
-    rows: in order of registers, with model (see `label`), and the number in `column`.
+    rows: in order of registers, with model (see `label`), and the number in `ours`.
     written: a change in words.
     seeds: of each model its numbers by seed (see `by_seed`): the rule is that of the claims.
     """
@@ -34,8 +33,8 @@ def changes(
         before = pair.iloc[0]
         after = pair.iloc[-1]
         how_sure = in_words(seeds[after["model"]], seeds[before["model"]])
-        change = written(after[column] - before[column])
-        texts.append(f"{change} for {before['model']} ({how_sure})")
+        change = written(after["ours"] - before["ours"])
+        texts.append((f"{change} for {before['model']}", how_sure))
     return texts
 
 

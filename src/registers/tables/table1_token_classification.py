@@ -4,34 +4,42 @@
 import pandas as pd
 
 from registers.figures.paint import style
-from registers.tables import cells
+from registers.tables import cells, typeset
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
+
+SUBJECT = "DINOv2"  # the paper's model here
 
 
 def table(tokens: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Top-1 in per cent with its 95 % interval, as the paper has it.
+    """Top-1 in per cent: a row per model, kind of token and label set, and one for their mean.
 
-    A row per model and kind of token, a column per label set; mean: over all label sets. Below
-    stand the paper's own rows, headed by the names of its data sets, which are others than ours.
+    The paper's numbers are of its own data sets and stand in rows of their own; its mean stands
+    beside ours of the same model.
     """
-    sets = _label_sets(tokens)
+    printed = cells.printed(reference, "table1")
     rows = []
     for model in cells.models(tokens):
         for token, title in cells.TOKENS.items():
-            mean, *of_sets = _cells(model.rows, token, sets)
-            texts = [cell.text for cell in (mean, *of_sets)]
-            rows.append([model.name, title, *texts, mean.note])
-        chance = [f"{cell.chance:.1f}" for cell in _cells(model.rows, "cls", sets)]
-        note = "the most frequent class, on all test images"
-        rows.append([model.name, "chance", *chance, note])
-    printed = cells.printed(reference, "table1")
-    return cells.with_paper(rows, sets, printed, list(cells.TOKENS.values()))
+            mean, *of_sets = _cells(model.rows, token, cells.label_sets(tokens))
+            about = {"model": model.name, "token": title}
+            theirs = cells.mean_printed(printed, title) if model.name == SUBJECT else None
+            rows.append(about | {"set": cells.MEAN} | mean.numbers | {"paper": theirs})
+            for name, cell in zip(cells.label_sets(tokens), of_sets):
+                rows.append(about | {"set": name} | cell.numbers | {"paper": None})
+    rows += cells.rows_of_paper(printed)
+    return pd.DataFrame(rows).drop(columns="paper_std")
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, a column per kind of token: the mean over label sets."""
+    means = rows[(rows["set"] == cells.MEAN) & (rows["model"] != cells.PAPER)]
+    return typeset.grid(means, "model", "token")
 
 
 def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
     models = cells.models(tokens)
     findings = [_finding(model) for model in models]
-    sets = len(_label_sets(tokens))
+    sets = len(cells.label_sets(tokens))
     top1 = f"mean top-1 over {sets} label sets" if sets > 1 else "top-1"
     means = tokens[(tokens["metric"] == "top1_mean") & (tokens["token"] == "cls")]
     reason = cells.without_outliers(models)
@@ -56,10 +64,6 @@ def _finding(model: cells.TableModel) -> str:
         f"for {model.name} {means['cls'].short} % from [CLS], {normal.short} % from a normal patch "
         f"and {high}"
     )
-
-
-def _label_sets(tokens: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(name for name in tokens["data"] if name))
 
 
 def _cells(rows: pd.DataFrame, token: str, sets: list[str]) -> list[cells.TableCell]:

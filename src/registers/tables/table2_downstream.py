@@ -9,7 +9,7 @@ import pandas as pd
 
 from registers.figures import selection
 from registers.figures.paint import style
-from registers.tables import changes
+from registers.tables import changes, typeset
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class DownstreamTask:
     column: str
     higher_is_better: bool = True
 
+    @property
+    def digits(self) -> int:
+        """After the point."""
+        return 1 if self.scale == 100 else 3
+
     def written(self, change: float) -> str:
         """A change in words."""
         return changes.points(change) if self.scale == 100 else style.change(change, 3)
@@ -39,6 +44,7 @@ TASKS = {
     "depth rmse, mean of images": DownstreamTask("a", "rmse_mean_image", 1, "NYUd rmse", False),
     "zero-shot top-1": DownstreamTask("b", "top1", 100, "ImageNet top-1"),
 }
+ON_DEMAND = ("depth rmse, mean of images",)
 
 
 def table(
@@ -74,6 +80,25 @@ def table(
     return pd.DataFrame(rows)
 
 
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per model, a column per task, with our data and the paper's in its head."""
+    rows = rows[~rows["task"].isin(ON_DEMAND)]
+    heads = {task: _head(task, part) for task, part in rows.groupby("task")}
+
+    def text(row: pd.Series) -> str:
+        task = next(name for name, head in heads.items() if head == row["task"])
+        return typeset.cell(row, TASKS[task].digits)
+
+    return typeset.grid(rows.assign(task=rows["task"].map(heads)), "model", "task", text)
+
+
+def _head(task: str, rows: pd.DataFrame) -> str:
+    """linear top-1 (%), and in a line below it "world; paper: ImageNet"."""
+    unit = " (%)" if TASKS[task].scale == 100 else ""
+    ours = style.listing(dict.fromkeys(name for name in rows["data"].dropna() if name))
+    return f"{task}{unit}\n{ours}; paper: {TASKS[task].column.split()[0]}"
+
+
 def caption(
     linear: pd.DataFrame,
     zeroshot: pd.DataFrame,
@@ -85,15 +110,17 @@ def caption(
     frames = dict(zip(TASKS, (linear, segmentation, depth, depth, zeroshot)))
     findings = []
     for name, task in TASKS.items():
-        if frames[name] is None:
+        if frames[name] is None or name in ON_DEMAND:
             continue
         of_task = rows[rows["task"] == name].dropna(subset=["ours"])
         seeds = changes.by_seed(frames[name][frames[name]["metric"] == task.metric])
-        texts = changes.changes(of_task, "ours", task.written, seeds)
+        texts = changes.changes(of_task, task.written, seeds)
         if texts:
             lower = "" if task.higher_is_better else " (lower is better)"
-            findings.append(f"{name}{lower} changes by {style.listing(texts)}")
-    return f"With registers {'; '.join(findings)}." if findings else changes.ONE_COUNT
+            findings.append((f"{name}{lower} changes by", texts))
+    if not findings:
+        return changes.ONE_COUNT
+    return f"With registers {style.remarked(findings)}."
 
 
 def _numbers(rows: pd.DataFrame, scale: int) -> dict[str, float | int | str | None]:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from registers.figures import selection
 from registers.figures.paint import style
-from registers.tables import changes
+from registers.tables import changes, typeset
 
 PROCEDURES = {  # metric: how the boxes are found
     "corloc": "LOST, as published",
@@ -14,17 +14,17 @@ PROCEDURES = {  # metric: how the boxes are found
     "corloc_largest_box": "largest box, best head",
 }
 PRINTED = ("corloc", "corloc_tuned")  # the paper's are LOST's, with a bias that is not published
+IN_PAPER = "LOST, in the paper"  # on its data sets that this run does not have
 
 
 def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """A row per data set, procedure and model, in per cent: corloc, its 95 % interval, n, chance
-    (the box is the image), and the paper's number on each of its sets.
+    """A row per data set, procedure and model, in per cent: corloc (ours), its 95 % interval, n,
+    chance (the box is the image), and the paper's number on the same set.
 
-    Several seeds: mean, standard deviation (std), and the span of their intervals.
+    Several seeds: mean, standard deviation (std), and the span of their intervals. The paper's
+    numbers on other sets have rows of their own.
     """
-    cells = reference[reference["artifact"] == "table3"]
-    printed = cells.pivot(index="row", columns="column", values="value")
-    columns = list(dict.fromkeys(cells["column"]))
+    cells = reference[reference["artifact"] == "table3"].set_index(["column", "row"])["value"]
     rows = []
     for (data, metric), part in _known(discovery).groupby(["data", "metric"], sort=False):
         for method, of_method in selection.by_method(part).items():
@@ -32,34 +32,52 @@ def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
                 label = changes.label(method, registers)
                 row = {"data": data, "procedure": PROCEDURES[metric], "model": label}
                 row |= {"registers": int(registers), **_numbers(model)}
-                for column in columns:
-                    # a set of the paper's stands beside the same set, any other beside all three
-                    beside = metric in PRINTED and (data == column or data not in columns)
-                    row[f"paper {column}"] = printed[column].get(label) if beside else None
+                row["paper"] = cells.get((data, label)) if metric in PRINTED else None
                 rows.append(row | {"settings": "; by seed: ".join(dict.fromkeys(model["note"]))})
+    ours = {(row["data"], row["model"]) for row in rows}
+    models = {model for _, model in ours}
+    for (data, model), value in cells.items():
+        if (data, model) not in ours and model in models:
+            row = {"data": data, "procedure": IN_PAPER, "model": model, "paper": value}
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per model; columns: LOST on each of our data sets, and the paper's other sets."""
+    lost = rows[rows["procedure"].str.startswith("LOST")]
+    ours = lost[lost["procedure"] != IN_PAPER]
+    ours = ours.assign(column=ours["procedure"] + " (%)\n" + ours["data"])
+    table = typeset.grid(ours, "model", "column")
+    others = lost[lost["procedure"] == IN_PAPER]
+    if others.empty:
+        return table
+    head = f"the paper (%)\n{' · '.join(dict.fromkeys(others['data']))}"
+    by_model = others.groupby("model")["paper"]
+    texts = by_model.agg(lambda values: " · ".join(f"{value:.1f}" for value in values))
+    return table.assign(**{head: table["model"].map(texts).fillna(typeset.DASH)})
 
 
 def caption(discovery: pd.DataFrame, reference: pd.DataFrame) -> str:
     rows = table(discovery, reference)
-    lost = rows[rows["procedure"].str.startswith("LOST")]
+    lost = rows[rows["procedure"].str.startswith("LOST") & (rows["procedure"] != IN_PAPER)]
     findings = []
     for (data, procedure), part in lost.groupby(["data", "procedure"], sort=False):
         metric = next(metric for metric, name in PROCEDURES.items() if name == procedure)
         of_set = discovery[(discovery["data"] == data) & (discovery["metric"] == metric)]
-        texts = changes.changes(part, "corloc", changes.points, changes.by_seed(of_set))
+        texts = changes.changes(part, changes.points, changes.by_seed(of_set))
         if texts:
-            about = f"{procedure} on {data} (n = {part['n'].min()})"
-            findings.append(f"{about}, {style.listing(texts)}")
+            about = f"by {procedure} on {data} (n = {int(part['n'].min())})"
+            findings.append((f"{about}, by", texts))
     if not findings:
         return changes.ONE_COUNT
-    return f"With registers corloc changes by: {'; '.join(findings)}."
+    return f"With registers corloc changes, {style.remarked(findings)}."
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, float | int]:
-    """seeds; corloc, std, low, high and chance in per cent; n."""
+    """seeds; ours, std, low, high and chance in per cent; n."""
     shares = {
-        "corloc": rows["value"].mean(),
+        "ours": rows["value"].mean(),
         "std": rows["value"].std(),
         "low": rows["low"].min(),
         "high": rows["high"].max(),

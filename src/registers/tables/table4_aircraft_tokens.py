@@ -4,37 +4,48 @@ registers (paper, appendix D.2)."""
 import pandas as pd
 
 from registers.figures.paint import style
-from registers.tables import cells
+from registers.tables import cells, typeset
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
 FINE = "fine"  # our fine-grained label set, for the paper's Aircraft; else the first label set
 COLUMNS = {"cls": "[CLS]", NORMAL: "normal patch", OUTLIER: "outlier patch", TAIL: TAIL}
+REGISTER = "register"
 
 
 def table(tokens: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Top-1 in per cent with its 95 % interval, and the paper's rows below.
+    """Top-1 in per cent: a row per number of registers and kind of token, each register its own.
 
-    A row per number of registers, a column per kind of token.
+    paper: on Aircraft, where the paper has as many registers.
     """
     data, tokens = _fine(tokens)
+    printed = cells.printed(reference, "table4")["value"]
     rows = []
     for model in cells.models(tokens):
-        by_token = _cells(model.rows)
-        row = {"model": model.title, "data": data, "#registers": model.registers}
-        row |= {column: by_token[token].text for token, column in COLUMNS.items()}
-        row["register"] = ", ".join(cell.text for cell in _registers(by_token)) or "N/A"
-        row["chance"] = f"{by_token['cls'].chance:.1f}"
-        notes = [f"{COLUMNS[token]}: {by_token[token].note}" for token in (OUTLIER, TAIL)]
-        rows.append(row | {"note": "; ".join(notes)})
-
-    printed = cells.printed(reference, "table4")
-    for count in dict.fromkeys(printed.index.get_level_values("row")):
-        of_count = printed.loc[count]
-        row = {"model": "the paper", "data": "Aircraft", "#registers": int(count)}
-        for column in (*COLUMNS.values(), "register"):
-            row[column] = _printed_text(of_count.loc[column]) if column in of_count.index else ""
-        rows.append(row | {"chance": "", "note": of_count["source"].iloc[0]})
+        for token, cell in _cells(model.rows).items():
+            column = COLUMNS.get(token, REGISTER)
+            row = {"model": model.title, "data": data, "registers": model.registers}
+            row |= {"token": column, "name": token} | cell.numbers
+            rows.append(row | {"paper": printed.get((str(model.registers), column))})
+    ours = {(str(row["registers"]), row["token"]) for row in rows}
+    for (count, column), value in printed.dropna().items():
+        if (count, column) not in ours:
+            row = {"model": cells.PAPER, "data": "Aircraft", "registers": int(count)}
+            rows.append(row | {"token": column, "name": column, "paper": value})
     return pd.DataFrame(rows)
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per number of registers, a column per kind of token; registers share a cell."""
+    kinds = list(dict.fromkeys([*COLUMNS.values(), *rows["token"]]))
+    order = rows.assign(rank=rows["token"].map(kinds.index)).sort_values(["registers", "rank"])
+    joined = []
+    for (registers, _), part in order.groupby(["registers", "token"], sort=False):
+        row = part.iloc[0].to_dict()
+        if len(part) > 1:
+            row |= {"ours": part["ours"].mean(), "low": part["low"].min()}
+            row |= {"high": part["high"].max()}
+        joined.append(row | {"registers": style.registers_label(int(registers))})
+    return typeset.grid(pd.DataFrame(joined), "registers", "token")
 
 
 def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
@@ -44,8 +55,8 @@ def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
     chance = style.percent(tokens.loc[tokens["token"] == "cls", "chance"].mean())
     reason = cells.without_outliers(models)
     return (
-        f'On "{data}", from one token of {models[0].title} per image, {"; ".join(findings)}; '
-        f"chance is {chance}{reason}."
+        f'On "{data}" (the paper: Aircraft), from one token of {models[0].title} per image, '
+        f"{'; '.join(findings)}; chance is {chance}{reason}."
     )
 
 
@@ -69,7 +80,7 @@ def _finding(model: cells.TableModel) -> str:
 
 def _fine(tokens: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The label set that is shown, and its accuracies."""
-    sets = [name for name in dict.fromkeys(tokens["data"]) if name]
+    sets = cells.label_sets(tokens)
     data = FINE if FINE in sets else sets[0]
     return data, tokens[(tokens["data"] == data) & (tokens["metric"] == "top1")]
 
@@ -83,7 +94,3 @@ def _cells(rows: pd.DataFrame) -> dict[str, cells.TableCell]:
 
 def _registers(by_token: dict[str, cells.TableCell]) -> list[cells.TableCell]:
     return [cell for token, cell in by_token.items() if token.startswith("reg")]
-
-
-def _printed_text(cell: pd.Series) -> str:
-    return cell["note"] or f"{cell['value']:.1f}"

@@ -5,8 +5,10 @@ import pandas as pd
 
 from registers.figures.local_measures import MEASURES, PIXELS, POSITION
 from registers.figures.paint import style
-from registers.tables import cells
+from registers.tables import cells, typeset
 from registers.vocabulary import NORMAL
+
+DIGITS = {measure.column: measure.digits for measure in MEASURES}
 
 
 def table(
@@ -14,29 +16,29 @@ def table(
 ) -> pd.DataFrame:
     """Position top-1 (%), its mean distance (patches), L2 of a patch's pixels, with 95 % intervals.
 
-    A row per number of registers, the value of guessing below it. The paper's L2 is over patches of
-    14 x 14 pixels, ours over the patches of this run: hold each against its own chance.
+    A row per number of registers and measure. The paper's L2 is over patches of 14 x 14 pixels,
+    ours over the patches of this run: hold each against its own chance.
     """
+    printed = cells.printed(reference, "table5")["value"]
     rows = []
     for model in cells.models(pd.concat([position, reconstruction])):
-        by_measure = _cells(model.rows)
-        about = {"model": model.title, "#registers": str(model.registers)}
         who = "non-outliers" if model.has_outliers else "all: no second mode"
-        texts = {column: cell.text for column, cell in by_measure.items()}
-        guesses = {column: cell.guess for column, cell in by_measure.items()}
-        rows.append(about | {"patches": who} | texts)
-        rows.append(about | {"patches": "chance"} | guesses)
-
-    printed = cells.printed(reference, "table5")
-    for count in dict.fromkeys(printed.index.get_level_values("row")):
-        values = printed.loc[count]["value"]
-        who = "non-outliers" if count == "0" else "non-outliers (all)"
-        row = {"model": "the paper", "#registers": count, "patches": who}
-        for measure in MEASURES:  # the paper has no distances here
-            column = measure.column
-            row[column] = f"{values[column]:.1f}" if column in values.index else ""
-        rows.append(row)
+        about = {"model": model.title, "registers": model.registers, "patches": who}
+        for column, cell in _cells(model.rows).items():
+            paper = printed.get((str(model.registers), column))  # the paper has no distances here
+            rows.append(about | {"measure": column} | cell.numbers | {"paper": paper})
+    ours = {(str(row["registers"]), row["measure"]) for row in rows}
+    for (count, column), value in printed.items():
+        if (count, column) not in ours:
+            row = {"model": cells.PAPER, "registers": int(count), "patches": "non-outliers"}
+            rows.append(row | {"measure": column, "paper": value})
     return pd.DataFrame(rows)
+
+
+def shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per number of registers, a column per measure."""
+    counts = [style.registers_label(int(count)) for count in rows["registers"]]
+    return typeset.grid(rows.assign(registers=counts), "registers", "measure", _cell)
 
 
 def caption(position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.DataFrame) -> str:
@@ -62,6 +64,11 @@ def caption(position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.
         f"(chance {first[POSITION.column].guess} %), and the pixels with an L2 error of {errors} "
         f"(chance {first[PIXELS.column].guess}){change}."
     )
+
+
+def _cell(row: pd.Series) -> str:
+    """A cell with as many digits as its measure has."""
+    return typeset.cell(row, DIGITS[row["measure"]])
 
 
 def _change(after: cells.TableCell, before: cells.TableCell) -> str:

@@ -21,7 +21,13 @@ def of_ends(maps: ImageMaps, images: int | None = None) -> list[list[MapCell]]:
     return of_models(maps, ids, images)
 
 
-def peak_over_median(images: int) -> str:
+def largest(images: int) -> str:
     """What the number under each map is, and that the caption gives its median over images."""
-    over = f"median of {style.plural(images, 'image')}"
-    return f"The largest attention of [CLS] to a patch over the median one (under each map; {over})"
+    over = style.plural(images, "image")
+    under = "under each map" if images == 1 else f"under each map; median of {over}"
+    return f"The largest attention of [CLS] to a patch, over an even one ({under}),"
+
+
+def largest_by_backbone(rows: Sequence[Sequence[MapCell]]) -> dict[str, float]:
+    """That number by backbone: its median over images."""
+    return image_maps.medians(rows, image_maps.largest_over_even)

@@ -161,7 +161,8 @@ def headroom(ax: Axes, shares: bool = False) -> None:
     low, high = ax.get_ylim()
     top = high * (high / low) ** (HEADROOM / (1 - HEADROOM))
     if shares:
-        ax.set_yticks([10.0**p for p in range(int(np.ceil(np.log10(low))), 1)])
+        decades = [10.0**p for p in range(int(np.ceil(np.log10(low))), 1)]
+        ax.set_yticks(decades, [f"{100 * share:g} %" for share in decades])
         minor = np.outer(10.0 ** np.arange(-8, 0), np.arange(2, 10))
         ax.yaxis.set_minor_locator(FixedLocator(minor.ravel()))
     ax.set_ylim(low, top)

@@ -1,8 +1,9 @@
 """Pages of small square maps, placed to the inch: what the figures on attention, norms and
 components share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from registers.figures import selection
 from registers.figures.paint import style
-from registers.figures.paint.image_maps import ImageMaps, MapCell, peak, pictures
+from registers.figures.paint.image_maps import ImageMaps, MapCell, over_even, pictures
 
 ATTENTION = "viridis"  # as DINO's visualize_attention.py, whose pictures the paper's resemble
-FLAT = 2.0  # an attention map below this many times its mean is drawn in the middle of the scale
+FLAT = 2.0  # colours reach at least this many times the median, so that a flat map looks flat
+CAP = 10.0  # and at most this many times an even attention, so that one peak darkens no other map
+
+EVEN = "attention, over one that is even over the patches"
 
 # inches
 GAP = 0.04  # between cells
@@ -69,14 +73,22 @@ class Page:
         last: int,
         label: str = "",
         ticks: Sequence[float] | None = None,
+        lower: float = 0.0,
+        extend: str = "neither",
     ) -> None:
-        """A thin horizontal colour bar below the columns first..last."""
+        """A thin horizontal colour bar below the columns first..last.
+
+        lower: inches that it stands lower, below words under the cells. extend: "max" where
+        values reach beyond the colours.
+        """
         left, bottom, _, _ = self.inches(self.axes[-1, first])
         right = self.inches(self.axes[-1, last])[2]
         inset = 0.06 * (right - left)
-        place = self.box(left + inset, bottom - 0.12, right - left - 2 * inset, 0.06)
+        place = self.box(left + inset, bottom - 0.12 - lower, right - left - 2 * inset, 0.06)
         ax = self.figure.add_axes(place)
-        bar = self.figure.colorbar(image, cax=ax, orientation="horizontal", ticks=ticks)
+        bar = self.figure.colorbar(
+            image, cax=ax, orientation="horizontal", ticks=ticks, extend=extend
+        )
         bar.outline.set_visible(False)
         ax.tick_params(length=2, pad=1.5, labelsize=6)
         ax.grid(False)
@@ -160,19 +172,34 @@ def show(
     return ax.imshow(values, cmap=cmap, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
 
 
-def attention(ax: Axes, cell: MapCell) -> AxesImage:
-    """A map of attention, and under it how far its largest value lies above its median.
+def top(maps: Iterable[np.ndarray], most: float = np.inf) -> float:
+    """Where a scale of colours that begins at 0 ends, for maps that share it.
 
-    Colours run from 0 to the largest value, as those of the paper do in effect, but at least to
-    FLAT times the mean, so that an even map looks even.
+    At the largest value, or FLAT times the median where that is more; at `most` in any case.
     """
-    ax.set_xlabel(f"max {style.times(peak(cell.values))}×", fontsize=6, labelpad=1.5)
-    return show(ax, cell.values, low=0, high=max(cell.values.max(), FLAT * cell.values.mean()))
+    values = np.concatenate([np.ravel(values) for values in maps])
+    return float(min(max(values.max(), FLAT * np.median(values)), most))
 
 
-def plain(ax: Axes, cell: MapCell) -> AxesImage:
-    """A map over its own range."""
-    return show(ax, cell.values)
+def attention_top(cells: Iterable[MapCell]) -> float:
+    """`top` of attention over an even one, for all maps of a figure."""
+    return top([over_even(cell.values) for cell in cells], CAP)
+
+
+def attention(ax: Axes, cell: MapCell, top: float) -> AxesImage:
+    """A map of attention over an even one, from 0 to `top`, and under it its largest value."""
+    values = over_even(cell.values)
+    ax.set_xlabel(f"max {style.times(values.max())}×", fontsize=6, labelpad=1.5)
+    return show(ax, values, low=0, high=top)
+
+
+def attention_bar(
+    page: Page, image: AxesImage, first: int, last: int, lower: float = LABEL
+) -> None:
+    """The scale of all attention maps of a page, below its columns first..last."""
+    _, high = image.get_clim()
+    extend = "max" if high == CAP else "neither"
+    page.bar(image, first, last, EVEN, ticks(0, high, 6), lower, extend)
 
 
 def ticks(low: float, high: float, count: int = 3) -> list[float]:
@@ -189,7 +216,7 @@ def gallery(
     images: Sequence[np.ndarray],
     rows: Sequence[Sequence[MapCell]],
     titles: Sequence[str],
-    paint: Paint = attention,
+    paint: Paint | None = None,
     groups: Sequence[int] = (1,),
     below: float = 0.0,
     **room,
@@ -197,31 +224,40 @@ def gallery(
     """A row per image: the image itself, then its maps.
 
     images: (y, x, 3) each. rows: the maps of each. titles: of the columns with maps.
-    paint: draws one map. groups, below, room: of `page`.
+    paint: draws one map; None: attention, all maps on one scale with its bar.
+    groups, below, room: of `page`.
     """
-    labels = LABEL if paint is attention else 0.0
+    of_attention = paint is None
+    if of_attention:
+        paint = partial(attention, top=attention_top(cell for row in rows for cell in row))
+    labels = LABEL if of_attention else 0.0
     gallery_page = page(
         len(rows),
         1 + len(titles),
         ["Input", *titles],
         groups,
-        below=below + labels,
+        below=below + labels + (BAR if of_attention else 0.0),
         row_gap=GAP + labels,
         **room,
     )
     for axes, image, row in zip(gallery_page.axes, images, rows):
         axes[0].imshow(image, aspect="auto")
         for ax, cell in zip(axes[1:], row):
-            paint(ax, cell)
+            painted = paint(ax, cell)
+    if of_attention:
+        attention_bar(gallery_page, painted, 1, len(titles))
     return gallery_page
 
 
 def compare(
-    maps: ImageMaps, rows: Sequence[Sequence[MapCell]], paint: Paint = attention, below: float = 0.0
+    maps: ImageMaps,
+    rows: Sequence[Sequence[MapCell]],
+    paint: Paint | None = None,
+    below: float = 0.0,
 ) -> Page:
     """Figs. 1, 19, 20 and 21: Input | methods without registers | methods with registers.
 
-    rows: a row per image, its maps in the order of `selection.ends`. paint: draws one map.
+    rows: a row per image, its maps in the order of `selection.ends`. paint: of `gallery`.
     """
     groups = selection.ends(maps)
     starts = [1 + sum(len(group) for group in groups[:i]) for i in range(len(groups))]

@@ -134,6 +134,17 @@ def peak(values: np.ndarray) -> float:
     return float(values.max()) / median if median > 0 else float("inf")
 
 
+def over_even(attention: np.ndarray) -> np.ndarray:
+    """A map of attention (h, w) over one that spreads as much evenly over the patches."""
+    mean = float(attention.mean())
+    return attention / mean if mean > 0 else np.ones_like(attention)
+
+
+def largest_over_even(attention: np.ndarray) -> float:
+    """How far the most attended patch stands out; 1 for an even map."""
+    return float(over_even(attention).max())
+
+
 def medians(
     rows: Sequence[Sequence[MapCell]], measure: Callable[[np.ndarray], float] = peak
 ) -> dict[str, float]:
@@ -166,7 +177,9 @@ def comparison(
     counts = " and ".join(style.having(group[0].registers) for group in groups)
     text = f"{style.listing(numbers)} ({counts})"
 
-    pairs = {method: ends for method, ends in by_method.items() if len(ends) > 1}
+    # as printed, so that the sentence agrees with its numbers
+    printed = {m: [float(style.times(v)) for v in ends] for m, ends in by_method.items()}
+    pairs = {method: ends for method, ends in printed.items() if len(ends) > 1}
     if not pairs:
         return text
     smaller = [m for m, (fewest, most) in pairs.items() if fewest > NOTICEABLE * most]

@@ -16,6 +16,9 @@ from registers.registry import METHODS
 INK = "#1d1d1f"
 GREY = "#6e6e73"
 PALE = "#e3e3e6"
+PANEL = "#f2f2f4"
+CLAIMED = "#dcefe3"  # ground on which a claim holds
+ON_COLOUR = "on colour"  # the gid of words that stand on a colour, which no dark page changes
 CUTOFF = "#B3001B"  # cut-off lines and what lies above them
 WIDTH = 6.75  # inches: a page of text
 DPI = 300
@@ -79,13 +82,18 @@ def save(figure: Figure, out: str | Path) -> None:
     """
     out = Path(out)
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    atomically(
-        out.with_suffix(".png"),
-        lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
-    )
+    save_png(figure, out.with_suffix(".png"))
     atomically(
         out.with_suffix(".pdf"),
         lambda path: figure.savefig(path, format="pdf", metadata=undated),
+    )
+
+
+def save_png(figure: Figure, out: Path) -> None:
+    """Write one picture at 300 dpi, without a time stamp."""
+    atomically(
+        out,
+        lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
     )
 
 
@@ -153,6 +161,23 @@ def listing(words: Iterable[str]) -> str:
     if len(words) > 1:
         return f"{', '.join(words[:-1])} and {words[-1]}"
     return words[0] if words else "none"
+
+
+def remarked(findings: Iterable[tuple[str, list[tuple[str, str]]]]) -> str:
+    """Findings with remarks, such as how sure they are; a remark that all share is made once.
+
+    findings: (words before, [(finding, remark), ...]); a remark may be "". For example
+    "top-1 changes by +1.0 for A and -2.0 for B (in each case one seed: not decided)".
+    """
+    findings = list(findings)
+    remarks = [remark for _, texts in findings for _, remark in texts if remark]
+    shared = len(remarks) > 1 and len(set(remarks)) == 1
+    parts = []
+    for before, texts in findings:
+        told = [text if shared or not remark else f"{text} ({remark})" for text, remark in texts]
+        parts.append(f"{before} {listing(told)}")
+    ending = f" (in each case {remarks[0]})" if shared else ""
+    return "; ".join(parts) + ending
 
 
 def percent(value: float, digits: int = 1) -> str:
