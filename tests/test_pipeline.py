@@ -129,7 +129,7 @@ def test_dvc_carries_a_run_elsewhere(finished, tmp_path_factory):
     run(here, "git", "add", ".")
     run(here, "git", "commit", "-q", "-m", "a run")
     tracked_by_git = set(run(here, "git", "ls-files").splitlines())
-    assert not {WEIGHTS, PAGE, "reports/smoke/metrics.json"} & tracked_by_git
+    assert not {WEIGHTS, PAGE, "reports/smoke/metrics/linear.json"} & tracked_by_git
     run(there, "git", "clone", "-q", str(here), ".")
     for folder, verb in ((here, "push"), (there, "pull")):
         run(folder, "dvc", "remote", "add", "-q", "--local", "-d", "store", str(remote))

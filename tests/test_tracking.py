@@ -6,8 +6,9 @@ import shutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from registers import stores, tracking
+from registers import tracking
 from registers.measurements import Measurement
+from registers.stores import opening, words
 
 NOBODY = "http://127.0.0.1:9"  # no server listens there
 
@@ -28,8 +29,14 @@ def store(new_store, tmp_path, empty_store):
 
 def runs(uri):
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(stores.EXPERIMENT)
-    return client, client.search_runs([experiment.experiment_id])
+    experiment = client.get_experiment_by_name(opening.EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id])
+    return client, [run for run in found if "rule" in run.data.tags]  # not those above them
+
+
+def numbers(run):
+    """A run's metrics without what the process used of the machine."""
+    return {name: v for name, v in run.data.metrics.items() if not name.startswith("system/")}
 
 
 def losses(client, run):
@@ -47,10 +54,15 @@ def test_params_metrics_tags_and_artifacts_arrive(store, tmp_path):
     assert tracking.deliver(root, uri) == (1, 0)
     client, (run,) = runs(uri)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"batch": "16"}
+    shape = {"method": "dinov2", "registers": "4", "seed": "0"}
+    assert run.data.params == {"batch": "16"} | shape
     assert run.data.tags["registers"] == "4"
     assert run.data.tags["rule"] == "linear"
     assert run.data.tags["git_commit"]
+    assert run.data.tags["mlflow.source.name"] == "registers measure linear dinov2-r4-s0"
+    assert run.data.tags["mlflow.source.git.commit"] in run.data.tags["git_commit"]
+    assert "Table 2" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics["system/process_peak_memory_megabytes"] > 10
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["a.csv"]
@@ -72,21 +84,26 @@ def test_main_rows_become_metrics_under_names_of_their_own(store):
         record.measurements(rows)
     tracking.deliver(root, uri)
     _, (run,) = runs(uri)
-    assert run.data.metrics == {
-        "segmentation/disc/iou": 0.5,
-        "segmentation/ring _small_/iou": 0.25,
-        "segmentation/patch/miou/world": 0.375,
+    assert numbers(run) == {
+        "segmentation/iou disc": 0.5,
+        "segmentation/iou ring small": 0.25,
+        "segmentation/miou": 0.375,
     }
 
 
-def test_a_rule_that_runs_again_replaces_its_run(store):
+def test_a_rule_that_runs_again_does_not_hide_its_former_run(store):
     root, uri = store
     for value in (1.0, 2.0):
-        with tracking.run(root / "smoke", "linear", "a", {}, {}) as record:
-            record.metrics({"top1": value})
+        with tracking.run(root / "smoke", "linear", "dinov2-r4-s0", {}, {}) as record:
+            record.metrics({"linear/top1": value})
         tracking.deliver(root, uri)
-    _, (run,) = runs(uri)
-    assert run.data.metrics["top1"] == 2.0
+    client, (new, old) = runs(uri)
+    assert (numbers(new), numbers(old)) == ({"linear/top1": 2.0}, {"linear/top1": 1.0})
+    assert old.data.tags["superseded"] == "true" and "superseded" not in new.data.tags
+    assert "superseded" in old.info.run_name
+    assert tracking.find_runs(uri, [record.key])[record.key][1] == new.info.run_id
+    parent = client.get_run(new.data.tags["mlflow.parentRunId"])
+    assert parent.data.metrics["linear/top1"] == 2.0
 
 
 def test_an_interrupted_job_continues_its_run(store):
@@ -149,7 +166,7 @@ def test_an_unfinished_line_waits_for_its_end(store):
         file.write('ics", "values": {"loss": 1.0}, "step": 0, "time": 1}\n')
     tracking.deliver(root, uri)
     _, (run,) = runs(uri)
-    assert run.data.metrics == {"loss": 1.0}
+    assert numbers(run) == {"loss": 1.0}
 
 
 def test_a_line_that_a_killed_job_left_unfinished_blocks_nothing(store, caplog):
@@ -161,7 +178,7 @@ def test_a_line_that_a_killed_job_left_unfinished_blocks_nothing(store, caplog):
     record.metrics({"loss": 2.0}, 1)
     assert tracking.deliver(root, uri) == (1, 0)
     _, (run,) = runs(uri)
-    assert run.data.metrics == {"loss": 2.0}
+    assert numbers(run) == {"loss": 2.0}
     assert "a damaged line is left out" in caplog.text
 
 
@@ -195,7 +212,7 @@ def test_a_damaged_record_of_delivery_counts_as_none(store, damage):
     ],
 )
 def test_a_password_is_masked(uri, expected):
-    text = stores.masked(uri)
+    text = words.masked(uri)
     assert "hunter2" not in text and "t@er2" not in text
     assert "host" in text or text == uri
     assert expected is None or text == expected

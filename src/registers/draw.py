@@ -70,5 +70,22 @@ def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> 
         record.artifact(out.with_suffix(".png"))
 
 
+def draw_training(settings: Settings) -> None:
+    """Draw the training curves of a run's backbones of their methods' own sizes."""
+    import pandas as pd
+
+    from registers.figures import training_curves
+    from registers.figures.paint import style
+
+    parts = []
+    for id in artifacts.trained(settings):
+        history = settings.layout.history(id)
+        if history.is_file() and not id.size and not id.noaa and id.seed == settings.seeds[0]:
+            about = dict(method=id.method, registers=id.registers)
+            parts.append(pd.read_csv(history).assign(**about))
+    if parts:
+        style.save(training_curves.draw(pd.concat(parts)), settings.layout.training_curves)
+
+
 def _recorded(settings: Settings, id: str, tags: dict[str, str], began: float | None):
     return tracking.run(settings.results, "draw", id, tags, {}, began=began)

@@ -36,6 +36,10 @@ class Layout:
         """Folder of one training: its weights, history and, until it is finished, its state."""
         return self.results / "checkpoints" / str(trained)
 
+    def history(self, trained: str | BackboneId) -> Path:
+        """Losses and norms along one training."""
+        return self.training(trained) / "history.csv"
+
     def checkpoint(self, backbone: str | BackboneId) -> Path:
         """Weights of a backbone, at the end or on the way."""
         id = BackboneId.parse(str(backbone))
@@ -74,6 +78,15 @@ class Layout:
         """The regenerated paper."""
         return self.reports / "paper.html"
 
+    @property
+    def training_curves(self) -> Path:
+        """Losses and norms along all trainings, as a picture."""
+        return self.reports / "training.png"
+
+    def metrics(self, name: str) -> Path:
+        """The main numbers of one question, or "claims", as `dvc metrics` compares them."""
+        return self.reports / "metrics" / f"{name}.json"
+
     # --- how it came about
 
     def log(self, rule: str, subject: str = "") -> Path:
@@ -86,6 +99,16 @@ class Layout:
     def tracking(self) -> Path:
         """Spools of metrics, until and after MLflow has them."""
         return self.results / "tracking"
+
+    @property
+    def records(self) -> Path:
+        """Snakemake's records of this run's files, which travel with them."""
+        return self.results / "records.json"
+
+    @property
+    def aside(self) -> Path:
+        """What other settings of this run left, in the same folders as beside it."""
+        return self.results / "aside"
 
     def _note(self, kind: str, rule: str, subject: str, ending: str) -> Path:
         name = f"{rule}/{subject}" if subject else rule

@@ -32,18 +32,31 @@ def measure(settings: Settings, name: str, backbone: str = "", began: float | No
     _check(name, question, measured)
 
     tags = {"question": name, "data_hash": " ".join(s.val.fingerprint for s in sets)}
+    params = values(settings, name)
     if backbone:
-        id = BackboneId.parse(backbone)
-        tags |= dict(method=id.method, registers=id.registers, seed=id.seed, backbone=backbone)
+        tags |= identity_tags(backbone)
+        params |= {"size": size_of(settings, backbone)}
     path = settings.layout.measurement(name, backbone)
     with tracking.run(
-        settings.results, name, backbone or "exact", tags, values(settings, name), began=began
+        settings.results, name, backbone or "exact", tags, params, began=began
     ) as record:
         write(path, measured.rows, run=record.key)
         if measured.arrays is not None:
             write_arrays(settings.layout.arrays(name, backbone), measured.arrays)
         record.measurements(measured.rows)
         record.artifact(path)
+
+
+def identity_tags(backbone: str) -> dict[str, object]:
+    """Which backbone a run is about, taken apart."""
+    id = BackboneId.parse(backbone)
+    return dict(method=id.method, registers=id.registers, seed=id.seed, backbone=backbone)
+
+
+def size_of(settings: Settings, backbone: str) -> str:
+    """Name of a backbone's size, its method's own where its id names none."""
+    id = BackboneId.parse(backbone)
+    return id.size or settings.recipes[id.method].size
 
 
 def values(settings: Settings, name: str) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The regenerated paper: one self-contained page, reports/<run>/paper.html.
 
-claims.json and metrics.json stand beside it.
+claims.json and metrics/, one file for each question, stand beside it.
 """
 
 import base64
@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from registers import artifacts, inputs, stale, tracking
+from registers import artifacts, headlines, inputs, stale, tracking
 from registers.artifacts import Artifact, Picture
 from registers.claims.loading import load as load_claims
 from registers.claims.verdicts import CONTRADICTED, REPRODUCED, VERDICTS, Verdict, judged
@@ -28,19 +28,10 @@ from registers.settings.backbone_id import BackboneId
 from registers.settings.run import Settings
 
 RULE_FILE = "workflow/rules/artifacts.smk"
-UI = "http://127.0.0.1:5000"  # where `registers ui` shows MLflow
-METRICS = {
-    "linear": ("top1",),
-    "zeroshot": ("top1",),
-    "segmentation": ("miou",),
-    "depth": ("rmse",),
-    "discovery": ("corloc", "corloc_tuned"),
-    "norms": ("second_mode", "share", "max_over_median"),
-}
 
 
 def build(settings: Settings) -> None:
-    """Write the page, claims.json and metrics.json of a run from its results and drawings.
+    """Write the page, claims.json and metrics/ of a run from its results and drawings.
 
     Raises FileNotFoundError where an artifact that these settings can make has not been drawn.
     """
@@ -52,7 +43,7 @@ def build(settings: Settings) -> None:
     verdicts = judged(claims, measured, settings.scale)
     runs = {artifact.id: _runs(settings, artifact) for artifact in built}
     keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
-    delivered = tracking.find_runs(settings.mlflow_uri, sorted(keys))
+    links = tracking.links(settings.mlflow_uri, sorted(keys))
     page = _template().render(
         about=_about(settings, measured),
         warnings=warnings(measured["code"], stale.weights(settings)),
@@ -61,10 +52,11 @@ def build(settings: Settings) -> None:
         together=together(verdicts),
         artifacts=[_section(layout, artifact, printed, runs[artifact.id]) for artifact in built],
         pictures=[_further(layout, picture) for picture in artifacts.pictures(settings)],
-        link=lambda key: _link(delivered.get(key)),
+        link=links.get,
     )
     write_json(layout.reports / "claims.json", [asdict(v) for v in verdicts])
-    write_json(layout.reports / "metrics.json", metrics(measured, verdicts))
+    for name, numbers in metrics(settings, measured, verdicts).items():
+        write_json(layout.metrics(name), numbers)
     write_text(layout.page, page)
     _remove_old_drawings(layout, built)
 
@@ -77,26 +69,15 @@ def _remove_old_drawings(layout: Layout, built: Iterable[Artifact]) -> None:
             file.unlink()
 
 
-def metrics(measured: pd.DataFrame, verdicts: list[Verdict]) -> dict:
-    """What `dvc metrics` compares.
+def metrics(settings: Settings, measured: pd.DataFrame, verdicts: list[Verdict]) -> dict[str, dict]:
+    """What `dvc metrics` compares, by file: each question's main number without and with registers.
 
-    Verdicts by claim, and the main numbers by question, metric and backbone.
+    {"linear": {"dinov2": {"r0": 0.41, "r4": 0.42}}}; "claims" holds how many verdicts there are.
     """
-    numbers: dict = {"claims": {v.id: v.verdict for v in verdicts}}
-    known = measured.dropna(subset=["value"])
-    for question, names in METRICS.items():
-        for name in names:
-            rows = known[(known["question"] == question) & (known["metric"] == name)]
-            if rows.empty:
-                continue
-            several = rows["data"].nunique() > 1  # data sets, as in Table 3
-            numbers.setdefault(question, {})[name] = {
-                f"{row.backbone} on {row.data}" if several else row.backbone: round(
-                    float(row.value), 6
-                )
-                for row in rows.itertuples()
-            }
-    return numbers
+    counts = tuple(id.registers for id in artifacts.family(settings, "ends"))
+    numbers = headlines.by_method(measured.to_dict("records"), counts)
+    tally = {name: sum(v.verdict == name for v in verdicts) for name in VERDICTS}
+    return {name: numbers.get(name, {}) for name in headlines.COMPARED} | {"claims": tally}
 
 
 def together(verdicts: list[Verdict]) -> str:
@@ -284,11 +265,6 @@ def _embedded(image: Path) -> str:
 
 def _command(target: str) -> str:
     return f"snakemake --cores all {target}"
-
-
-def _link(run: tuple[str, str] | None) -> str | None:
-    """Address of a run in MLflow's UI. run: (experiment id, run id)."""
-    return f"{UI}/#/experiments/{run[0]}/runs/{run[1]}" if run else None
 
 
 def _on_page(layout: Layout, path: Path) -> str:

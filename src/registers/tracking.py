@@ -1,44 +1,50 @@
-"""Tracking: numbers go to disk first, then to MLflow, whose stores stores.py opens.
+"""Tracking: numbers go to disk first, and from there to MLflow, which stores/ alone knows.
 
 A job appends events to a spool of its own, results/<run>/tracking/<rule>/<subject>.jsonl, and
 `deliver` replays what MLflow does not have yet. Why MLflow is not called in every job (2 shared
 cores, AMD EPYC, 2026-11-21, MLflow on SQLite):
 
 - its client takes 2.0 to 2.8 s and 170 MB to import, and the first connection to a new store
-  another 2 s; this module takes 0.15 s and 28 MB, a run with its metrics 9 ms. The scale smoke has
-  95 jobs;
+  another 2 s; this module takes 0.15 s and 28 MB. The scale smoke has 95 jobs;
 - parallel jobs that meet in a new SQLite store crash in its first migration (four at once do), so
   delivery holds one lock;
 - a server that is away costs nothing but time: the spool keeps the numbers.
 
-A run is known by its key, "<run>/<rule>/<subject>". When a rule runs again, its former MLflow run
-is replaced. A store is known by an id of its own, so that one that was deleted, or another one, is
-filled from the spools.
+A run is known by its key, "<run>/<rule>/<subject>". When a rule runs again, its spool goes on with
+another start, and the former MLflow run stays, as superseded. A store is known by an id of its own,
+so that one that was deleted, or another one, is filled from the spools.
 """
 
-import fcntl
-import getpass
 import json
 import logging
+import resource
+import sys
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from registers.files import write_json
+from registers import headlines
 from registers.layout import Layout
 from registers.measurements import Measurement, code_version
-from registers.stores import Store, connect, masked, one_line
+from registers.questions import QUESTIONS
+from registers.registry import METHODS
+from registers.stores.opening import connect
+from registers.stores.spools import began as began_at
+from registers.stores.spools import is_waiting, locked
+from registers.stores.words import masked, one_line
 
-REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of what it is asked to write
-BATCH = 1000  # metrics that MLflow takes in one request
+UI = "http://127.0.0.1:5000"  # where `registers ui` shows a store that is a file
 log = logging.getLogger(__name__)
 
 
 class Run:
     """One training or evaluation as MLflow will show it. Each call appends a line to a file."""
+
+    SYSTEM_PAUSE = 10  # seconds between samples of what the process uses
 
     def __init__(
         self,
@@ -55,19 +61,18 @@ class Run:
 
         folder: results/<run>.
         rule, subject: what was done to what, e.g. "linear" and "dinov2-r4-s0".
-        resume: continue the spool of a job that was interrupted.
+        resume: continue the run of a job that was interrupted.
         began: when the work began, in seconds since the epoch, if that was before this call.
         """
         run = Path(folder).name
         self.key = f"{run}/{rule}/{subject}"
         self.spool = Layout(Path(folder)).tracking / rule / f"{subject}.jsonl"
         self.spool.parent.mkdir(parents=True, exist_ok=True)
+        self._usage = _Usage(began)
+        _end_line(self.spool)
         if resume and self.spool.exists():
             self._add(event="resume")
             return
-        with _locked(self.spool):  # a new start of the same key: deliver() replaces the MLflow run
-            self.spool.write_text("")
-            _delivered(self.spool).unlink(missing_ok=True)
         own = {
             "rule": rule,
             "subject": subject,
@@ -78,37 +83,65 @@ class Run:
         self._add(
             event="start",
             name=f"{rule} {subject}",
+            attempt=uuid.uuid4().hex,
             tags=own | tags,
             params=params,
+            inputs=_inputs(Path(folder), rule, tags),
             time=int(1000 * (began or time.time())),
         )
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         self._add(event="metrics", values={k: float(v) for k, v in values.items()}, step=step)
+        if time.monotonic() > self._usage.at + self.SYSTEM_PAUSE:
+            self._system(step)
 
     def artifact(self, path: str | Path) -> None:
         self._add(event="artifact", path=str(path))
 
     def measurements(self, rows: Iterable[Measurement]) -> None:
-        """The rows of a question as metrics, so that MLflow can compare them.
-
-        Only rows with a value, without a coordinate and without a layer: those are the main ones.
-        """
-        values = {
-            _metric_name(row): row.value
-            for row in rows
-            if row.value is not None and row.at is None and row.layer is None
-        }
-        if values:
-            self.metrics(values)
+        """The rows of a question that stand for it, as metrics that MLflow can compare."""
+        by_step: dict[int, dict[str, float]] = {}
+        for (name, step), value in headlines.metrics(rows).items():
+            by_step.setdefault(step, {})[name] = value
+        for step, values in by_step.items():
+            self.metrics(values, step)
 
     def end(self, status: str = "FINISHED") -> None:
+        self._system(0)
         self._add(event="end", status=status)
+
+    def _system(self, step: int) -> None:
+        self._add(event="metrics", values=self._usage.sample(), step=step)
 
     def _add(self, **event: Any) -> None:
         event.setdefault("time", int(time.time() * 1000))
         with open(self.spool, "a") as file:
             file.write(json.dumps(event) + "\n")
+
+
+class _Usage:
+    """What this process uses of the machine, under the names that MLflow's UI shows as such."""
+
+    def __init__(self, began: float | None) -> None:
+        """began: when the process did, in seconds since the epoch; None for now."""
+        self.at = time.monotonic() - (time.time() - began if began else 0)
+        self.cpu = 0.0 if began else time.process_time()
+
+    def sample(self) -> dict[str, float]:
+        """Since the last sample: CPU in percent of one core; the most memory so far, in MB."""
+        now, cpu = time.monotonic(), time.process_time()
+        share = (cpu - self.cpu) / max(now - self.at, 1e-3)
+        self.at, self.cpu = now, cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        bytes = peak if sys.platform == "darwin" else 1024 * peak
+        values = {
+            "system/process_cpu_percentage": 100 * share,
+            "system/process_peak_memory_megabytes": bytes / 1e6,
+        }
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            values["system/gpu_peak_memory_megabytes"] = torch.cuda.max_memory_allocated() / 1e6
+        return values
 
 
 @contextmanager
@@ -130,6 +163,47 @@ def run(
     record.end()
 
 
+def _end_line(spool: Path) -> None:
+    """End the line that a killed job left half written, so that the next one stands alone."""
+    if spool.exists() and not spool.read_bytes().endswith(b"\n") and spool.stat().st_size:
+        with open(spool, "ab") as file:
+            file.write(b"\n")
+
+
+def _inputs(folder: Path, rule: str, tags: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data sets of a run as its manifest has them, by name, digest, place and size.
+
+    A training sees "train"; a question "val", and what it fits on "train". None where the data set
+    was not listed, as in a test.
+    """
+    if rule == "train":
+        entry = METHODS.get(str(tags.get("method")))
+        role, splits = (entry.role if entry else ""), ("train",)
+    else:
+        question = QUESTIONS.get(rule)
+        on_bank = rule == "tokens" or (question is not None and question.reads == "bank")
+        role = question.role if question else ""
+        splits = ("train", "val") if role else ("val",)
+        role = role or ("eval" if on_bank else "")
+    manifest = Layout(folder).manifest(role)
+    if not role or not manifest.is_file():
+        return []
+    return [
+        {
+            "name": f"{about['spec']} {about['split']}",
+            "digest": about["fingerprint"][:36],  # as much as MLflow keeps
+            "source": f"{manifest}#{name}",
+            "context": "training" if about["split"] == "train" else "evaluation",
+            "profile": {"samples": about["samples"]},
+        }
+        for name, about in json.loads(manifest.read_bytes()).items()
+        if about["split"] in splits
+    ]
+
+
+# --- delivery -------------------------------------------------------------------------------------
+
+
 def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int, int]:
     """Replay to MLflow what it does not have yet: (runs delivered, runs still waiting).
 
@@ -145,16 +219,24 @@ def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int,
     if not spools:
         return 0, 0
     try:
-        with _locked(root / "mlflow", wait):
+        with locked(root / "mlflow", wait):
             store = connect(uri)
-            pending = [spool for spool in spools if _is_waiting(spool, store.id)]
-            refused = sum(not _replay(store, spool) for spool in pending)
-        return len(pending) - refused, refused
+            pending = [spool for spool in spools if is_waiting(spool, store.id)]
+            return _deliver(store, pending)
     except TimeoutError:
         return 0, len(pending)
     except Exception as error:  # whatever a store may raise: tracking never ends a training
         _warn(uri, error, f"; {len(pending)} runs wait in {root}")
         return 0, len(pending)
+
+
+def _deliver(store, spools: list[Path]) -> tuple[int, int]:
+    from registers.stores import replay, tree
+
+    results = [replay.replay(store, spool) for spool in sorted(spools, key=began_at)]
+    tree.settle(store, {above for _, above in results if above})
+    done = sum(taken for taken, _ in results)
+    return done, len(results) - done
 
 
 class Courier:
@@ -179,201 +261,52 @@ class Courier:
         self.next = now + max(self.PAUSE, self.SHARE * (now - began))
 
 
+# --- finding runs ---------------------------------------------------------------------------------
+
+
 def find_runs(uri: str, keys: list[str]) -> dict[str, tuple[str, str]]:
-    """(experiment id, run id) by key, for the keys that MLflow knows.
+    """(experiment id, run id) by key, for the keys that MLflow knows; the latest run of each.
 
     Empty, with a warning, when MLflow cannot be reached.
     """
     runs: dict[str, tuple[str, str]] = {}
-    token = None
     try:
         store = connect(uri)
-        while True:
-            page = store.client.search_runs([store.experiment], max_results=1000, page_token=token)
-            for run in page:
-                if "key" in run.data.tags:
-                    runs[run.data.tags["key"]] = (store.experiment, run.info.run_id)
-            token = page.token
-            if not token:
-                return {key: runs[key] for key in keys if key in runs}
+        for experiment in (store.experiment, store.drawings):
+            token = None
+            while True:
+                page = store.client.search_runs(
+                    [experiment], max_results=1000, page_token=token
+                )  # newest first
+                for run in page:
+                    if "key" in run.data.tags:
+                        runs.setdefault(run.data.tags["key"], (experiment, run.info.run_id))
+                token = page.token
+                if not token:
+                    break
+        return {key: runs[key] for key in keys if key in runs}
     except Exception as error:  # as in deliver: a report is written without links, too
         _warn(uri, error)
         return {}
 
 
-# --- the spool and what of it was delivered -------------------------------------------------------
+def links(uri: str, keys: Iterable[str]) -> dict[str, str]:
+    """Where MLflow's UI shows a run, by key: the address asks for the key, not for a run's id.
 
-
-@dataclass
-class _Delivery:
-    """How far a spool was delivered (bytes), into which store and MLflow run (ids; "": none)."""
-
-    bytes: int = 0
-    run: str = ""
-    store: str = ""
-
-
-def _delivered(spool: Path) -> Path:
-    return spool.with_suffix(".delivered")
-
-
-def _read_delivery(spool: Path, store: str) -> _Delivery:
-    """What was delivered of a spool to this store. A missing or damaged record counts as nothing.
-
-    Delivering twice does no harm: the start of a spool replaces the former MLflow run of its key.
+    So it stays right when a rule ran again, and in a clone whose store was filled from the spools.
     """
-    nothing = _Delivery(store=store)
     try:
-        record = json.loads(_delivered(spool).read_bytes())
-        done = _Delivery(int(record["bytes"]), str(record["run"]), str(record["store"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return nothing
-    possible = 0 < done.bytes <= spool.stat().st_size and done.run
-    return done if possible and done.store == store else nothing
-
-
-def _is_waiting(spool: Path, store: str) -> bool:
-    return _read_delivery(spool, store).bytes < spool.stat().st_size
-
-
-def _replay(store: Store, spool: Path) -> bool:
-    """Deliver the whole lines of a spool that MLflow does not have yet; whether it took them.
-
-    What it refuses in one spool does not hold up the others, and is tried again once there is more.
-    Raises what a store raises that is away.
-    """
-    from mlflow.exceptions import MlflowException
-
-    with _locked(spool):
-        done = _read_delivery(spool, store.id)
-        try:
-            try:
-                _replay_from(store, spool, done)
-            except MlflowException as error:
-                if not done.bytes or error.error_code not in REFUSALS:
-                    raise
-                _replay_from(store, spool, _Delivery(store=store.id))  # its run was deleted
-        except MlflowException as error:
-            if error.error_code not in REFUSALS:
-                raise
-            log.warning("%s: refused by MLflow (%s)", spool, one_line(error))
-            refused = _Delivery(spool.stat().st_size, "refused", store.id)
-            write_json(_delivered(spool), asdict(refused))
-            return False
-    return True
-
-
-def _replay_from(store: Store, spool: Path, done: _Delivery) -> None:
-    with open(spool, "rb") as file:
-        file.seek(done.bytes)
-        content = file.read()
-    lines = content[: content.rfind(b"\n") + 1]  # the last line may be half written
-    metrics = []
-    run = done.run
-    for event in _events(lines, spool):
-        if event["event"] == "start":
-            run = _start(store, event)
-        elif event["event"] == "metrics":
-            metrics += _metrics(event)
-        else:
-            _apply(store.client, run, event)
-    for start in range(0, len(metrics), BATCH):
-        store.client.log_batch(run, metrics=metrics[start : start + BATCH])
-    whole = _Delivery(done.bytes + len(lines), run, store.id)
-    write_json(_delivered(spool), asdict(whole))
-
-
-def _events(lines: bytes, spool: Path) -> Iterator[dict[str, Any]]:
-    for line in lines.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:  # half a line, and behind it the first of a job that continued
-            event = None
-        if isinstance(event, dict) and "event" in event:
-            yield event
-        else:
-            log.warning("%s: a damaged line is left out", spool)
-
-
-@contextmanager
-def _locked(path: Path, wait: float | None = None):
-    """An exclusive lock between processes, kept in `path`.lock.
-
-    wait: seconds; None waits without end. Raises TimeoutError after them.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as file:
-        if wait is None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            _lock_within(file, wait, path)
-        yield
-
-
-def _lock_within(file, seconds: float, path: Path) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise TimeoutError(path) from None
-            time.sleep(0.05)
-
-
-# --- MLflow ---------------------------------------------------------------------------------------
-
-
-def _start(store: Store, event: dict[str, Any]) -> str:
-    """Begin an MLflow run, in place of a former one of the same key. Returns its id."""
-    from mlflow.entities import Param
-
-    client = store.client
-    for former in client.search_runs([store.experiment], f"tags.key = '{event['tags']['key']}'"):
-        client.delete_run(former.info.run_id)
-    tags = {name: str(value) for name, value in event["tags"].items()}
-    started = client.create_run(
-        store.experiment,
-        start_time=event["time"],
-        tags=tags | {"mlflow.user": getpass.getuser()},
-        run_name=event["name"],
-    )
-    params = [Param(name, str(value)) for name, value in event["params"].items()]
-    client.log_batch(started.info.run_id, params=params)
-    return started.info.run_id
-
-
-def _metrics(event: dict[str, Any]) -> list:
-    from mlflow.entities import Metric
-
-    return [
-        Metric(name, value, event["time"], event["step"]) for name, value in event["values"].items()
-    ]
-
-
-def _apply(client, run: str, event: dict[str, Any]) -> None:
-    from mlflow.entities import RunTag
-
-    match event["event"]:
-        case "resume":
-            client.set_terminated(run, "RUNNING")
-            client.log_batch(run, tags=[RunTag("resumed", "true")])
-        case "artifact":
-            if Path(event["path"]).exists():
-                client.log_artifact(run, event["path"])
-        case "end":
-            client.set_terminated(run, event["status"], event["time"])
-
-
-# --- in words -------------------------------------------------------------------------------------
-
-
-def _metric_name(row: Measurement) -> str:
-    """E.g. "segmentation/iou/world"; MLflow allows letters, digits, blanks and a few signs."""
-    parts = (row.question, row.token, row.variant, row.metric, row.data)
-    name = "/".join(part for part in parts if part)
-    return "".join(c if c.isalnum() or c in "-_./ " else "_" for c in name)
+        store = connect(uri)
+        places = {key: store.place(key.split("/")[1]) for key in keys}
+    except Exception as error:  # as in deliver
+        _warn(uri, error)
+        return {}
+    ui = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UI
+    return {
+        key: f"{masked(ui)}/#/experiments/{place}/runs?searchFilter="
+        + quote(f"tags.key = '{key}'", safe="")
+        for key, place in places.items()
+    }
 
 
 def _warn(uri: str, error: BaseException, consequence: str = "") -> None:

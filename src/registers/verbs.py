@@ -89,22 +89,24 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
 
 def tokens(settings: Settings, options: argparse.Namespace) -> None:
     """Write the token bank of one backbone: one forward pass over the evaluation images."""
-    from registers.measure import load_backbone
+    from registers import tracking
+    from registers.measure import identity_tags, load_backbone, size_of
     from registers.readers.catalogue import evaluation_sets
     from registers.tokens import write_bank
 
     backbone = load_backbone(settings, options.backbone)
     (evaluation,) = evaluation_sets(settings, "eval")
-    write_bank(
-        settings.layout.bank(options.backbone),
-        backbone,
-        evaluation.val,
-        data=evaluation.name,
-        images=settings.bank.images,
-        sample=settings.bank.sample,
-        batch=settings.bank.batch,
-        size=settings.image_size,
-    )
+    what = dict(images=settings.bank.images, sample=settings.bank.sample, size=settings.image_size)
+    tags = identity_tags(options.backbone) | {"data_hash": evaluation.val.fingerprint}
+    params = {f"bank.{name}": value for name, value in what.items()}
+    params["size"] = size_of(settings, options.backbone)
+    bank = settings.layout.bank(options.backbone)
+    with tracking.run(
+        settings.results, "tokens", options.backbone, tags, params, began=BEGAN
+    ) as record:
+        more = dict(data=evaluation.name, batch=settings.bank.batch)
+        write_bank(bank, backbone, evaluation.val, **more, **what)
+        record.artifact(bank / "index.json")
 
 
 def measure(settings: Settings, options: argparse.Namespace) -> None:
@@ -128,12 +130,17 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the regenerated paper: reports/RUN/paper.html, claims.json and metrics.json."""
+    """Write the regenerated paper: reports/RUN/paper.html, claims.json and metrics/."""
     from registers import tracking
+    from registers.draw import draw_training
     from registers.report import build
 
     tracking.deliver(settings.results.parent, settings.mlflow_uri)
-    build(settings)
+    with tracking.run(settings.results, "report", "paper", {}, {}, began=BEGAN) as record:
+        build(settings)
+        draw_training(settings)
+        record.artifact(settings.layout.page)
+        record.artifact(settings.layout.training_curves)
     reports = settings.layout.reports
     _point(reports.with_name("latest"), reports.name)
 
@@ -148,10 +155,14 @@ def _point(link: Path, target: str) -> None:
 
 
 def deliver(settings: Settings, options: argparse.Namespace) -> None:
-    """Hand MLflow the numbers that it does not have yet; name weights made by other code."""
-    from registers import stale, tracking
+    """Hand MLflow the numbers that it does not have yet; name weights made by other code.
+
+    A store that is empty, as in a fresh clone after `dvc pull`, is filled from the spools.
+    """
+    from registers import records, stale, tracking
     from registers.stores.words import masked
 
+    records.save(settings.layout)
     done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
     if done or waiting:
         store = masked(settings.mlflow_uri)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.io import IOFile
 
-from registers import artifacts, questions, run_lock, stale
+from registers import artifacts, headlines, questions, records, run_lock, stale
 from registers.digest import digest as code_digest
 from registers.exact import demands
 from registers.layout import checkpoint_name
@@ -36,6 +36,8 @@ if workflow.is_main_process and (line := run_lock.begin()):
     print(f"registers: {line}", file=sys.stderr)
 
 LAYOUT = SETTINGS.layout
+if workflow.is_main_process:  # a run that was pulled or checked out brings its own
+    records.restore(LAYOUT)
 ARTIFACTS = artifacts.available(SETTINGS)
 BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
 LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"

@@ -2,7 +2,7 @@
 
 
 rule report:
-    """Write the regenerated paper, with claims.json and metrics.json."""
+    """Write the regenerated paper, with claims.json and the main numbers."""
     input:
         drawn=[
             path
@@ -15,6 +15,7 @@ rule report:
             for path in picture.outputs(LAYOUT)
         ],
         measurements=artifacts.evidence(SETTINGS),
+        histories=[LAYOUT.history(id) for id in artifacts.trained(SETTINGS)],
         words=project_files(
             "paper/artifacts.yaml",
             "paper/claims.yaml",
@@ -23,7 +24,8 @@ rule report:
     output:
         report(LAYOUT.page, caption="../report/paper.rst"),
         LAYOUT.reports / "claims.json",
-        LAYOUT.reports / "metrics.json",
+        LAYOUT.training_curves,
+        [LAYOUT.metrics(name) for name in (*headlines.COMPARED, "claims")],
     log:
         LAYOUT.log("report"),
     conda:
@@ -32,7 +34,7 @@ rule report:
         mem_mb=SMALL_MB,
         runtime=SMALL_MINUTES,
     params:
-        code=code_digest("registers.report"),
+        code=code_digest("registers.report", "registers.figures.training_curves"),
     shell:
         "registers report > {log} 2>&1"
 

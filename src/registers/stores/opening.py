@@ -1,7 +1,4 @@
-"""MLflow's stores: opening one, and making anew a SQLite file that was left half made.
-
-tracking.py replays the spools into them; these two modules alone know MLflow.
-"""
+"""Opening a store of MLflow, and making anew a SQLite file that was left half made."""
 
 import logging
 import os
@@ -14,18 +11,39 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-EXPERIMENT = "registers"
+from registers.stores.words import one_line
+
+EXPERIMENT = "registers"  # pipeline runs, backbones, and what was done to them
+DRAWINGS = "registers drawings"  # figures, tables and the page: no chart is of them
+DESCRIPTIONS = {
+    EXPERIMENT: (
+        "Backbones without and with registers. A pipeline run holds its backbones, a backbone its "
+        "training, its token bank and the questions asked of it; their main numbers stand at the "
+        "backbone.\n\nTo compare r0 with r4, open a pipeline run's *Model metrics*, where the step "
+        "is the number of registers, or tick two backbones and choose *Compare*."
+    ),
+    DRAWINGS: "What was drawn from the measurements; the figures also lie at the pipeline's run.",
+}
 ID_TAG = "registers.store"  # the tag of our experiment that holds the store's id
+KIND_TAG = "mlflow.experimentKind"  # how MLflow's UI opens an experiment
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Store:
-    """MLflow at one address. experiment: id of ours there. id: our own name of this very store."""
+    """MLflow at one address.
+
+    experiment, drawings: ids of our experiments there. id: our own name of this very store.
+    """
 
     client: Any
     experiment: str
+    drawings: str
     id: str
+
+    def place(self, rule: str) -> str:
+        """The experiment in which runs of a rule are kept."""
+        return self.drawings if rule in ("draw", "report") else self.experiment
 
 
 def connect(uri: str) -> Store:
@@ -71,16 +89,45 @@ def _open(uri: str) -> Store:
     utils.MAX_RETRY_COUNT = 1  # MLflow's own 15 would hold a training for an hour
 
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        experiment = client.get_experiment(client.create_experiment(EXPERIMENT))
-    if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
+    experiment = _experiment(client, uri, EXPERIMENT)
+    drawings = _experiment(client, uri, DRAWINGS)
     id = experiment.tags.get(ID_TAG)
     if id is None:
         id = uuid.uuid4().hex
         client.set_experiment_tag(experiment.experiment_id, ID_TAG, id)
-    return Store(client, experiment.experiment_id, id)
+    return Store(client, experiment.experiment_id, drawings.experiment_id, id)
+
+
+def _experiment(client: Any, uri: str, name: str) -> Any:
+    """An experiment of ours, made where there is none, and restored where it was deleted."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        experiment = client.get_experiment(client.create_experiment(name))
+        _make_movable(uri, experiment.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if KIND_TAG not in experiment.tags:  # a store of an earlier version has none
+        tags = {KIND_TAG: "custom_model_development", "mlflow.note.content": DESCRIPTIONS[name]}
+        for key, value in tags.items():
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return experiment
+
+
+def _make_movable(uri: str, experiment: str) -> None:
+    """Let the artifacts of a new experiment lie beside a SQLite file that a relative URI names.
+
+    MLflow writes the folder at hand in full, and no artifact is found once the project has moved;
+    there is no call that would keep a path relative (`SqlAlchemyStore.create_experiment`).
+    """
+    file = _sqlite_file(uri)
+    if file is None or file.is_absolute():
+        return
+    with closing(sqlite3.connect(file)) as database, database:
+        location = (file.parent / "mlruns" / experiment).as_posix()
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (location, experiment),
+        )
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -111,20 +158,3 @@ def _set_aside(file: Path) -> Path:
     for ending in ("-journal", "-wal", "-shm"):
         file.with_name(file.name + ending).unlink(missing_ok=True)
     return file.replace(aside)
-
-
-def masked(text: str) -> str:
-    """A text in which no URI shows a name, password or token: "postgresql://***@host/runs".
-
-    For everything that is printed or logged. What stands between // and the last @ is hidden, as a
-    password may hold any character, and so is the value of a query such as password=.
-    """
-    text = re.sub(r"(?<=://)[^/\s]\S*@", "***@", text)
-    return re.sub(
-        r"(?i)([?&;][^=&;\s]*(?:pass|pwd|secret|token|key)[^=&;\s]*=)[^&;\s]*", r"\1***", text
-    )
-
-
-def one_line(error: object) -> str:
-    """What an error says, for a log."""
-    return masked(" ".join(str(error).split()))[:200]
