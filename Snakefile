@@ -32,7 +32,17 @@ configfile: str(PARAMS)
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
+
+
+if SETTINGS.models:
+
+    include: "workflow/rules/fetch.smk"
+
+else:
+
+    include: "workflow/rules/train.smk"
+
+
 include: "workflow/rules/tokens.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/artifacts.smk"

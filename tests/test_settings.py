@@ -51,7 +51,7 @@ def message_of(params) -> str:
         ({"data": True}, ["data: True", "a mapping"]),
         ({"data": [1]}, ["data: [1]", "a mapping"]),
         ({"data": {"use": 5}}, ["data.use: 5", "one data set or a mapping of roles"]),
-        ({"data": {"use": "photos"}}, ["data.use", "'photos'", "folder:PATH"]),
+        ({"data": {"use": "pictures"}}, ["data.use", "'pictures'", "folder:PATH"]),
         ({"data": {"use": {"lables": "world"}}}, ["data.use.lables", "did you mean labels?"]),
         ({"data": {"use": {"depth": "folder:x"}}}, ["data.use.depth", "nyud:PATH"]),
         ({"data": {"use": {"discovery": []}}}, ["data.use.discovery: []", "at least one"]),

@@ -13,6 +13,7 @@ from registers.layout import Layout, project_folder
 from registers.questions import QUESTIONS
 from registers.registry import subject_of
 from registers.settings.backbone_id import BackboneId
+from registers.settings.data import ANNOTATED_ROLES, DataSettings
 from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
@@ -108,7 +109,7 @@ def pictures(settings: Settings) -> list[Picture]:
     return [
         Picture(question, str(id))
         for question in PICTURED
-        if getattr(settings, question).pictures
+        if getattr(settings, question).pictures and not unanswerable(settings, question)
         for id in backbones
     ]
 
@@ -117,7 +118,7 @@ def pictures(settings: Settings) -> list[Picture]:
 
 
 def family(settings: Settings, name: str) -> list[BackboneId]:
-    """A named set of backbones.
+    """A named set of backbones; of published models, those of it that are among `models`.
 
     main: every method, register count and seed. ends: without registers and with four (or the most
     there are). plain: the first half of `ends`. clip: OpenCLIP of `ends`. dino, mae: these two, no
@@ -126,8 +127,13 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     Of the subject (DINOv2, or else the first method). ablation: every count. focus: `ends`. one:
     none and the next count. four: four registers (or the most). most: the most. sizes: no
     registers, all sizes of `size_study`. steps: no registers, along training. noaa: no registers,
-    trained with and without antialiased position embeddings.
+    trained with and without antialiased position embeddings. released: every published model.
     """
+    ids = _family(settings, name)
+    return _published(settings, ids) if settings.models else ids
+
+
+def _family(settings: Settings, name: str) -> list[BackboneId]:
     subject = subject_of(settings.methods)
     fewest, standard, most = min(settings.registers), _standard(settings), max(settings.registers)
     main = [
@@ -175,13 +181,24 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
         case "dino" | "mae":
             trained = name in settings.recipes
             return [BackboneId(name, 0, settings.seeds[0])] if trained else []
+        case "released":
+            return [BackboneId.parse(id) for id in settings.models]
     raise ConfigError(f'family = "{name}": must be one that artifacts.family knows')
 
 
 def trained(settings: Settings) -> list[BackboneId]:
     """Every training that the figures and tables need, each once."""
+    if settings.models:
+        return family(settings, "released")
     sources = [source for artifact in load().values() for source in artifact.inputs.values()]
     return _once(id.trained for source in sources for id in _backbones(settings, source))
+
+
+def _published(settings: Settings, ids: list[BackboneId]) -> list[BackboneId]:
+    """Those among the run's models. Their names say their size, also where it is the method's own,
+    as what a method's own size is depends on the models that a run names."""
+    named = (replace(id, size=id.size or settings.recipes[id.method].size) for id in ids)
+    return [id for id in named if str(id) in settings.models]
 
 
 def _standard(settings: Settings) -> int:
@@ -205,7 +222,8 @@ def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family.
 
     "maps.arrays/ends" -> arrays/maps/<backbone>.npz. "cost" -> measurements/cost.csv. "reference"
-    -> the paper's printed numbers. Raises ConfigError for a question or family that does not exist.
+    -> the paper's printed numbers. None for a question that the run's data or models cannot answer.
+    Raises ConfigError for a question or family that does not exist.
     """
     name, _, families = source.rstrip("?").partition("/")
     question, _, part = name.partition(".")
@@ -213,10 +231,45 @@ def files(settings: Settings, source: str) -> list[str]:
         return [os.path.relpath(PAPER / "reference.yaml")]
     if question not in QUESTIONS or part not in ("", "arrays"):
         raise ConfigError(f'input = "{source}": must begin with one of {", ".join(QUESTIONS)}')
+    if unanswerable(settings, question):
+        return []
     if not families:
         return [str(settings.layout.measurement(question))]
     path = settings.layout.arrays if part else settings.layout.measurement
     return [str(path(question, id)) for id in _backbones(settings, source)]
+
+
+def unanswerable(settings: Settings, question: str) -> str:
+    """Why these data or models cannot answer a question, in words; "" where they can."""
+    row = QUESTIONS[question]
+    if row.role in ANNOTATED_ROLES and "none" in settings.data.specs(row.role):
+        kind = DataSettings.model_fields[row.role].description.partition(":")[0].rstrip(".").lower()
+        return f"needs {kind} (data.use.{row.role})"
+    if row.labels and settings.data.eval.partition(":")[0] == "photos":
+        return "needs labelled images (data.use.eval)"
+    if question == "zeroshot" and settings.models:
+        return "needs a text tower, and image towers alone are fetched"
+    return ""
+
+
+def absent(settings: Settings) -> dict[str, str]:
+    """The figures and tables that these settings cannot make, and why, in words."""
+    made = available(settings)
+    return {
+        artifact.id: _why_absent(settings, artifact)
+        for artifact in load().values()
+        if artifact.id not in made
+    }
+
+
+def _why_absent(settings: Settings, artifact: Artifact) -> str:
+    needed = [source for source in artifact.inputs.values() if not source.endswith("?")]
+    for source in needed:
+        question = source.partition("/")[0].partition(".")[0]
+        if question != REFERENCE and (reason := unanswerable(settings, question)):
+            return reason
+    families = [s.partition("/")[2] for s in needed if not files(settings, s)]
+    return f"needs backbones that are not among these ({', '.join(families)})"
 
 
 def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
@@ -225,7 +278,7 @@ def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
 
 
 def evidence(settings: Settings) -> list[str]:
-    """All rows that the report reads: those behind artifacts, and norms of every count.
+    """All rows that the report reads: those behind artifacts, and norms of every count and model.
 
     Arrays are measured together with rows of the same name, which say in numbers what they show.
     """
@@ -235,6 +288,5 @@ def evidence(settings: Settings) -> list[str]:
         for source in artifact.inputs.values()
         if source != REFERENCE
     }
-    return sorted(
-        {file for source in (*sources, "norms/ablation") for file in files(settings, source)}
-    )
+    others = ("norms/ablation", "norms/released")
+    return sorted({file for source in (*sources, *others) for file in files(settings, source)})

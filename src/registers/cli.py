@@ -18,6 +18,7 @@ HELP = {
     "role": ", ".join((*IMAGE_ROLES, *ANNOTATED_ROLES)),
     "name": "cifar10 or voc2007",
     "backbone": "an id such as dinov2-r4-s0; registers check lists those of a run",
+    "model": "an id of paper/released.yaml such as dinov2-base-r4-s0",
     "question": ", ".join(QUESTIONS),
     "id": "fig01 to fig21, table1 to table6, or a picture such as depth-dinov2-r0-s0",
 }
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         (verbs.data, ["role"]),
         (verbs.download, ["name"]),
         (verbs.train, ["backbone"]),
+        (verbs.fetch, ["model"]),
         (verbs.tokens, ["backbone"]),
         (verbs.measure, ["question", "backbone?"]),
         (verbs.draw, ["id"]),

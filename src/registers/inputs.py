@@ -27,11 +27,15 @@ def read(settings: Settings, files: list[str]) -> pd.DataFrame | dict[str, dict[
 
 
 def rows(settings: Settings, files: list[str]) -> pd.DataFrame:
-    """Measurements. The default size of a method, which ids leave out, gets its name."""
+    """Measurements. The default size of a method, which ids leave out, gets its name.
+
+    own_size: whether it is that size; ids of published models say it.
+    """
     frame = measurements.read(files)
     default = {method: recipe.size for method, recipe in settings.recipes.items()}
     sizes = zip(frame["size"], frame["method"])
     frame["size"] = [size or default.get(method, "") for size, method in sizes]
+    frame["own_size"] = [size == default.get(m) for size, m in zip(frame["size"], frame["method"])]
     return frame
 
 

@@ -14,7 +14,7 @@ class Question:
     (`bank.TokenBank`), a "checkpoint" (`models.backbone.Backbone`) or "nothing" (an exact answer,
     no backbone). settings: the sections and values that it reads, by dotted name. role: the data
     set that it looks at; "" for none beside the bank. arrays: whether it leaves small arrays for
-    pictures. gpu: whether it is faster on one.
+    pictures. gpu: whether it is faster on one. labels: whether it asks for the images' labels.
     """
 
     module: str
@@ -23,19 +23,27 @@ class Question:
     role: str = ""
     arrays: bool = False
     gpu: bool = False
+    labels: bool = False
 
 
 QUESTIONS = {
     # probes: what a token bank holds
     "norms": Question("registers.probes.norms", "bank", ("cutoff",)),
     "by_position": Question("registers.probes.by_position", "bank", ("cutoff",)),
-    "token_class": Question("registers.probes.token_class", "bank", ("cutoff", "probes")),
+    "token_class": Question(
+        "registers.probes.token_class", "bank", ("cutoff", "probes"), labels=True
+    ),
     "neighbours": Question("registers.probes.neighbours", "bank", ("cutoff",)),
     "position": Question("registers.probes.position", "bank", ("cutoff",)),
     "reconstruction": Question("registers.probes.reconstruction", "bank", ("cutoff",), role="eval"),
     # evaluations: what a backbone can do
     "linear": Question(
-        "registers.evals.linear", "checkpoint", ("linear", "image_size"), role="eval", gpu=True
+        "registers.evals.linear",
+        "checkpoint",
+        ("linear", "image_size"),
+        role="eval",
+        gpu=True,
+        labels=True,
     ),
     "zeroshot": Question(
         "registers.evals.zeroshot",
@@ -43,6 +51,7 @@ QUESTIONS = {
         ("zeroshot", "linear.val_images", "image_size"),
         role="eval",
         gpu=True,
+        labels=True,
     ),
     "segmentation": Question(
         "registers.evals.segmentation",

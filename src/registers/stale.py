@@ -34,7 +34,12 @@ def is_stale(settings: Settings, trained: BackboneId) -> bool:
 
 
 def weights(settings: Settings) -> list[str]:
-    """Ids of the trainings of this run whose weights come from other code than the code at hand."""
+    """Ids of the trainings of this run whose weights come from other code than the code at hand.
+
+    None of published models, which no code of ours trained.
+    """
+    if settings.models:
+        return []
     return [str(id) for id in artifacts.trained(settings) if is_stale(settings, id)]
 
 

@@ -29,6 +29,14 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
 
     check_paths(settings)
     check_words(settings)
+    if settings.models:
+        from registers.released import start
+
+        print(start.plan(settings))
+        for id, reason in artifacts.absent(settings).items():
+            print(f"  without {id}: {reason}")
+        start.check(settings)
+        return
     trained = artifacts.trained(settings)
     drawn = len(artifacts.available(settings))
     print(f"scale {settings.scale}: {len(trained)} backbones to train, {drawn} figures and tables")
@@ -45,6 +53,11 @@ def plan(settings: Settings, options: argparse.Namespace) -> None:
 
     registers plan --scale paper        (needs none of the data)
     """
+    if settings.models:
+        from registers.released import start
+
+        print(start.plan(settings))
+        return
     from registers.plan import plan as plan_run
 
     print(plan_run(settings))
@@ -78,6 +91,8 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     from registers.train import train_backbone
 
     id = BackboneId.parse(options.backbone)
+    if settings.models:
+        raise ConfigError(f"{id}: scale {settings.scale} trains nothing; registers fetch {id}")
     if id.method not in METHODS:
         raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
     if id not in artifacts.trained(settings):
@@ -85,6 +100,13 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     samples = open_dataset(settings, METHODS[id.method].role, "train")
     last = train_backbone(settings, id, samples)
     print(json.dumps({name: round(value, 5) for name, value in last.items()}))
+
+
+def fetch(settings: Settings, options: argparse.Namespace) -> None:
+    """Fetch one published model (scale released); a download that was cut off resumes."""
+    from registers.released.fetch import fetch as fetch_one
+
+    print(fetch_one(settings, options.model))
 
 
 def tokens(settings: Settings, options: argparse.Namespace) -> None:

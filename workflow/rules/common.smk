@@ -14,6 +14,8 @@ from registers.layout import checkpoint_name
 from registers.measure import values
 from registers.questions import QUESTIONS
 from registers.registry import METHODS
+from registers.released import start as released_start
+from registers.settings import released
 from registers.settings.backbone_id import BackboneId
 from registers.settings.data import ANNOTATED_ROLES, DOWNLOADABLE, IMAGE_ROLES
 from registers.settings.errors import ConfigError
@@ -62,6 +64,9 @@ onstart:
     try:
         check_paths(SETTINGS)
         check_words(SETTINGS)
+        if SETTINGS.models:
+            print(released_start.plan(SETTINGS), file=sys.stderr)
+            released_start.check(SETTINGS)
     except ConfigError as error:
         sys.exit(f"params.yaml: {error}")
 
@@ -153,6 +158,13 @@ def training_data(wildcards):
 def identity_of(wildcards):
     """All settings that a training depends on: a change of any other one trains nothing again."""
     return json.dumps(training_identity(SETTINGS, BackboneId.parse(wildcards.trained)))
+
+
+def published_identity(wildcards):
+    """Which published weights a checkpoint is; other ones are fetched in its place."""
+    model = released.catalogue()[wildcards.trained]
+    which = {"id", "timm", "arguments", "repository", "revision"}
+    return json.dumps(model.model_dump(mode="json", include=which))
 
 
 def code_of_training(wildcards):

@@ -15,7 +15,11 @@ rule report:
             for path in picture.outputs(LAYOUT)
         ],
         measurements=artifacts.evidence(SETTINGS),
-        histories=[LAYOUT.history(id) for id in artifacts.trained(SETTINGS)],
+        histories=[
+            LAYOUT.history(id)
+            for id in artifacts.trained(SETTINGS)
+            if not SETTINGS.models
+        ],
         words=project_files(
             "paper/artifacts.yaml",
             "paper/claims.yaml",

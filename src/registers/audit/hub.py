@@ -1,18 +1,24 @@
 """Getting weights from where they are published, or saying in one line what is missing.
 
-huggingface_hub does the fetching: it resumes, checks, caches, and honours HF_HOME, HF_ENDPOINT,
-HF_TOKEN and HF_HUB_OFFLINE. Without network the line names the command that fetches the file
-elsewhere and the folder to bring along.
+huggingface_hub finds, authorises and caches, and honours HF_HOME, HF_ENDPOINT, HF_TOKEN and
+HF_HUB_OFFLINE. Its version 2.4 throws a file away that was cut off (_download_to_tmp_and_move); of
+weights the part that came is kept here, to 10 MB, beside its place in the cache, the next call asks
+for the rest, and the whole is held against the SHA-256 that the hub announces. Without network the
+line names the command that fetches the file elsewhere and the folder to bring along.
 """
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from registers.audit.errors import AuditError
+from registers.files import sha256
 
+MB = 2**20
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+SUFFIXES = (".safetensors", ".bin")
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/{base}/{base}{reg}_pretrain.pth"
 # torch.hub names of facebookresearch/dinov2 (hubconf.py): timm's name of the same architecture
@@ -46,13 +52,13 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
     at = f" at {revision}" if revision else ""
     for name in names:
         try:
+            if Path(name).suffix in SUFFIXES:
+                _resume(repository, name, revision)
             path = Path(hf_hub_download(repository, name, revision=revision))
-        except LocalEntryNotFoundError:
-            if any(_cached(repository, other, revision) for other in names):
+        except LocalEntryNotFoundError as error:
+            if any(cached(repository, other, revision) for other in names):
                 continue
-            offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-            why = "HF_HUB_OFFLINE is set" if offline else "no network"
-            raise AuditError(_missing(repository, names[0], revision, why)) from None
+            raise AuditError(_missing(repository, names[0], revision, _why(error))) from None
         except GatedRepoError:
             raise AuditError(
                 f"{repository}{at}: gated; accept its licence on https://huggingface.co/"
@@ -71,7 +77,7 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
         except HTTPError as error:
             reason = f"{type(error).__name__}: {_line(error)}"
             raise AuditError(_missing(repository, names[0], revision, reason)) from None
-        except OSError as error:  # a full disk, a file that is not the one announced
+        except OSError as error:  # a full disk, a folder that cannot be written
             raise AuditError(
                 f"{repository}: {name} could not be stored ({_line(error)}); what was fetched is "
                 "kept, run again to resume"
@@ -80,10 +86,94 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
     raise AuditError(f"{repository}{at}: has none of {', '.join(names)}")
 
 
-def _cached(repository: str, name: str, revision: str | None) -> bool:
+def cached(repository: str, name: str, revision: str | None) -> bool:
+    """Whether a file of a repository is on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+
+
+def _why(error: Exception) -> str:
+    """Why the hub could not be asked."""
+    if is_offline():
+        return "HF_HUB_OFFLINE is set"
+    response = getattr(error.__cause__, "response", None)
+    return f"the hub answered {response.status_code}" if response is not None else "no network"
+
+
+def _resume(repository: str, name: str, revision: str | None) -> None:
+    """Put a file where huggingface_hub's cache keeps it, going on where a call was cut off.
+
+    Does nothing where it is there, or where the hub cannot be asked: huggingface_hub then takes
+    what the cache has, or says what is wrong. Raises AuditError for a file that was cut off, is not
+    the one announced, or does not fit the disk.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    # --- what the hub has
+    pinned = bool(revision and re.fullmatch(r"[0-9a-f]{40}", revision))
+    if is_offline() or (pinned and cached(repository, name, revision)):
+        return
+    url = hf_hub_url(repository, name, revision=revision)
+    headers = build_hf_headers()
+    try:
+        metadata = get_hf_file_metadata(url, headers=headers)
+    except (HTTPError, OSError, ValueError):
+        return
+    if not metadata.etag or not metadata.size:
+        return
+    folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    blob = folder / "blobs" / metadata.etag
+    if blob.is_file():
+        return
+
+    # --- the rest of it
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    partial = blob.with_name(f"{blob.name}.part")
+    there = partial.stat().st_size if partial.is_file() else 0
+    free = shutil.disk_usage(blob.parent).free
+    if free < metadata.size - there:
+        raise AuditError(
+            f"{repository}: {name} takes {(metadata.size - there) / MB:.0f} MB more and "
+            f"{free / MB:.0f} MB are free at {blob.parent}; must be freed, or HF_HOME set to a "
+            "folder on another disk; what was fetched is kept"
+        )
+    if metadata.location != url:  # another host, which our token does not concern
+        headers.pop("authorization", None)
+    try:
+        with open(partial, "ab") as file:
+            http_get(
+                metadata.location,
+                file,
+                resume_size=there,
+                headers=headers,
+                expected_size=metadata.size,
+                displayed_filename=f"{repository} {name}",
+            )
+    except (HTTPError, OSError) as error:
+        there = partial.stat().st_size
+        raise AuditError(
+            f"{repository}: {name} was cut off at {there / MB:.1f} of {metadata.size / MB:.1f} MB "
+            f"({_line(error)}); what was fetched is kept, run again to resume"
+        ) from None
+
+    # --- is it what was announced
+    if re.fullmatch(r"[0-9a-f]{64}", metadata.etag) and sha256(partial) != metadata.etag:
+        partial.unlink()
+        raise AuditError(
+            f"{repository}: {name} arrived damaged, its SHA-256 is not the one that the hub "
+            "announces; it was thrown away, run again to fetch it anew"
+        )
+    os.replace(partial, blob)
 
 
 def _missing(repository: str, name: str, revision: str | None, why: str) -> str:
@@ -130,7 +220,7 @@ def fetch_dinov2(name: str) -> HubFile:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         try:
-            if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+            if is_offline():
                 raise OSError("HF_HUB_OFFLINE is set")
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=True)

@@ -1,6 +1,5 @@
 """Which photos a model looks at: a folder, files, or views of photos that packages bring along."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,31 +10,11 @@ from PIL import Image, UnidentifiedImageError
 from registers.audit.errors import AuditError
 from registers.audit.watched import AuditImages
 from registers.data.transforms import BICUBIC, Normalization, to_tensor
+from registers.readers import photos as installed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 LIMIT = 32  # images of a folder that are looked at unless asked otherwise
 VIEWS = 24  # of the default photos
-# Photographs in the wheels of scikit-learn (CC BY; see images/README.txt) and scikit-image.
-_PHOTOS = {
-    "sklearn": ("datasets/images", ("china.jpg", "flower.jpg")),
-    "skimage": ("data", ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")),
-}
-# Views of one photo: height of the crop as a share of the largest that fits, and where its centre
-# lies down and across, from 0 (at the upper or left edge) to 1.
-_CROPS = (
-    (1.0, 0.5, 0.5),
-    (0.6, 0.0, 0.0),
-    (0.6, 1.0, 1.0),
-    (0.6, 0.0, 1.0),
-    (0.6, 1.0, 0.0),
-    (1.0, 0.5, 0.0),
-    (1.0, 0.5, 1.0),
-    (0.45, 0.5, 0.5),
-    (0.45, 0.0, 0.5),
-    (0.45, 1.0, 0.5),
-    (0.75, 0.2, 0.3),
-    (0.75, 0.8, 0.7),
-)
 
 Size = tuple[int, int]
 
@@ -68,27 +47,17 @@ def prepare(
 
 def default_views(size: Size, count: int = VIEWS) -> list[tuple[str, Image.Image]]:
     """Views of the photos that come with installed packages, the same ones every time."""
-    photos = [(path.stem, Image.open(path).convert("RGB")) for path in default_photos()]
+    photos = [(path.stem, Image.open(path).convert("RGB")) for path in installed.installed()]
     if not photos:
         raise AuditError(
             "images: no installed package brings photos along; give --images PATH, or install "
             "scikit-learn or scikit-image"
         )
     views = []
-    for i, (share, down, across) in enumerate(_CROPS):
+    for i, (share, down, across) in enumerate(installed.VIEWS):
         for name, photo in photos:
             views.append((f"{name}, view {i + 1}", crop(photo, size, share, down, across)))
     return views[:count]
-
-
-def default_photos() -> list[Path]:
-    """Photos in the folders of installed packages; nothing is imported or fetched."""
-    paths = []
-    for package, (folder, names) in _PHOTOS.items():
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin:
-            paths += [Path(spec.origin).parent / folder / name for name in names]
-    return [path for path in paths if path.is_file()]
 
 
 def crop(

@@ -31,6 +31,7 @@ PUBLISHED = {
     "voc2007": (5011, 5011),
     "voc2012": (11540, 11540),
     "coco20k": (19817, 19817),
+    "photos": (0, 8),  # readers.photos
 }
 PHOTO = 433  # side of a square with the pixels of a VOC or COCO photo
 NYU = 554  # of one of 480 x 640
@@ -122,9 +123,10 @@ def question_images(settings: Settings, question: str) -> list[tuple[int, int]]:
             return [_dense_images(settings, question, dense[question])]
         case "discovery":
             images = settings.discovery.images
-            sets = [min(images, _images(settings, spec)[1]) for spec in _specs(settings, question)]
-            tuned = settings.discovery.tune_images
-            return [(sum(sets) + tuned * len(sets), settings.discovery.size or _side(settings))]
+            sizes = [_images(settings, spec) for spec in _specs(settings, question)]
+            measured = sum(min(images, val) for _, val in sizes)
+            tuned = sum(min(settings.discovery.tune_images, train) for train, _ in sizes)
+            return [(measured + tuned, settings.discovery.size or _side(settings))]
     return []
 
 

@@ -1,6 +1,7 @@
 """Which data set plays which role: from a setting's text to Datasets and their manifest.
 
-The text is "world", "folder:PATH", "shards:PATTERN", or "KIND:PATH" for an annotated set.
+The text is "world", "photos", "photos:PATH", "folder:PATH", "shards:PATTERN", or "KIND:PATH" for an
+annotated set.
 """
 
 import hashlib
@@ -12,11 +13,11 @@ from registers.data import prompts
 from registers.data.sample import Dataset
 from registers.files import write_json
 from registers.layout import Layout
-from registers.readers import fingerprints, image_folder, splits
+from registers.readers import fingerprints, image_folder, photos, splits
 from registers.readers.evaluation_set import EvaluationSet
 from registers.readers.image_folder import ImageFolder
 from registers.readers.shards import Shards, expand
-from registers.settings.data import ANNOTATED_ROLES, DOWNLOADABLE, IMAGE_ROLES
+from registers.settings.data import ANNOTATED_ROLES, BUILT_IN, DOWNLOADABLE, IMAGE_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.paths import data_path
 from registers.settings.run import Settings
@@ -26,6 +27,7 @@ from registers.world.plan import KINDS, SPLITS
 
 MODULES = {
     "world": ("registers.world.dataset",),
+    "photos": ("registers.readers.photos",),
     "folder": ("registers.readers.image_folder",),
     "shards": ("registers.readers.shards",),
 }
@@ -54,6 +56,13 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
     kind, path = _kind_and_path(settings, spec)
     if kind == "world":
         return World(Layout(settings.results).world(split))
+    if kind == "photos":
+        if split != "val":
+            raise ConfigError(
+                f'data.use.{role} = "{spec}": photos without labels are looked at (val); must be '
+                f"a folder or shards to have a split {split}"
+            )
+        return photos.Photos(path if spec != kind else None)
     index = Layout(settings.results).listing(_key(spec, path), split)
     if kind == "folder":
         folder = ImageFolder(path, split, cache=index, mixed=True)
@@ -105,7 +114,7 @@ def label(settings: Settings, role: str = "eval") -> str:
 
 def _annotated_name(settings: Settings, spec: str) -> str:
     kind, path = _kind_and_path(settings, spec)
-    return "world" if kind == "world" else splits.name_of(kind, path)
+    return kind if kind in BUILT_IN else splits.name_of(kind, path)
 
 
 def _open_annotated(settings: Settings, role: str, spec: str, split: str) -> Dataset | None:
@@ -113,6 +122,8 @@ def _open_annotated(settings: Settings, role: str, spec: str, split: str) -> Dat
     layout = Layout(settings.results)
     if kind == "world":
         return World(layout.world(split))
+    if kind == "photos":
+        return photos.BoxedPhotos() if split == "val" else None
     opened = splits.open_set(kind, path, role, split)
     if opened is not None:
         opened.keep_digests(layout.listing(_key(f"{role} {spec}", path), split))
@@ -154,6 +165,8 @@ def _state(settings: Settings, spec: str) -> str:
         return spec
     if kind == "folder":
         places = [path / name for name in (*SPLITS, *image_folder.NAME_LISTS)]
+    elif kind == "photos":
+        places = [path] if spec != kind else list(photos.installed())
     elif kind == "shards":
         places = expand(str(path))
     else:
@@ -221,6 +234,8 @@ def _images(settings: Settings, role: str) -> dict[str, dict]:
     """Entries of the manifest by split; training alone can do without val and test."""
     spec = getattr(settings.data, role)
     kind, path = _kind_and_path(settings, spec)
+    if kind == "photos":
+        return {"val": _about(spec, open_dataset(settings, role, "val"))}
     parts = SPLITS
     if kind == "shards" or (kind == "folder" and not _has_val(path)):
         parts = ("train",)

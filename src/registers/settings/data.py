@@ -11,14 +11,15 @@ from registers.settings.errors import UnsuitableError
 
 # data sets of images, with or without labels and captions
 IMAGE_ROLES = ("labels", "text", "images", "eval")
-IMAGE_KINDS = ("world", "folder", "shards")
+IMAGE_KINDS = ("world", "photos", "folder", "shards")
 
 # data sets with masks, depth or boxes: the kinds that readers/splits.py reads, by role
 ANNOTATED_ROLES = {
-    "segmentation": ("world", "ade20k", "voc2012", "coco", "semantic"),
-    "depth": ("world", "nyud"),
-    "discovery": ("world", "voc2007", "voc2012", "coco20k", "coco"),
+    "segmentation": ("world", "none", "ade20k", "voc2012", "coco", "semantic"),
+    "depth": ("world", "none", "nyud"),
+    "discovery": ("world", "none", "photos", "voc2007", "voc2012", "coco20k", "coco"),
 }
+BUILT_IN = ("world", "photos", "none")  # kinds that need no path; "photos" may have one
 
 # image folders that readers/download.py can fetch: "folder:cifar10" needs nothing else
 DOWNLOADABLE = ("cifar10",)
@@ -29,7 +30,9 @@ class DataSettings(Section):
 
     "world" is the built-in one, "folder:PATH" holds {train,val}/CLASS/*.jpg, "shards:PATTERN" is
     WebDataset. Data sets with masks, depth or boxes are read in their own layouts, such as
-    "ade20k:PATH". A relative PATH is taken from `data.root`.
+    "ade20k:PATH". "photos" are those of installed packages, without labels, "photos:PATH" those of
+    any folder, to look at and not to train on; "none" leaves out what needs such data. A relative
+    PATH is taken from `data.root`.
     """
 
     labels: Text = Field("world", description="Images with labels: trains DeiT-III.")
@@ -83,7 +86,8 @@ def _checked(spec: str, kinds: Iterable[str]) -> str:
     """The spec of a data set, if its kind is among `kinds` and its path names something."""
     kind, colon, place = spec.partition(":")
     forms = ", ".join(_form(kind) for kind in kinds)
-    if kind not in kinds or (kind == "world") == bool(colon) or (colon and not place):
+    wanted = kind not in BUILT_IN
+    if kind not in kinds or (kind != "photos" and wanted != bool(colon)) or (colon and not place):
         raise UnsuitableError("", spec, f"one of {forms}")
     try:
         path = Path(place).expanduser()
@@ -96,4 +100,4 @@ def _checked(spec: str, kinds: Iterable[str]) -> str:
 
 def _form(kind: str) -> str:
     pattern = "PATTERN" if kind == "shards" else "PATH"
-    return kind if kind == "world" else f"{kind}:{pattern}"
+    return kind if kind in BUILT_IN else f"{kind}:{pattern}"

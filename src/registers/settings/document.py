@@ -146,7 +146,7 @@ def scale_schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    definitions.pop("Recipe", None)
+    definitions.pop("Form", None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from registers.layout import project_folder
 from registers.registry import METHODS
+from registers.settings import released
 from registers.settings.base import Section, Text, build
 from registers.settings.data import IMAGE_ROLES, DataSettings, place_of
 from registers.settings.errors import one_of, refusal, show_key, unknown
@@ -53,6 +54,11 @@ def load_settings(
         if _has_defaults(section):
             tree.setdefault(section, {})
         override(tree, key, value, choices.scale)
+    if choices.models is not None:
+        if "models" not in tree:
+            must = f"left out, as scale {choices.scale} trains its own"
+            raise refusal("models", choices.models, must)
+        tree["models"] = choices.models
     only = build(ScaleHead, {"registers": tree.pop("registers", None)}).registers
     for name, value in tree.items():
         if name in Choices.model_fields:
@@ -64,6 +70,9 @@ def load_settings(
     own = build(DataSettings, tree.pop("data", {}), "data")
     data = build(DataSettings, {**own.model_dump(), **choices.data.use}, "data.use")
     tree["recipes"] = _recipes(tree.get("recipes", {}))
+    if "models" in tree:
+        tree["models"] = released.chosen(tree["models"])
+        tree["recipes"] = released.forms(tree["models"])
     values = {
         **tree,
         **{name: getattr(choices, name) for name in Choices.model_fields},

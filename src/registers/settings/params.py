@@ -101,6 +101,11 @@ class Params(Choices):
     data: DataChoice = Field(
         default_factory=DataChoice, description="Where data sets lie and which are used."
     )
+    models: tuple[Text, ...] | None = Field(
+        None,
+        description="Of scale released, which published models: all (the paper's), or a list of "
+        "ids such as dinov2-giant-r0-s0; null for the scale's own.",
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
         description="Single settings of the scale by dotted name, such as "

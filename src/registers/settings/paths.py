@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from registers.settings.data import ANNOTATED_ROLES, DOWNLOADABLE, IMAGE_ROLES
+from registers.settings.data import ANNOTATED_ROLES, BUILT_IN, DOWNLOADABLE, IMAGE_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.run import Settings
 
@@ -21,12 +21,14 @@ def check_paths(settings: Settings) -> None:
         path = data_path(settings, place)
         if kind == "folder" and not os.path.isdir(path) and place not in DOWNLOADABLE:
             raise _missing(role, spec, path, "a folder with train/CLASS/*.jpg")
+        if kind == "photos" and place and not os.path.isdir(path):
+            raise _missing(role, spec, path, "a folder of photos")
         if kind == "shards" and not any_file(path):
             raise _missing(role, spec, path, "a pattern that some file matches")
     for role in ANNOTATED_ROLES:
         for spec in settings.data.specs(role):
             path = data_path(settings, spec.partition(":")[2])
-            if spec != "world" and not os.path.isdir(path):
+            if spec not in BUILT_IN and not os.path.isdir(path):
                 raise _missing(role, spec, path, "a folder in the data set's own layout")
 
 

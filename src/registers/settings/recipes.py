@@ -29,11 +29,16 @@ class SizeSettings(Section):
         return _divides(self, "heads", "width")
 
 
-class Recipe(Section):
-    """What a scale decides of every method: sizes and lengths."""
+class Form(Section):
+    """What every method's backbones have, trained or published: a size and patches."""
 
     size: Text = Field(description="Name of the model size, one of `sizes`.")
     patch: Integer = Field(ge=1, description="Side of a patch in pixels.")
+
+
+class Recipe(Form):
+    """What a scale decides of every method that is trained: sizes and lengths."""
+
     steps: Integer = Field(ge=1, description="Training steps.")
     batch: Integer = Field(ge=1, description="Images per step, over all processes.")
     lr: float = Field(ge=0, description="Peak learning rate, for this batch and this length.")

@@ -22,7 +22,7 @@ from registers.settings.questions import (
     SegmentationSettings,
     ZeroshotSettings,
 )
-from registers.settings.recipes import SIZES, Recipe, SizeSettings
+from registers.settings.recipes import SIZES, Form, SizeSettings
 
 
 class ScaleSettings(Section):
@@ -32,8 +32,13 @@ class ScaleSettings(Section):
         ge=1, description="Side of a training image in pixels, a multiple of every recipe's patch."
     )
     sizes: dict[str, SizeSettings] = Field(description=f"Model sizes, of {', '.join(SIZES)}.")
-    recipes: dict[str, SerializeAsAny[Recipe]] = Field(
+    recipes: dict[str, SerializeAsAny[Form]] = Field(
         description=f"How each method is trained, of {', '.join(METHODS)}."
+    )
+    models: tuple[Text, ...] = Field(
+        (),
+        description="Published models that are fetched, and nothing is trained: all, default, or "
+        "ids of paper/released.yaml.",
     )
     fractions: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Distinct] = Field(
         description="Shares of a training after which a checkpoint is kept on the way (Fig. 4b)."

@@ -1,0 +1,106 @@
+"""Memory and time of published sizes on a CPU: one token bank's forward passes, random weights.
+
+    python benchmarks/released.py [small base large huge giant]
+
+Random weights cost what published ones cost. Each size is a process of its own, so that the peak
+of its memory is its own; it builds the model as a checkpoint is loaded (one copy of the weights),
+looks at two batches of eight images of 224 x 224 pixels as a bank does, and at one of 448 x 448 as
+the maps do. Threads: OMP_NUM_THREADS. Writes benchmarks/results/released.md.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+SIZES = {
+    "small": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "base": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "large": "vit_large_patch14_reg4_dinov2.lvd142m",
+    "huge": "deit3_huge_patch14_224.fb_in22k_ft_in1k",
+    "giant": "vit_giant_patch14_reg4_dinov2.lvd142m",
+}
+BATCH = 8
+RESULTS = Path(__file__).parent / "results" / "released.md"
+
+
+def measure(size: str) -> dict[str, float]:
+    """One size, in this process: seconds and the peak of its memory in GiB."""
+    import timm
+    import torch
+
+    from registers.models.backbone import Architecture, Backbone
+
+    with torch.device("meta"):
+        vit = timm.create_model(SIZES[size], dynamic_img_size=True)
+    began = time.perf_counter()
+    state = {name: torch.empty(t.shape).normal_(std=0.02) for name, t in vit.state_dict().items()}
+    vit.load_state_dict(state, assign=True)
+    del state
+    patch = vit.patch_embed.patch_size[0]
+    blocks = vit.blocks
+    architecture = Architecture(
+        vit.embed_dim, len(blocks), blocks[0].attn.num_heads, patch, 518, vit.num_reg_tokens
+    )
+    backbone = Backbone(vit, architecture).eval().requires_grad_(False)
+    built = time.perf_counter() - began
+
+    backbone.observe(torch.randn(1, 3, 224, 224))  # the first pass allocates
+    began = time.perf_counter()
+    for _ in range(2):
+        backbone.observe(torch.randn(BATCH, 3, 224, 224))
+    bank = (time.perf_counter() - began) / (2 * BATCH)
+    began = time.perf_counter()
+    backbone.observe(torch.randn(1, 3, 448, 448))
+    maps = time.perf_counter() - began
+    return {
+        "parameters": sum(p.numel() for p in vit.parameters()),
+        "threads": torch.get_num_threads(),
+        "built": built,
+        "bank": bank,
+        "maps": maps,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def main(sizes: list[str]) -> None:
+    rows = []
+    for size in sizes:
+        command = [sys.executable, __file__, "--one", size]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append((size, json.loads(done.stdout.splitlines()[-1])))
+        print(size, rows[-1][1], flush=True)
+    RESULTS.write_text(page(rows))
+
+
+def page(rows: list[tuple[str, dict[str, float]]]) -> str:
+    """The table, with what it was measured on."""
+    load = os.getloadavg()[0]
+    lines = [
+        "# Published sizes on a CPU",
+        "",
+        f"`python benchmarks/released.py` on {os.cpu_count()} {platform.machine()} cores, "
+        f"{rows[0][1]['threads']} of them used, {date.today()}; random weights, float32. Load of "
+        f"the machine at the end: {load:.1f}, so that an idle one is faster.",
+        "",
+        "| size | timm | parameters | peak memory | s an image of 224 px | s an image of 448 px |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size, row in rows:
+        lines.append(
+            f"| {size} | `{SIZES[size]}` | {row['parameters'] / 1e6:.0f} M | {row['peak']:.1f} GiB "
+            f"| {row['bank']:.2f} | {row['maps']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(sys.argv[2])))
+    else:
+        main(sys.argv[1:] or list(SIZES))
