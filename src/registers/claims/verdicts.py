@@ -35,6 +35,11 @@ SAMPLES = {
     "images": "of these backbones, over images",
     "training": "of training, over seeds",
 }
+# what the samples are where models are published ones
+PUBLISHED = {
+    SAMPLES["images"]: "of these published models, over images",
+    SAMPLES["training"]: "of published models, one training each",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,10 @@ def judged(
     """
     if scale == "smoke":
         claims = [_not_at_smoke(claim) for claim in claims]
-    return hold_together([verdict(claim, measurements, reference) for claim in claims])
+    verdicts = hold_together([verdict(claim, measurements, reference) for claim in claims])
+    if scale == "released":
+        return [replace(v, samples=PUBLISHED.get(v.samples, v.samples)) for v in verdicts]
+    return verdicts
 
 
 def _not_at_smoke(claim: dict[str, Any]) -> dict[str, Any]:
