@@ -4,6 +4,7 @@ bank = tokens("vit_base_patch14_dinov2.lvd142m", "photos/")
 bank.norms, bank.attention(layer=-1, queries="registers")
 outliers(bank).words
 audit(model, "photos/").show()
+add_test_time_registers(model, "photos/").save("edited.safetensors")
 """
 
 import time
@@ -15,15 +16,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from registers.audit import edited_file, load, register_neurons, test_time, weights
 from registers.audit import images as photos
-from registers.audit import inside, load
+from registers.audit.audited import Audit
+from registers.audit.edited_file import EditedModel
 from registers.audit.errors import AuditError
+from registers.audit.examine import examine, with_test_time_registers
 from registers.audit.layout import CLS, REGISTER
-from registers.audit.results import Audit, AuditReport
-from registers.audit.verdict import AuditVerdict, judge, places
+from registers.audit.results import AuditReport
+from registers.audit.verdict import AuditVerdict, judge
 from registers.audit.watched import AuditBank, ModelCard, watch_features, watch_model
 from registers.data.transforms import IMAGENET
 from registers.models.device import choose_device
+from registers.models.moved_neurons import added
 
 Size = tuple[int, int]
 Model = str | Path | nn.Module | np.ndarray | Callable
@@ -65,6 +70,9 @@ def tokens(
         return _called(model, images, name, pair, prefix, grid, limit)
     if prefix is not None:
         raise AuditError("prefix: is for arrays and callables; a model names its own tokens")
+    if isinstance(model, EditedModel):
+        name = name or model.name
+        model = model.vit
     if isinstance(model, nn.Module):
         loaded = load.load_module(model, name, pair)
     elif isinstance(model, str | Path):
@@ -87,51 +95,61 @@ def outliers(bank: AuditBank) -> AuditVerdict:
     return verdict
 
 
-def audit(model: Model | Sequence[Model], images: object = None, **options) -> AuditReport:
+def audit(
+    model: Model | Sequence[Model], images: object = None, test_time_registers: int = 0, **options
+) -> AuditReport:
     """Everything at once: table, verdict, places, heads, neurons; `.show()` it.
 
-    model: as in `tokens`, or a list of them to be set side by side. options: those of `tokens`.
+    model: as in `tokens`, or a list of them to be set side by side.
+    test_time_registers: how many tokens to add (Jiang et al. 2025): the same model on the same
+        images before and after; 0 for none.
+    options: those of `tokens`.
     """
+    if test_time_registers < 0:
+        raise AuditError(f"test_time_registers = {test_time_registers}: must be at least 0")
     models = list(model) if isinstance(model, list | tuple) else [model]
-    return AuditReport(tuple(_audit_one(each, images, **options) for each in models))
-
-
-def audit_bank(bank: AuditBank, began: float | None = None) -> Audit:
-    """The audit of what was already looked at."""
-    began = time.perf_counter() if began is None else began
-    rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
-    texture = None
-    if bank.images is not None and bank.grid is not None:
-        texture = photos.texture(bank.images.pixels, bank.grid)
-
-    # --- heads and neurons, or the reason why there are none to show
-    heads: list[inside.HeadRow] = []
-    neurons: list[inside.NeuronRow] = []
-    heads_note = neurons_note = ""
-    try:
-        heads = inside.heads(bank, verdict.mask)
-    except AuditError as error:
-        heads_note = str(error)
-    try:
-        neurons = inside.neurons(bank, verdict.mask, inside.neuron_layers(rows, verdict))
-    except AuditError as error:
-        neurons_note = str(error)
-    return Audit(
-        bank=bank,
-        rows=tuple(rows),
-        verdict=verdict,
-        places=places(verdict.mask, bank.layout, texture),
-        heads=tuple(heads),
-        heads_note=heads_note,
-        neurons=tuple(neurons),
-        neurons_note=neurons_note,
-        seconds=time.perf_counter() - began,
+    return AuditReport(
+        tuple(_audit_one(each, images, test_time_registers, **options) for each in models)
     )
 
 
-def _audit_one(model: Model, images: object, **options) -> Audit:
+def add_test_time_registers(
+    model: Model,
+    images: object = None,
+    registers: int = 1,
+    *,
+    arch: str = "",
+    size: int | Size | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> EditedModel:
+    """A model whose register neurons write on added tokens instead of on patches: no training.
+
+    model: a name or a module, as in `tokens`; it stays as it is. images: those on which neurons are
+    found. Returns a module to be used as the model itself; `.recipe` says what was done and
+    `.save("edited.safetensors")` keeps it for `registers audit` and `load_test_time_registers`.
+
+    Raises AuditError, one line: "no outliers, nothing to move", or why it cannot be done.
+    """
+    options = dict(arch=arch, size=size, limit=limit, device=device)
+    bank = tokens(model, images, **options)
+    rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
+    recipe = test_time.find(bank, register_neurons.choice(bank, rows, verdict), registers)
+    name = f"{bank.card.name} + {added(registers)}"
+    return EditedModel(test_time.edited_by(bank.module, recipe), recipe, name).eval()
+
+
+def load_test_time_registers(path: str | Path) -> EditedModel:
+    """The model of a file that `add_test_time_registers(...).save` wrote. Raises AuditError."""
+    return edited_file.load(path)
+
+
+def _audit_one(model: Model, images: object, test_time_registers: int, **options) -> Audit:
     began = time.perf_counter()
-    return audit_bank(tokens(model, images, **options), began)
+    examined = examine(tokens(model, images, **options), began)
+    if test_time_registers:
+        return with_test_time_registers(examined, test_time_registers)
+    return examined
 
 
 # --- features that somebody else computed
@@ -168,8 +186,6 @@ def _called(
 def _features(
     array: np.ndarray, name: str, prefix: int | None, grid: Size | None, path: str
 ) -> AuditBank:
-    from registers.audit import weights
-
     notes = ("features of unknown origin: whether they are before the final norm cannot be told",)
     sha256 = weights.digest(Path(path)) if path else ""
     card = ModelCard(

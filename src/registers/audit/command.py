@@ -17,7 +17,8 @@ project; features (.npy, with --prefix); random:TIMM_NAME.
 
 registers audit vit_base_patch14_dinov2.lvd142m
 registers audit my.safetensors --arch vit_base_patch16_224 --images photos/ --fail-on outliers
-registers audit vit_base_patch14_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m"""
+registers audit vit_base_patch14_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m
+registers audit vit_base_patch16_clip_224.openai --test-time-registers 1"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--grid", type=_size, metavar="HxW", help="of features: patches down, across"
+    )
+    parser.add_argument(
+        "--test-time-registers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also the same model with N tokens added, without training (Jiang et al. 2025: "
+        "neurons that write outliers write there instead), before and after side by side",
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps", "auto"])
     parser.add_argument("--html", default="", metavar="FILE", help="page (default: audit.html)")
@@ -61,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     report = audit(
         [_named(model) for model in options.models],
         images,
+        options.test_time_registers,
         arch=options.arch,
         size=options.size,
         prefix=options.prefix,

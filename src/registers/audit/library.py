@@ -1,7 +1,9 @@
 """`import registers` as a library: `registers.tokens`, `.outliers` and `.audit` can be called.
 
-These are also names of modules, and stay modules: whichever of them is imported becomes callable,
-and calling it imports what the call needs. So `import registers` needs no torch, and
+So can `registers.add_test_time_registers` and `registers.load_test_time_registers`.
+
+The first three are also names of modules, and stay modules: whichever of them is imported becomes
+callable, and calling it imports what the call needs. So `import registers` needs no torch, and
 `from registers.tokens import capture` is what it was.
 """
 
@@ -11,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 FUNCTIONS = ("tokens", "outliers", "audit")  # of registers.audit.api, and modules of registers
+# Of registers.audit.api, and no modules.
+PLAIN = ("add_test_time_registers", "load_test_time_registers")
 
 
 class Callable(ModuleType):
@@ -27,6 +31,8 @@ class Library(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name in FUNCTIONS:
             return import_module(f"{self.__name__}.{name}")
+        if name in PLAIN:
+            return getattr(import_module("registers.audit.api"), name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from registers.audit import hub, infer, weights
+from registers.audit import edited_file, hub, infer, weights
 from registers.audit.anatomy import Anatomy, anatomy_of
 from registers.audit.errors import AuditError
 from registers.audit.watched import ModelCard
@@ -184,6 +184,13 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         path = path / "last.safetensors"
     if path.is_dir():
         return _from_folder(name, path, size)
+    if path.suffix == ".safetensors" and edited_file.is_edited(path):
+        edited = edited_file.load(path)
+        vit = edited.vit
+        loaded = load_module(vit, name, size)
+        source = f"weights with a recipe: {edited.recipe.words()}"
+        card = _card(name, hub.HubFile(path, ""), loaded.anatomy, vit, source)
+        return LoadedModel(card, vit, loaded.anatomy, loaded.normalization, loaded.size)
     if path.suffix == ".safetensors" and _is_ours(path.with_suffix(".json")):
         backbone = checkpoint.load(path)
         loaded = load_module(backbone, backbone.name or name, size)

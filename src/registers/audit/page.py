@@ -1,14 +1,16 @@
-"""The audit as a self-contained HTML page, and as a piece of one for notebooks. Needs no torch."""
+"""The audit as a self-contained HTML page, and as a piece of one for notebooks."""
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
 
 from jinja2 import Environment
 
-from registers.audit import pictures, text
-from registers.audit.results import Audit, AuditReport, versions
-from registers.audit.verdict import percent
+from registers.audit import change_pictures, pictures, text
+from registers.audit.audited import Audit, versions
+from registers.audit.side_by_side import ablation_table, compared
+from registers.models.moved_neurons import added
 
 TEMPLATE = "page.html.j2"
 _ORDER = ("maps", "curves", "histogram", "depth", "places", "heads", "attention", "neurons")
@@ -25,23 +27,23 @@ _TITLES = {
 _TITLES_CLEAN = {"maps": "Maps of norms", "heads": "Heads"}
 
 
-def page(report: AuditReport) -> str:
+def page(audits: Sequence[Audit]) -> str:
     """A whole page: no other file, no script, no network."""
-    return _render(report, whole=True)
+    return _render(audits, whole=True)
 
 
-def fragment(report: AuditReport) -> str:
+def fragment(audits: Sequence[Audit]) -> str:
     """The same without head and body, its style kept to itself."""
-    return _render(report, whole=False)
+    return _render(audits, whole=False)
 
 
-def _render(report: AuditReport, whole: bool) -> str:
+def _render(audits: Sequence[Audit], whole: bool) -> str:
     source = resources.files("registers.audit").joinpath(TEMPLATE).read_text()
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(
         whole=whole,
-        models=[_model(audit) for audit in report.audits],
-        compared=_compared(report),
+        models=[_model(audit) for audit in audits],
+        compared=compared(audits) if len(audits) > 1 else [],
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         versions=", ".join(f"{name} {version}" for name, version in versions().items()),
     )
@@ -69,10 +71,28 @@ def _model(audit: Audit) -> dict:
             for name in _ORDER
             if name in drawn
         ],
+        "change": _change(audit),
         "heads": table[0],
         "rows": [
             {"cells": line, "marked": row.cutoff is not None}
             for line, row in zip(table[1:], audit.rows)
+        ],
+    }
+
+
+def _change(audit: Audit) -> dict | None:
+    """What test-time registers change, for the page; None where they were not asked for."""
+    if audit.change is None:
+        return {"note": audit.change_note} if audit.change_note else None
+    change = audit.change
+    return {
+        "title": f"With {added(change.recipe.registers)}",
+        "sentences": change.sentences(audit),
+        "compared": compared([audit, change.after], change.layer),
+        "ablations": ablation_table(change.ablations),
+        "figures": [
+            {"caption": caption, "data": base64.b64encode(png).decode()}
+            for png, caption in change_pictures.pictures(audit)
         ],
     }
 
@@ -100,36 +120,3 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         ("images", images),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _compared(report: AuditReport) -> list[tuple[str, list[str]]]:
-    """Rows of the table that sets several models side by side; [] for one."""
-    audits = report.audits
-    if len(audits) < 2:
-        return []
-    verdicts = [audit.verdict for audit in audits]
-    best = [audit.rows[(audit.verdict.layer or audit.bank.layers) - 1] for audit in audits]
-    last = [audit.rows[-1] for audit in audits]
-
-    def run(verdict) -> str:
-        if not verdict.outliers:
-            return "-"
-        return f"{verdict.onset} to {verdict.until} of {verdict.layers}"
-
-    def number(value) -> str:
-        return "-" if value is None else f"{value:.3g}"
-
-    return [
-        ("outliers", ["yes" if v.outliers else "no" for v in verdicts]),
-        ("share of patches", [percent(v.share) if v.outliers else "-" for v in verdicts]),
-        ("times the median", [number(v.ratio) for v in verdicts]),
-        ("layers", [run(v) for v in verdicts]),
-        ("at the output", ["yes" if v.at_output else "no" for v in verdicts]),
-        ("highest norm", [number(row.maximum) for row in best]),
-        ("median norm", [number(row.median) for row in best]),
-        ("above 150", [percent(row.above_150) for row in best]),
-        ("massive activations", [percent(row.massive_share) for row in best]),
-        ("[CLS] at the output", [number(row.cls) for row in last]),
-        ("registers at the output", [number(row.registers) for row in last]),
-        ("behind the final norm, highest", [number(row.normed_maximum) for row in best]),
-    ]

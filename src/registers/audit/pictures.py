@@ -1,4 +1,4 @@
-"""The pictures of an audit's page, each as PNG bytes. Needs no torch.
+"""The pictures of an audit's page, each as PNG bytes.
 
 Letters: B images, L layers, H heads, P patches, h x w the grid.
 """
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from registers.audit.results import Audit
+from registers.audit.audited import Audit
 from registers.audit.verdict import PAPER_CUTOFF, percent
 from registers.figures.paint import style
 
@@ -56,10 +56,10 @@ def pictures(audit: Audit) -> dict[str, tuple[bytes, str]]:
         drawn["attention"] = (attention(audit), _attention_caption(audit))
     if audit.neurons:
         drawn["neurons"] = (neurons(audit), _NEURONS)
-    return {name: (_png(figure), caption) for name, (figure, caption) in drawn.items()}
+    return {name: (png(figure), caption) for name, (figure, caption) in drawn.items()}
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
@@ -83,17 +83,17 @@ def curves(audit: Audit) -> Figure:
         alpha=0.13,
         linewidth=0,
     )
-    _line(ax, layers, [row.maximum for row in rows], BLUE, "patches, highest", ls=":")
-    _line(ax, layers, [row.median for row in rows], BLUE, "patches, median")
-    _line(ax, layers, [row.cls for row in rows], ORANGE, "[CLS]")
-    _line(ax, layers, [row.registers for row in rows], GREEN, "registers")
+    line(ax, layers, [row.maximum for row in rows], BLUE, "patches, highest", ls=":")
+    line(ax, layers, [row.median for row in rows], BLUE, "patches, median")
+    line(ax, layers, [row.cls for row in rows], ORANGE, "[CLS]")
+    line(ax, layers, [row.registers for row in rows], GREEN, "registers")
     cutoffs = [row.cutoff for row in rows]
-    _line(ax, layers, cutoffs, style.CUTOFF, "own cut-off", ls="none", marker="_")
+    line(ax, layers, cutoffs, style.CUTOFF, "own cut-off", ls="none", marker="_")
     ax.set(yscale="log", xlabel="layer", ylabel="norm", title="before the final norm")
     if has_normed:
         ax = axes[0, 1]
-        _line(ax, layers, [row.normed_maximum for row in rows], BLUE, "patches, highest", ls=":")
-        _line(ax, layers, [row.normed_median for row in rows], BLUE, "patches, median")
+        line(ax, layers, [row.normed_maximum for row in rows], BLUE, "patches, highest", ls=":")
+        line(ax, layers, [row.normed_median for row in rows], BLUE, "patches, median")
         ax.set(yscale="log", xlabel="layer", title="behind the final norm, applied to every layer")
         low, high = axes[0, 0].get_ylim()
         ratio = (high / low) ** 0.5
@@ -106,7 +106,7 @@ def curves(audit: Audit) -> Figure:
     return figure
 
 
-def _line(ax: Axes, x: list[int], y: list[float | None], colour: str, label: str, **how) -> None:
+def line(ax: Axes, x: list[int], y: list[float | None], colour: str, label: str, **how) -> None:
     if any(value is not None for value in y):
         values = [np.nan if value is None else value for value in y]
         marker = "o" if len(x) == 1 else None
@@ -176,7 +176,7 @@ def _histogram_caption(audit: Audit) -> str:
 # --- maps
 
 
-def _chosen(audit: Audit, count: int = IMAGES) -> list[int]:
+def examples(audit: Audit, count: int = IMAGES) -> list[int]:
     """Images to show: those with most outliers first, at most `count`, all in their own order."""
     order = np.argsort(-audit.verdict.mask.sum(1), kind="stable")[:count]
     return sorted(int(i) for i in order)
@@ -186,16 +186,16 @@ def norm_maps(audit: Audit) -> Figure:
     """Photos and the norms of their patches at one layer, on one scale."""
     bank = audit.bank
     layer = _layer(audit)
-    chosen = _chosen(audit)
+    chosen = examples(audit)
     maps = bank.patch_norms(layer)[chosen].reshape(len(chosen), *bank.grid)
-    rows = 2 if _shows_pictures(audit) else 1
+    rows = 2 if shows_pictures(audit) else 1
     figure, axes = style.canvas(rows, len(chosen), height=1.08 * rows)
     scale = colors.LogNorm(maps.min(), max(maps.max(), maps.min() * 1.01))
     for column, image in enumerate(chosen):
         if rows == 2:
             axes[0, column].imshow(bank.images.pictures[image])
         painted = axes[-1, column].imshow(maps[column], cmap=NORMS, norm=scale)
-    _bare(axes)
+    bare(axes)
     bar = figure.colorbar(painted, ax=axes[-1, :].tolist(), fraction=0.025, pad=0.01)
     style.logarithmic(bar.ax.yaxis)
     bar.ax.tick_params(labelsize=6)
@@ -219,14 +219,14 @@ def through_depth(audit: Audit) -> Figure:
         ax.imshow(values, cmap=NORMS)
         ax.set_title(f"layer {layer}", fontsize=7)
         ax.set_xlabel(f"{values.min():.2g} to {values.max():.3g}", fontsize=6)
-    _bare(axes)
+    bare(axes)
     return figure
 
 
 def frequency(audit: Audit) -> Figure:
     figure, axes = style.canvas(1, 1, height=2.1, width=2.7)
     painted = axes[0, 0].imshow(audit.places.frequency, cmap="Reds", vmin=0)
-    _bare(axes)
+    bare(axes)
     bar = figure.colorbar(painted, ax=axes[0, 0], fraction=0.046)
     bar.ax.tick_params(labelsize=6)
     return figure
@@ -275,14 +275,14 @@ def attention(audit: Audit) -> Figure:
     image = int(audit.verdict.mask.sum(1).argmax())
     rows = audit.top_heads(4)
     panels = [
-        (f"layer {row.layer} head {row.head}", _gaze(audit, row.layer, row.head, image, "patches"))
+        (f"layer {row.layer} head {row.head}", gaze(audit, row.layer, row.head, image, "patches"))
         for row in rows
     ]
     if bank.layout.cls is not None:
-        panels.append(("[CLS], last layer", _gaze(audit, bank.layers, None, image, "cls")))
+        panels.append(("[CLS], last layer", gaze(audit, bank.layers, None, image, "cls")))
     if bank.layout.registers:
-        panels.append(("registers, last", _gaze(audit, bank.layers, None, image, "registers")))
-    first = int(_shows_pictures(audit))
+        panels.append(("registers, last", gaze(audit, bank.layers, None, image, "registers")))
+    first = int(shows_pictures(audit))
     figure, axes = style.canvas(1, len(panels) + first, height=1.3)
     if first:
         axes[0, 0].imshow(bank.images.pictures[image])
@@ -290,11 +290,11 @@ def attention(audit: Audit) -> Figure:
     for ax, (title, values) in zip(axes[0, first:], panels):
         ax.imshow(values, cmap=ATTENTION, vmin=0)
         ax.set_title(title, fontsize=7)
-    _bare(axes)
+    bare(axes)
     return figure
 
 
-def _gaze(audit: Audit, layer: int, head: int | None, image: int, queries: str) -> np.ndarray:
+def gaze(audit: Audit, layer: int, head: int | None, image: int, queries: str) -> np.ndarray:
     """(h, w) mean attention of some tokens to the patches."""
     rows_HQN = audit.bank.attention(layer, queries, [image])[0]
     mean_N = (rows_HQN.mean(0) if head is None else rows_HQN[head]).mean(0)
@@ -325,11 +325,11 @@ def neurons(audit: Audit) -> Figure:
     return figure
 
 
-def _shows_pictures(audit: Audit) -> bool:
+def shows_pictures(audit: Audit) -> bool:
     return audit.bank.images is not None and audit.bank.images.pictures is not None
 
 
-def _bare(axes: np.ndarray) -> None:
+def bare(axes: np.ndarray) -> None:
     for ax in axes.flat:
         ax.set(**BORDERLESS)
         ax.grid(False)

@@ -84,7 +84,7 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Choice:
+class NeuronSearch:
     """Where neurons are sought.
 
     layer: from 1, whose norms tell outliers, by `cutoff`; mask: (B, P), which patches they are.
@@ -100,7 +100,7 @@ class Choice:
     source: str
 
 
-def choice(bank: AuditBank, rows: list[LayerRow], verdict: AuditVerdict) -> Choice:
+def choice(bank: AuditBank, rows: list[LayerRow], verdict: AuditVerdict) -> NeuronSearch:
     """That of the authors for their models, else the audit's own.
 
     Raises AuditError where no patch is an outlier.
@@ -111,7 +111,7 @@ def choice(bank: AuditBank, rows: list[LayerRow], verdict: AuditVerdict) -> Choi
     return own_choice(rows, verdict)
 
 
-def own_choice(rows: list[LayerRow], verdict: AuditVerdict) -> Choice:
+def own_choice(rows: list[LayerRow], verdict: AuditVerdict) -> NeuronSearch:
     """From the audit: the layer in which outliers stand out most, and its own cut-off.
 
     Neurons are sought up to the layer in which they reach half their height. Raises AuditError
@@ -119,7 +119,7 @@ def own_choice(rows: list[LayerRow], verdict: AuditVerdict) -> Choice:
     """
     if not verdict.outliers:
         raise AuditError("no outliers, nothing to move: norms of patches have one mode")
-    return Choice(
+    return NeuronSearch(
         layer=verdict.layer,
         cutoff=rows[verdict.layer - 1].cutoff,
         mask=verdict.mask,
@@ -129,7 +129,7 @@ def own_choice(rows: list[LayerRow], verdict: AuditVerdict) -> Choice:
     )
 
 
-def _of_authors(bank: AuditBank, published: Published) -> Choice:
+def _of_authors(bank: AuditBank, published: Published) -> NeuronSearch:
     layer = bank.layers + 1 + published.detect
     mask = bank.patch_norms(layer) > published.cutoff
     if not mask.any():
@@ -137,7 +137,7 @@ def _of_authors(bank: AuditBank, published: Published) -> Choice:
             f"no outliers, nothing to move: no patch has a norm above {published.cutoff:.0f} after "
             f"layer {layer} ({published.source})"
         )
-    return Choice(
+    return NeuronSearch(
         layer=layer,
         cutoff=published.cutoff,
         mask=mask,
@@ -147,7 +147,7 @@ def _of_authors(bank: AuditBank, published: Published) -> Choice:
     )
 
 
-def candidates(bank: AuditBank, chosen: Choice) -> list[NeuronRow]:
+def candidates(bank: AuditBank, chosen: NeuronSearch) -> list[NeuronRow]:
     """Neurons by score, highest first: as many as were chosen, else at most `MOST`.
 
     Without a number from the authors only those that are at least twice as active at outliers as at

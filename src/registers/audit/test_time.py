@@ -1,8 +1,4 @@
-"""Test-time registers for anyone's vision transformer: find the neurons, move them, keep the model.
-
-model = add_test_time_registers("vit_base_patch16_clip_224.openai", "photos/")
-model(pixels), model.forward_features(pixels)      # as timm's
-model.save("edited.safetensors")                   # and edited.json, its recipe
+"""Test-time registers for anyone's vision transformer: find the neurons, move them.
 
 See `models.moved_neurons` for what is done to a model.
 """
@@ -16,40 +12,29 @@ from torch import nn
 
 from registers.audit import images as photos
 from registers.audit import load, register_neurons, watch
-from registers.audit.anatomy import Anatomy, anatomy_of, neuron_writer, trunk_of
-from registers.audit.errors import AuditError
-from registers.audit.layout import ADDED
-from registers.audit.register_neurons import Choice, Neurons
-from registers.audit.verdict import AuditVerdict, LayerRow, judge
+from registers.audit.added_tokens import apply, attach, check
+from registers.audit.anatomy import anatomy_of
+from registers.audit.register_neurons import Neurons, NeuronSearch
+from registers.audit.verdict import judge
 from registers.audit.watched import BATCH, AuditBank, device_of, evaluating, watch_model
 from registers.models.backbone import Backbone
-from registers.models.moved_neurons import (
-    TEST_TIME,
-    MovedNeurons,
-    Recipe,
-    TakenOff,
-    add_tokens,
-)
+from registers.models.moved_neurons import TEST_TIME, MoveRecipe
 
 JUDGES = 8  # images on which the fewest neurons are told, those with most outliers
 
 
-def find(
-    bank: AuditBank, rows: list[LayerRow], verdict: AuditVerdict, registers: int = 1
-) -> Recipe:
+def find(bank: AuditBank, chosen: NeuronSearch, registers: int = 1) -> MoveRecipe:
     """The recipe for a model that was looked at.
 
-    Raises AuditError, one line: where there is nothing to move, no neuron writes the outliers, or
-    the model cannot be given tokens.
+    Raises AuditError, one line: where no neuron writes the outliers, or the model cannot be given
+    tokens.
     """
-    anatomy = bank.parts()
-    check(bank.module, anatomy, registers)
-    chosen = register_neurons.choice(bank, rows, verdict)
+    check(bank.module, bank.parts(), registers)
     ranked = register_neurons.candidates(bank, chosen)
     neurons = tuple((row.layer, row.neuron) for row in ranked)
     if chosen.top is None:
         neurons = _fewest(bank, chosen, neurons, registers)
-    return Recipe(
+    return MoveRecipe(
         registers=registers,
         neurons=neurons,
         source_sha256=bank.card.sha256,
@@ -65,74 +50,13 @@ def find(
     )
 
 
-def apply(module: nn.Module, recipe: Recipe) -> nn.Module:
-    """Give a model its test-time registers, in place. Returns it.
-
-    timm's models count them from then on: `num_prefix_tokens` includes them, so that
-    `forward_features` gives [CLS], the model's registers, the added tokens, patches, and pooling
-    and `forward_intermediates` leave them out as they do registers. A Backbone counts them among
-    its `registers`. open_clip's tower gives what it gave, without them. Raises AuditError for a
-    model that cannot be given tokens, or that the recipe does not fit.
-    """
-    anatomy = anatomy_of(module)
-    check(module, anatomy, recipe.registers)
-    deepest = max(recipe.by_layer(), default=0)
-    if deepest > anatomy.depth:
-        raise AuditError(f"recipe: names layer {deepest}, the model has {anatomy.depth}")
-    movers = _attach(module, anatomy, recipe.registers, tuple(recipe.by_layer()))
-    for layer, neurons in recipe.by_layer().items():
-        width = neuron_writer(anatomy.blocks[layer - 1]).in_features
-        if max(neurons) >= width:
-            raise AuditError(f"recipe: layer {layer} has {width} neurons, none is {max(neurons)}")
-        movers[layer].neurons = neurons
-    return module
-
-
-def check(module: nn.Module, anatomy: Anatomy, registers: int) -> None:
-    """Raise AuditError where a model cannot be given tokens: one line that says why."""
-    kind = type(trunk_of(module)).__name__
-    if registers < 1:
-        raise AuditError(f"test-time registers = {registers}: must be at least 1")
-    if any(name.startswith(ADDED) for name in anatomy.prefix):
-        raise AuditError(f"{kind} has test-time registers already: start from the model without")
-    for name, _ in module.named_modules():
-        if "rel_pos" in name:
-            raise AuditError(_relative(kind))
-    for name, _ in module.named_parameters():
-        if "relative_position" in name:
-            raise AuditError(_relative(kind))
-
-
-def _relative(kind: str) -> str:
-    return (
-        f"{kind} cannot have test-time registers: its attention adds a bias for each pair of "
-        "places (relative positions), and an added token has no place"
-    )
-
-
-def _attach(
-    module: nn.Module, anatomy: Anatomy, registers: int, layers: tuple[int, ...]
-) -> dict[int, MovedNeurons]:
-    """Add the tokens, and a mover of no neurons yet in each layer, from 1. In place."""
-    trunk = trunk_of(module)
-    behind = len(anatomy.prefix)
-    add_tokens(trunk, anatomy.blocks, behind, registers)
-    if hasattr(trunk, "transformer"):  # open_clip's tower slices at fixed places
-        trunk.transformer.register_forward_hook(TakenOff(behind, registers))
-    movers = {}
-    for layer in layers:
-        movers[layer] = MovedNeurons([], behind, registers)
-        neuron_writer(anatomy.blocks[layer - 1]).register_forward_pre_hook(movers[layer])
-    return movers
-
-
-def _fewest(bank: AuditBank, chosen: Choice, ranked: Neurons, registers: int) -> Neurons:
+def _fewest(bank: AuditBank, chosen: NeuronSearch, ranked: Neurons, registers: int) -> Neurons:
     """The fewest neurons that take the outliers away, on the images with most of them."""
     images = np.argsort(-chosen.mask.sum(1), kind="stable")[:JUDGES]
     pixels = bank.images.pixels[images.tolist()]
     mask = chosen.mask[images]
     module = deepcopy(bank.module)
-    movers = _attach(module, anatomy_of(module), registers, tuple(range(1, chosen.highest + 1)))
+    movers = attach(module, anatomy_of(module), registers, tuple(range(1, chosen.highest + 1)))
     anatomy = anatomy_of(module)
 
     def left(neurons: Neurons) -> float:
@@ -160,7 +84,12 @@ def edited(model: nn.Module, images: object, registers: int = 1) -> nn.Module:
     looked_at = photos.prepare(images, loaded.size, loaded.normalization)
     bank = watch_model(loaded.card, loaded.module, loaded.anatomy, looked_at)
     rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
-    recipe = find(bank, rows, verdict, registers)
+    recipe = find(bank, register_neurons.choice(bank, rows, verdict), registers)
+    return edited_by(model, recipe)
+
+
+def edited_by(model: nn.Module, recipe: MoveRecipe) -> nn.Module:
+    """A copy of a model, edited by a recipe that is there. Raises AuditError where it misfits."""
     copy = apply(deepcopy(model), recipe)
     if isinstance(copy, Backbone):
         facts = {"registers": copy.registers, TEST_TIME: asdict(recipe)}

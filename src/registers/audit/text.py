@@ -1,7 +1,11 @@
-"""The report of an audit on a terminal. Needs no torch."""
+"""The report of an audit on a terminal."""
 
-from registers.audit.results import Audit, AuditReport
+from collections.abc import Sequence
+
+from registers.audit.audited import Audit
+from registers.audit.side_by_side import ablation_table, compared
 from registers.audit.verdict import LayerRow, percent
+from registers.models.moved_neurons import added
 
 # Printed head, attribute of a row, and how it is written.
 _COLUMNS = (
@@ -23,10 +27,10 @@ _COLUMNS = (
 )
 
 
-def report(audits: AuditReport) -> str:
+def report(audits: Sequence[Audit]) -> str:
     """Verdicts, tables and, for several models, the verdicts side by side."""
-    parts = [_one(audit) for audit in audits.audits]
-    if len(audits.audits) > 1:
+    parts = [_one(audit) for audit in audits]
+    if len(audits) > 1:
         parts.append(_side_by_side(audits))
     return "\n\n".join(parts)
 
@@ -49,8 +53,35 @@ def _one(audit: Audit) -> str:
         "the model's own cut-off; - where norms have one mode. massive: patches with an activation "
         "above 100 and 1000 x the median magnitude."
     )
+    lines += _change(audit)
     lines.append(f"{len(audit.bank)} images, {audit.seconds:.1f} s")
     return "\n".join(lines)
+
+
+def _change(audit: Audit) -> list[str]:
+    """Before and after test-time registers, where they were asked for."""
+    if audit.change is None:
+        return ["", f"test-time registers: {audit.change_note}", ""] if audit.change_note else []
+    change = audit.change
+    title = f"with {added(change.recipe.registers)}"
+    rows = [("", "before", "after")]
+    rows += [(label, *cells) for label, cells in compared([audit, change.after], change.layer)]
+    lines = ["", title, "-" * len(title), *change.sentences(audit), "", *_aligned(rows), ""]
+    lines += [*_aligned(ablation_table(change.ablations)), ""]
+    lines.append(
+        "apart: 1 - cosine with the untouched model's tokens behind the final norm. Zero is a "
+        "value that no layer has seen: it overstates what is lost, so the mean stands beside it."
+    )
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, the first column to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
 
 
 def table(rows: tuple[LayerRow, ...]) -> list[str]:
@@ -74,9 +105,9 @@ def cell(row: LayerRow, name: str, how) -> str:
     return how.format(value) if isinstance(how, str) else how(value)
 
 
-def _side_by_side(audits: AuditReport) -> str:
-    names = [audit.name for audit in audits.audits]
+def _side_by_side(audits: Sequence[Audit]) -> str:
+    names = [audit.name for audit in audits]
     width = max(len(name) for name in names)
     lines = ["side by side", "------------"]
-    lines += [f"{a.name.ljust(width)}  {a.verdict.words}" for a in audits.audits]
+    lines += [f"{a.name.ljust(width)}  {a.verdict.words}" for a in audits]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from registers.files import atomically, sha256
 from registers.models.backbone import Architecture, Backbone, build
-from registers.models.moved_neurons import TEST_TIME, Recipe, apply_to_backbone
+from registers.models.moved_neurons import TEST_TIME, MoveRecipe, apply_to_backbone
 from registers.settings.errors import ConfigError
 
 PUBLISHED = "published"  # in the card of weights that were fetched: from where, under which licence
@@ -95,7 +95,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", name: str = "") -
     tensors = _load_tensors(path, about.get("weights_sha256"))
     backbone.vit.load_state_dict(tensors, assign=PUBLISHED in about)
     if TEST_TIME in about:
-        apply_to_backbone(backbone, Recipe.of(about[TEST_TIME]))
+        apply_to_backbone(backbone, MoveRecipe.of(about[TEST_TIME]))
     backbone.card = about
     backbone.path = path
     return backbone.to(device).eval().requires_grad_(False)

@@ -25,8 +25,13 @@ TEST_TIME = "test_time_registers"  # of a checkpoint's card: its recipe
 _COUNTS = ("num_prefix_tokens", "num_reg_tokens", "num_register_tokens")
 
 
+def added(registers: int) -> str:
+    """1 test-time register, 4 test-time registers."""
+    return f"{registers} test-time register{'s' if registers > 1 else ''}"
+
+
 @dataclass(frozen=True)
-class Recipe:
+class MoveRecipe:
     """All that turns a model into one with test-time registers.
 
     registers: how many tokens are added. neurons: (layer from 1, neuron), most active first.
@@ -39,10 +44,18 @@ class Recipe:
     found: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "Recipe":
+    def of(cls, content: Mapping[str, Any]) -> "MoveRecipe":
         """From the json of `asdict`."""
         neurons = tuple((int(layer), int(neuron)) for layer, neuron in content["neurons"])
         return cls(**{**content, "neurons": neurons})
+
+    def words(self) -> str:
+        """4 neurons of layers 6 to 7 moved to 1 test-time register."""
+        layers = sorted(self.by_layer()) or [0]
+        where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+        count = len(self.neurons)
+        neurons = f"{count} neuron{'s' if count > 1 else ''} of {where}"
+        return f"{neurons} moved to {added(self.registers)}"
 
     def by_layer(self) -> dict[int, list[int]]:
         """Neurons of each layer, layers from 1 and in order."""
@@ -106,6 +119,18 @@ class MovedNeurons:
         return (x_BNF,)
 
 
+class PrefixPositions:
+    """A hook of `state_dict`: gives prefix tokens the positions that a file must have, zeros."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        position_1PD = state[f"{prefix}pos_embed"]
+        zeros = position_1PD.new_zeros(1, self.count, position_1PD.shape[-1])
+        state[f"{prefix}pos_embed"] = torch.cat([zeros, position_1PD], dim=1)
+
+
 def add_tokens(trunk: nn.Module, blocks: Sequence[nn.Module], behind: int, count: int) -> None:
     """Let `count` tokens of zeros enter the first block, and have the model count them as prefix.
 
@@ -124,7 +149,7 @@ def add_tokens(trunk: nn.Module, blocks: Sequence[nn.Module], behind: int, count
     trunk.added_registers = count
 
 
-def apply_to_backbone(backbone: Backbone, recipe: Recipe) -> Backbone:
+def apply_to_backbone(backbone: Backbone, recipe: MoveRecipe) -> Backbone:
     """Give a backbone its test-time registers, in place; `backbone.registers` counts them."""
     blocks = tuple(backbone.vit.blocks)
     behind = 1 + backbone.registers  # [CLS] first
@@ -155,3 +180,4 @@ def _free_positions(trunk: nn.Module) -> None:
             start = end
     trunk.pos_embed = nn.Parameter(position_1ND[:, start:].clone(), trunk.pos_embed.requires_grad)
     trunk.no_embed_class = True
+    trunk.register_state_dict_post_hook(PrefixPositions(start))
