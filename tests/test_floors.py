@@ -36,7 +36,7 @@ ALLOWED = (
     | dict.fromkeys(FLOOR_3, FLOOR_3 | LOOK | FLOOR_1 | FLOOR_0)
     | dict.fromkeys(FLOOR_4, FLOOR_4 | FLOOR_0)
     | dict.fromkeys(FLOOR_5, FLOOR_5 | FLOOR_4 | FLOOR_0)
-    | {"audit": {"audit"} | LOOK | FLOOR_1 | FLOOR_0 | {"figures"}}
+    | {"audit": {"audit"} | LOOK | FLOOR_1 | FLOOR_0 | {"figures", "evals"}}
     # published weights in the place of trainings, through the audit's door; rules and verbs call it
     | {"released": {"released", "audit", "exact"} | FLOOR_1 | FLOOR_0}
     # the annex: the emergence study trains and looks in one job; nobody imports it
