@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from registers.figures import selection
 from registers.figures.paint import distributions, style
+from registers.settings.backbone_id import BackboneId
 from registers.settings.recipes import SIZES
 
 LABELS = 7  # of checkpoints at most, so that they do not touch
@@ -65,7 +66,10 @@ def draw(steps: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
     training.set_xticks(range(len(labels)), labels)
     training.set_xlabel("training done")
     style.letter(training, "b", "Norms along training")
-    _remark(training, list(checkpoints.values()), "at any time")
+    if _is_published(last):
+        style.note(training, "no checkpoints on the way\nare published", "upper left")
+    else:
+        _remark(training, list(checkpoints.values()), "at any time")
 
     # --- c: sizes
     by_size = _by_size(sizes)
@@ -96,6 +100,8 @@ def caption(steps: pd.DataFrame, sizes: pd.DataFrame) -> str:
         f"the largest patch norm is farthest from the median in layer {ratio.idxmax()} of "
         f"{len(ratio)} ({style.times(ratio.max())} times the median)"
     )
+    if _is_published(last):
+        layers += "; no checkpoints on the way are published"
     if late or large:
         return (
             f"In {model} norms have a second mode in {_count(late, len(checkpoints), 'checkpoint')}"
@@ -144,6 +150,11 @@ def _remark(ax: Axes, models: list[pd.DataFrame], where: str) -> None:
         style.note(ax, f"second mode in {count} of {len(models)}", "upper left", style.CUTOFF)
     else:
         style.note(ax, summaries[0].words, "upper left", style.CUTOFF)
+
+
+def _is_published(rows: pd.DataFrame) -> bool:
+    """Whether a model was fetched and not trained here: names of such models say their size."""
+    return bool(BackboneId.parse(rows["backbone"].iloc[0]).size)
 
 
 def _final(steps: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from registers.figures import selection
 from registers.figures.paint import grids, image_maps, style
+from registers.settings.backbone_id import BackboneId
 from registers.vocabulary import TAIL
 
 TRAINED = "offset"  # the mode of backbones that are trained without antialiasing
@@ -36,6 +37,8 @@ class Model:
 
     @property
     def training(self) -> str:
+        if BackboneId.parse(self.cell.backbone).size:  # a published model, whose name says its size
+            return "as published"
         return "without antialiasing" if self.noaa else "with antialiasing"
 
 
