@@ -80,7 +80,7 @@ def load_module(module: nn.Module, name: str = "", size: Size | None = None) -> 
     notes: tuple[str, ...] = ()
     if isinstance(module, Backbone):
         normalization = module.normalization
-        own = (module.architecture.image,) * 2
+        own = _own_size(module.vit, (module.architecture.image,) * 2)
     elif getattr(_tower(module), "pretrained_cfg", None):
         config = resolve_model_data_config(_tower(module))
         normalization = (tuple(config["mean"]), tuple(config["std"]))

@@ -30,7 +30,7 @@ def plan(settings: Settings) -> str:
         f"{len(models)} published models, {sum(model.mb for model in models)} MB; "
         + (_fetching(waiting, fetched) if waiting else "all are on this machine"),
         *(_about(model, model in waiting) for model in models),
-        f"looking at them takes about {max(1, _minutes(settings)):.0f} min on this machine's CPU",
+        f"looking at them takes about {max(1, _minutes(settings)):.0f} core-minutes here",
     ]
     return "\n".join(lines)
 
@@ -103,7 +103,7 @@ def _download(model: PublishedModel) -> str:
 
 
 def _minutes(settings: Settings) -> float:
-    """Of forward passes for token banks and for the questions that see images."""
+    """Core-minutes of the forward passes for token banks and questions that see images."""
     questions = ["tokens", "maps", "discovery"]
     asked = [q for q in questions if q == "tokens" or not artifacts.unanswerable(settings, q)]
     images = settings.bank.images
@@ -120,13 +120,13 @@ def _minutes(settings: Settings) -> float:
 
 
 def _speed() -> float:
-    """FLOPs a second of this machine's matrix product, on as many cores as numpy takes."""
+    """FLOPs a core-second of this machine's matrix product, whatever else it does meanwhile."""
     side = 1024
     a = np.ones((side, side), np.float32)
     a @ a
-    began = time.perf_counter()
+    began = time.process_time()
     a @ a
-    return 2 * side**3 / (time.perf_counter() - began)
+    return 2 * side**3 / (time.process_time() - began)
 
 
 def _unreachable() -> str:
