@@ -22,7 +22,7 @@ from pipeline import ROOT, planned, planned_questions, snakemake
 from registers import files
 from registers.models import checkpoint
 from registers.models.backbone import Architecture, build
-from registers.report import markdown
+from registers.tables import typeset
 
 FAULTS = {
     "L1 bf16 ends every training": [
@@ -394,6 +394,8 @@ def test_a_name_full_of_signs_is_drawn_as_it_is(tmp_path):
 def test_names_are_no_html():
     import pandas as pd
 
-    text = markdown(pd.DataFrame({"class": ["<img src=x onerror=alert(1)>", "a|b", "A & B\nC"]}))
+    text = typeset.markdown(
+        pd.DataFrame({"class": ["<img src=x onerror=alert(1)>", "a|b", "A & B\nC"]})
+    )
     assert "<" not in text and "&lt;img" in text
     assert text.count("\n") == 5 and "a\\|b" in text and "A &amp; B C" in text

@@ -1,5 +1,7 @@
 """What figures and tables draw, print and say are the numbers that were planted."""
 
+from itertools import pairwise
+
 import numpy as np
 import planted
 import planted_arrays
@@ -83,6 +85,34 @@ def test_captions_follow_the_numbers(planted_share):
     assert "16 is best" in captions["fig08"] and captions["fig08"].count("one seed: not") == 1
 
 
+def test_fig04_calls_sizes_by_their_names_in_this_run(inputs):
+    """Not by the paper's letters, which stand for models a thousand times as large."""
+    sizes = module("fig04").draw(**inputs["fig04"]).axes[2]
+    assert [label.get_text() for label in sizes.get_xticklabels()] == list(SIZES)
+    assert sizes.get_xlabel() == "size, by its name in this run"
+
+
+def test_fig15_gives_every_register_a_strip_of_its_own(inputs):
+    _, _, plain, strips = module("fig15").draw(**inputs["fig15"]).axes
+    assert [text.get_text() for text in plain.get_yticklabels()] == [
+        "[CLS]",
+        *(f"reg{r}" for r in range(4)),
+    ]
+    extents = [mesh.get_datalim(strips.transData) for mesh in strips.collections]
+    assert len(extents) == 5 and len(plain.collections) == 1
+    for upper, lower in pairwise(extents):
+        assert upper.y1 < lower.y0  # none hides another
+
+
+def test_fig13_speaks_of_the_image_that_it_shows(inputs):
+    lost = {name: dict(arrays) for name, arrays in inputs["fig13"]["lost"].items()}
+    before = module("fig13").caption(lost)
+    for arrays in lost.values():  # another box in the second image
+        for facet in "kqv":
+            arrays[f"1_{facet}_box"] = np.array([0, 0, 1, 1])
+    assert module("fig13").caption(lost) == before
+
+
 def test_registers_that_do_not_help_are_said_not_to(tmp_path):
     norms = [
         planted.norms(f"dinov2-r{r}-s0", outliers=share, layers=2)
@@ -95,6 +125,7 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
     for counts, step, words in (
         ((0, 1, 4), -0.01, "50.0 with 0, which no higher count improves on"),
         ((0, 4), 0.001, "4 is best (one seed: not decided)"),
+        ((0, 4), 0.00001, "50.0 with 0, which no higher count improves on"),  # as printed
     ):
         rows = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + step * r) for r in counts]
         assert words in module("fig08").caption(maps=maps, linear=planted.frame(tmp_path, rows))

@@ -117,7 +117,7 @@ def test_numbers_are_written_as_people_write_them():
     assert style.percent(0.411) == "41.1 %" and style.percent(0) == "0.0 %"
     assert style.percent(0.0000123) == "0.0012 %"
     assert style.number(-4.591e-05) == "-0.0000459" and style.number(1234.5) == "1234"
-    assert style.times(1.04) == "1.0" and style.times(672.3) == "672"
+    assert style.times(0.9996) == style.times(1.04) == "1.0" and style.times(672.3) == "672"
     assert style.change(0.04) == "0.0" and style.change(-0.04) == "0.0"
     assert style.change(-0.4) == "-0.4" and style.change(4) == "+4.0"
 

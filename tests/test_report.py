@@ -18,9 +18,12 @@ import pytest
 
 from registers import artifacts, cli, headlines, inputs, measurements, report, stale, tracking
 from registers.claims.verdicts import INCONCLUSIVE, NOT_TESTABLE, REPRODUCED, Verdict
+from registers.figures.paint import style
 from registers.measurements import Measurement
+from registers.page import sections
 from registers.settings.backbone_id import BackboneId
 from registers.settings.load import load_settings
+from registers.tables import typeset
 
 SETTINGS = {"scale": "smoke", "registers": [0, 4]}
 STALE = "dinov2-r0-s0"
@@ -92,6 +95,7 @@ def page(tmp_path_factory):
         patch.setenv("REGISTERS_PARAMS", json.dumps(SETTINGS))
         patch.setenv("REGISTERS_TRACEBACK", "1")
         patch.setattr(stale, "weights", lambda settings: [STALE])
+        patch.setattr(style, "DPI", 50)  # saves time
         settings = load_settings(SETTINGS)
         built = artifacts.available(settings)
         sources = {source for artifact in built.values() for source in artifact.inputs.values()}
@@ -117,11 +121,38 @@ def test_it_holds_exactly_what_is_built(page):
     figures = [artifact for artifact in built.values() if artifact.kind == "figures"]
     assert len(pictures) == 6
     assert re.findall(r'<section id="((?:fig|table)\d+)"', html) == list(built)  # paper's order
-    assert html.count('src="data:image/png;base64,') == len(figures) + len(pictures)
-    assert all(picture.outputs[0] in html for picture in pictures)
+    shown = len(figures) + len(pictures) + 2  # Fig. 1 and all claims stand on the first screen
+    assert html.count('src="data:image/png;base64,') == shown
+    assert html.count('srcset="data:image/png;base64,') == shown  # for a dark page
+    assert all(picture.outputs(settings.layout)[0] in html for picture in pictures)
     assert "100.0 %" in section_of(html, "pictures")  # planted predictions are right everywhere
-    contents = re.findall(r'<li><span class="no">[^<]*</span> <a href="#(\w+)"', html)
-    assert contents == [*built, "pictures"]
+    contents = re.findall(r'<li><span class="no">[^<]*</span> <a href="#([\w-]+)"', html)
+    assert contents == [*built, "pictures", "every-claim"]
+
+
+def test_the_first_screen_says_what_was_found_and_what_was_trained(page):
+    """In this order: two sentences, Fig. 1, what was trained, all claims; the rest after them."""
+    folder, _, _, html = page
+    places = [
+        html.index(part)
+        for part in (
+            "this run reproduces",
+            "has high-norm outliers",
+            '<a href="#fig01">Figure 1</a>',
+            "<dt>Trained</dt>",
+            '<h2 id="claims">',
+            'href="claims.pdf"',
+            '<h2 id="contents">',
+            '<section id="fig01">',
+            '<section id="every-claim">',
+        )
+    ]
+    assert places == sorted(places)
+    claims = pd.read_csv(folder / "reports/smoke/claims.csv")
+    assert len(claims) == len(json.loads((folder / "reports/smoke/claims.json").read_text()))
+    for ending in ("png", "dark.png", "pdf"):
+        assert (folder / f"reports/smoke/claims.{ending}").stat().st_size > 1000
+    assert (folder / "reports/smoke/paper.pdf").read_bytes().startswith(b"%PDF")
 
 
 class Balance(HTMLParser):
@@ -132,7 +163,7 @@ class Balance(HTMLParser):
         self.open_tags = []
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "source"):
             self.open_tags.append(tag)
 
     def handle_endtag(self, tag):
@@ -167,7 +198,7 @@ def test_captions_are_ours_and_runs_are_linked(page):
         section = section_of(html, artifact.id)
         caption = (folder / f"reports/smoke/{artifact.kind}/{artifact.id}.txt").read_text().strip()
         assert caption.split("(")[0] in unescape(section)
-        assert artifact.source in section and report.RULE_FILE in section
+        assert artifact.source in section and sections.RULE_FILE in section
         key = f"{settings.run}/draw/{artifact.id}"
         (address,) = re.findall(rf'href="([^"]*)">{key}<', section)
         assert address.startswith(f"{tracking.UI}/#/experiments/")
@@ -219,10 +250,23 @@ def test_metrics_hold_the_main_numbers(page):
 
 def test_the_papers_numbers_stand_beside_ours(page):
     html = page[3]
-    rows = re.findall(r"<tr>.*?</tr>", section_of(html, "table2"))
+    printed, everything = section_of(html, "table2").split("<details>")[:2]
+    rows = re.findall(r"<tr>.*?</tr>", printed)
     row = next(row for row in rows if ">DINOv2+reg<" in row)
-    assert ">54<" in row and ">84.8<" in row
+    cell = row.split("<td>")[2]
+    assert cell.startswith("54.0<") and "[52.0, 56.0]" in cell and "paper 84.8<" in cell
+    assert ">planted val<" in everything  # all numbers, on demand
     assert "share above: 2.37 %" in section_of(html, "fig03")
+
+
+def test_printed_tables_fit_a_page(page):
+    """At most seven columns of short cells each; Table 2 was twice as wide as its page once."""
+    html = page[3]
+    for id in ("table1", "table2", "table3", "table4", "table5", "table6"):
+        table = section_of(html, id).split("</table>")[0]
+        head, *rows = re.findall(r"<tr>(.*?)</tr>", table)
+        assert head.count("<th>") <= 7
+        assert all(len(line) <= 24 for row in rows for line in re.findall(r">([^<]+)<", row))
 
 
 def test_the_page_says_which_code_its_numbers_come_from(page):
@@ -246,7 +290,7 @@ def test_rows_of_several_commits_are_a_warning():
 
 def test_markdown_of_a_table():
     rows = pd.DataFrame({"model": ["a|b", "c"], "ours": [1.23456, None], "note": ["", "not run"]})
-    assert report.markdown(rows).splitlines() == [
+    assert typeset.markdown(rows).splitlines() == [
         "| model | ours | note |",
         "| --- | --- | --- |",
         "| a\\|b | 1.235 | – |",

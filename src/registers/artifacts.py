@@ -58,7 +58,9 @@ class Artifact:
 
     def outputs(self, layout: Layout) -> list[str]:
         """Its files in a run's reports."""
-        endings = ("md", "csv", "txt") if self.kind == "tables" else ("png", "pdf", "csv", "txt")
+        endings = ("png", "pdf", "dark.png", "csv", "txt")
+        if self.kind == "tables":
+            endings = ("md", "csv", "txt")
         return [str(layout.drawing(self.kind, self.id, ending)) for ending in endings]
 
 
@@ -75,7 +77,7 @@ class Picture:
 
     def outputs(self, layout: Layout) -> list[str]:
         """Its files in a run's reports."""
-        endings = ("png", "pdf", "txt")
+        endings = ("png", "pdf", "dark.png", "txt")
         return [str(layout.drawing("pictures", self.id, ending)) for ending in endings]
 
     def arrays(self, settings: Settings) -> str:

@@ -43,19 +43,19 @@ def _draw_artifact(settings: Settings, artifact: Artifact, began: float | None) 
     write_text(out.with_suffix(".txt"), module.caption(**inputs) + "\n")
     with _recorded(settings, artifact.id, {"artifact": artifact.title}, began) as record:
         if artifact.kind == "figures":
-            from registers.figures.paint import style
+            from registers.figures.paint import dark
 
-            style.save(module.draw(**inputs), out)
+            dark.save(module.draw(**inputs), out)
             record.artifact(out.with_suffix(".png"))
         else:
-            from registers.report import markdown
+            from registers.tables import typeset
 
-            write_text(out.with_suffix(".md"), markdown(rows))
+            write_text(out.with_suffix(".md"), typeset.markdown(module.shown(rows)))
         record.artifact(out.with_suffix(".csv"))
 
 
 def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> None:
-    from registers.figures.paint import predictions, style
+    from registers.figures.paint import dark, predictions
     from registers.inputs import read
 
     file = picture.arrays(settings)
@@ -65,7 +65,7 @@ def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> 
     out = settings.layout.drawing("pictures", picture.id)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _recorded(settings, picture.id, {"picture": picture.id}, began) as record:
-        style.save(predictions.draw(picture.question, arrays), out)
+        dark.save(predictions.draw(picture.question, arrays), out)
         write_text(out.with_suffix(".txt"), predictions.caption(picture.question, arrays) + "\n")
         record.artifact(out.with_suffix(".png"))
 

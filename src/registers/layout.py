@@ -83,6 +83,16 @@ class Layout:
         """Losses and norms along all trainings, as a picture."""
         return self.reports / "training.png"
 
+    @property
+    def handout(self) -> Path:
+        """The regenerated paper as a PDF."""
+        return self.reports / "paper.pdf"
+
+    @property
+    def claims(self) -> Path:
+        """All claims as data and as a picture, without an ending."""
+        return self.reports / "claims"
+
     def metrics(self, name: str) -> Path:
         """The main numbers of one question, or "claims", as `dvc metrics` compares them."""
         return self.reports / "metrics" / f"{name}.json"

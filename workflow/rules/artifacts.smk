@@ -2,7 +2,7 @@
 # draws any. `snakemake --report report.html` shows the first file of each, with title and caption.
 
 for name, pattern, shown, others in [
-    ("figure", r"fig\d\d", "png", ["pdf", "csv", "txt"]),
+    ("figure", r"fig\d\d", "png", ["pdf", "dark.png", "csv", "txt"]),
     ("table", r"table\d", "csv", ["md", "txt"]),
 ]:
 
@@ -48,6 +48,7 @@ rule picture:
             str(LAYOUT.drawing("pictures", "{question}-{backbone}")),
             ".png",
             ".pdf",
+            ".dark.png",
             ".txt",
         ),
     log:

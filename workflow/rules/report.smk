@@ -27,8 +27,17 @@ rule report:
         ),
     output:
         report(LAYOUT.page, caption="../report/paper.rst"),
-        LAYOUT.reports / "claims.json",
-        LAYOUT.training_curves,
+        report(
+            LAYOUT.claims.with_suffix(".png"),
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
+        [
+            LAYOUT.claims.with_suffix(f".{ending}")
+            for ending in ("pdf", "dark.png", "csv", "json")
+        ],
+        LAYOUT.handout,
+        [] if SETTINGS.models else [LAYOUT.training_curves],
         [LAYOUT.metrics(name) for name in (*headlines.COMPARED, "claims")],
     log:
         LAYOUT.log("report"),

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from registers.claims import wording
 from registers.claims.effects import Effect
 from registers.claims.verdicts import (
     CONTRADICTED,
@@ -23,10 +24,24 @@ from registers.claims.verdicts import (
 from registers.figures.paint import style
 
 COLOURS = {
-    REPRODUCED: "#1a7f4b",
-    CONTRADICTED: "#b3001b",
-    INCONCLUSIVE: "#8a6100",
+    REPRODUCED: style.GOOD,
+    CONTRADICTED: style.CUTOFF,
+    INCONCLUSIVE: style.OPEN,
     NOT_TESTABLE: style.GREY,
+}
+
+NAMES = {  # words of the claims' ids that are names
+    "b": "B",
+    "clip": "CLIP",
+    "cls": "[CLS]",
+    "deit": "DeiT",
+    "dino": "DINO",
+    "dinov2": "DINOv2",
+    "flops": "FLOPs",
+    "l": "L",
+    "lost": "LOST",
+    "mae": "MAE",
+    "vit": "ViT",
 }
 
 # inches
@@ -34,7 +49,7 @@ LINE = 0.145
 PLOT = (2.75, 4.35)  # left and right end of the scales
 OURS = 4.45
 PAPER = 6.0
-LETTERS = 118  # of a line of claims that could not be tested
+LETTERS = 132  # of a line of claims that could not be tested
 SMALL = 6.5  # points
 
 
@@ -91,9 +106,14 @@ def caption(verdicts: list[Verdict]) -> str:
     return (
         f"{style.plural(tested, 'claim')} of the paper's {len(verdicts)} with a number of this "
         "run: the one that decides (of several parts the least sure), its 95 % interval, and the "
-        "paper's value (diamond) where it prints one; each line has its own scale, and on green "
-        "ground the claim holds."
+        "paper's value (diamond) where it prints one; changes are in points or, relative, in %; "
+        "each line has its own scale, and on green ground the claim holds."
     )
+
+
+def title(v: Verdict) -> str:
+    """A claim in a few words: its id, with names as they are written."""
+    return " ".join(NAMES.get(word, word) for word in v.id.split("-"))
 
 
 def position(effect: Effect, value: float) -> float:
@@ -104,7 +124,7 @@ def position(effect: Effect, value: float) -> float:
         for number in (effect.value, effect.low, effect.high, effect.paper, *effect.claimed)
         if number is not None
     )
-    return toward * (value - centre) / (1.1 * reach) if reach else 0.0
+    return toward * (value - centre) / (1.1 * reach) if reach else 0.5  # at the edge, which holds
 
 
 # --- parts of the picture
@@ -130,7 +150,7 @@ def _heading(ax: Axes, y: float, name: str, count: int) -> float:
 def _line(ax: Axes, y: float, v: Verdict) -> None:
     """One claim: its name, its number on its own scale, and both in words."""
     effect = v.effect
-    name = style.capitalised(v.id.replace("-", " "))
+    name = style.capitalised(title(v))
     name = f"{name} ({effect.about})" if effect and effect.about else name
     _text(ax, 0, y, name)
     if effect is None:
@@ -144,8 +164,13 @@ def _line(ax: Axes, y: float, v: Verdict) -> None:
     if effect.paper is not None:
         diamond = dict(markersize=3.6, markerfacecolor="white", markeredgewidth=0.7)
         ax.plot(_x(position(effect, effect.paper)), y, "D", color=style.INK, **diamond)
-    _text(ax, OURS, y, effect.words)
-    _text(ax, PAPER, y, effect.words_of_paper)
+    _text(ax, OURS, y, _short(effect.words))
+    _text(ax, PAPER, y, _short(effect.words_of_paper))
+
+
+def _short(words: str) -> str:
+    """A number in the picture, where a sign and % say that it is a relative change."""
+    return words.replace(wording.OF_IT, "%")
 
 
 def _claimed(ax: Axes, y: float, effect: Effect) -> None:
@@ -165,7 +190,7 @@ def _untested(verdicts: list[Verdict]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for v in verdicts:
         reason = v.reason.split("; ")[0]
-        by_reason.setdefault(reason, []).append(v.id.replace("-", " "))
+        by_reason.setdefault(reason, []).append(title(v))
     lines = []
     for reason, names in by_reason.items():
         text = f"{style.capitalised(reason)}: {', '.join(names)}."

@@ -218,7 +218,8 @@ def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
         reason += f", not in {', '.join(rows.loc[~right, 'backbone'])}"
     share = float(right.mean())
     about = scope.about(selector)
-    effect = Effect(about, wording.SHARE, False, share, share, share, (1.0, 1.0))
+    least = 0.5 if scope.unit == "training" else 1.0  # the sign test's null, or every row
+    effect = Effect(about, wording.SHARE, False, share, share, share, (least, None))
     if scope.unit != "training":
         p_false = 0.0 if right.all() else 1.0
         return Finding(scope.labelled(reason), rows, p_false, 1 - p_false, effect)

@@ -47,7 +47,8 @@ TITLES = {  # where the name of a metric does not read well
 POINTS = "points"
 SHARE = "%"
 OF_IT = "% of it"  # relative to the second number of a comparison
-SMALLEST = 4  # digits after the point at most
+TINY = 0.001  # what lies nearer to 0 is not written out
+DIGITS = 3  # after the point at most
 
 
 def scale(unit: str) -> int:
@@ -75,8 +76,10 @@ def number(value: float, low: float, high: float, unit: str, signed: bool = Fals
     def written(number: float) -> str:
         text = style.number(number)
         if half > 0:
-            digits = min(max(0, 1 - math.floor(math.log10(half))), SMALLEST)
+            digits = min(max(0, 1 - math.floor(math.log10(half))), DIGITS)
             text = f"{number:.{min(digits, 1) if half >= 0.05 and unit else digits}f}"
+        elif number and abs(number) < TINY:
+            return f"<{TINY:g}" if number > 0 else f">-{TINY:g}"
         elif unit:
             text = style.percent(number / 100).removesuffix(" %")
         bare = text.lstrip("-")

@@ -29,8 +29,9 @@ def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
     ids = _models(maps)
     medians = cls_attention.largest_by_backbone(rows)
-    peaks = {id.method: medians[str(id)] for id in ids}
-    numbers = style.listing(f"{style.times(v)} in {style.name(m)}" for m, v in peaks.items())
+    printed = {id.method: style.times(medians[str(id)]) for id in ids}
+    numbers = style.listing(f"{v} in {style.name(method)}" for method, v in printed.items())
+    peaks = {method: float(value) for method, value in printed.items()}
     text = f"{cls_attention.largest(len(rows))} is {numbers}, {style.having(ids[0].registers)}"
     others = [method for method in peaks if method != "dino"]
     if "dino" not in peaks or not others:

@@ -125,7 +125,7 @@ def _finding(task: Task, rows: pd.DataFrame) -> tuple[str, list[tuple[str, str]]
         points = points.set_index("registers")
         seeds = _by_seed(rows[rows["method"] == method])
         first = points.index.min()
-        best = task.best(points["value"])
+        best = task.best(points["value"].map(style.number).astype(float))  # as printed
         start = f"{style.name(method)} {style.number(points.loc[first, 'value'])} with {first}"
         if best == first:
             findings.append((f"{start}, which no higher count improves on", ""))

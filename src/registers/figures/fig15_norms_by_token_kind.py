@@ -44,18 +44,18 @@ def draw(norms: pd.DataFrame) -> Figure:
         sharey="row",
         height_ratios=[PATCHES, below],
     )
+    least = distributions.smallest_share(distributions.histogram(r) for r in models.values())
     for i, (registers, rows) in enumerate(models.items()):
         upper, lower = axes[:, i]
         method = rows["method"].iloc[0]
         summary = distributions.mode_summary(rows)
         bins = distributions.histogram(rows)
-        distributions.bars(upper, bins, style.shade(method, 0.3), summary.cutoff)
+        distributions.bars(upper, bins, style.shade(method, 0.3), summary.cutoff, least / 2)
         style.note(upper, summary.words, colour=summary.colour)
         style.letter(upper, "ab"[i], f"{style.name(method)}, {style.registers_label(registers)}")
         _strips(lower, method, {t: distributions.histogram(rows, t) for t in _others(rows)})
         lower.set_xlabel("L2 norm at the output")
 
-    least = distributions.smallest_share(distributions.histogram(r) for r in models.values())
     first = axes[0, 0]
     first.set_ylabel("share of patches")
     first.set_ylim(least / 2, 1.1)

@@ -31,7 +31,7 @@ def draw(positions: pd.DataFrame) -> Figure:
         over_even = image_maps.over_even(cell.values)
         ends = (over_even.min(), over_even.max())
         name = "[CLS]" if cell.panel == "cls" else cell.panel
-        text = f"({letter}) {name}\n{style.span(style.times(end) for end in ends)} ×"
+        text = f"({letter}) {name}\n{style.span(style.number(end) for end in ends)} ×"
         ax.set_xlabel(text, fontsize=7.5, labelpad=3)
     for ax in panels[len(cells) :]:
         ax.set_visible(False)

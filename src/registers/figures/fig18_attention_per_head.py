@@ -40,10 +40,11 @@ def caption(maps: image_maps.ImageMaps) -> str:
     if style.times(peaks[most]) == style.times(peaks[least]):
         value = style.times(peaks[most])
         return f"{text} {value} times an even one {over} in each of the {len(peaks)} heads."
+    lowest, highest = (style.times(peaks[head]) for head in (least, most))
+    factor = style.times(float(highest) / float(lowest))  # as printed
     return (
-        f"{text} {style.times(peaks[least])} (head {least + 1}) to {style.times(peaks[most])} "
-        f"(head {most + 1}) times an even one {over}, so the peaks of the {len(peaks)} heads "
-        f"differ by a factor of up to {style.times(peaks[most] / peaks[least])}."
+        f"{text} {lowest} (head {least + 1}) to {highest} (head {most + 1}) times an even one "
+        f"{over}, so the peaks of the {len(peaks)} heads differ by a factor of up to {factor}."
     )
 
 

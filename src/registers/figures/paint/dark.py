@@ -17,8 +17,12 @@ RECOLOURED = {
     style.PALE: "#3a3b42",
     style.PANEL: "#26272c",
     style.CLAIMED: "#1c3a2a",
+    style.CUTOFF: "#ff7a86",
+    style.GOOD: "#58c48c",
+    style.OPEN: "#e0b04a",
     "#ffffff": PAPER,
 }
+RESOLUTION = 2 / 3  # of a light page's, as it is only looked at on a screen
 PROPERTIES = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
@@ -29,7 +33,7 @@ def save(figure: Figure, out: str | Path) -> None:
     """
     style.save(figure, out)
     darken(figure)
-    style.save_png(figure, Path(out).with_suffix(".dark.png"))
+    style.save_png(figure, Path(out).with_suffix(".dark.png"), RESOLUTION)
 
 
 def darken(figure: Figure) -> None:
@@ -50,7 +54,7 @@ def _recolour(artist: Artist) -> None:
             continue
         try:
             before = colors.to_rgba_array(getter())
-        except (TypeError, ValueError):  # "auto", or none of a single colour
+        except (TypeError, ValueError):  # "auto"
             continue
         after = [_dark(colour) for colour in before]
         if after and after != [tuple(colour) for colour in before]:
@@ -59,5 +63,5 @@ def _recolour(artist: Artist) -> None:
 
 def _dark(colour) -> tuple[float, ...]:
     """One colour (r, g, b, alpha) on a dark page, as transparent as before."""
-    replaced = RECOLOURED.get(colors.to_hex(colour))
+    replaced = RECOLOURED.get(colors.to_hex(colour)) if colour[3] else None
     return colors.to_rgba(replaced, colour[3]) if replaced else tuple(colour)

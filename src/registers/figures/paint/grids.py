@@ -17,9 +17,9 @@ from registers.figures.paint.image_maps import ImageMaps, MapCell, over_even, pi
 
 ATTENTION = "viridis"  # as DINO's visualize_attention.py, whose pictures the paper's resemble
 FLAT = 2.0  # colours reach at least this many times the median, so that a flat map looks flat
-CAP = 10.0  # and at most this many times an even attention, so that one peak darkens no other map
+CAP = 5.0  # and at most this many times an even attention, so that one peak darkens no other map
 
-EVEN = "attention, over one that is even over the patches"
+EVEN = "attention over an even one (1: the same to all patches)"
 
 # inches
 GAP = 0.04  # between cells

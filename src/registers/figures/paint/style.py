@@ -19,7 +19,9 @@ PALE = "#e3e3e6"
 PANEL = "#f2f2f4"
 CLAIMED = "#dcefe3"  # ground on which a claim holds
 ON_COLOUR = "on colour"  # the gid of words that stand on a colour, which no dark page changes
-CUTOFF = "#B3001B"  # cut-off lines and what lies above them
+CUTOFF = "#b3001b"  # cut-off lines, what lies above them, and claims that fail
+GOOD = "#1a7f4b"  # claims that hold
+OPEN = "#8a6100"  # claims that are undecided
 WIDTH = 6.75  # inches: a page of text
 DPI = 300
 
@@ -89,12 +91,10 @@ def save(figure: Figure, out: str | Path) -> None:
     )
 
 
-def save_png(figure: Figure, out: Path) -> None:
-    """Write one picture at 300 dpi, without a time stamp."""
-    atomically(
-        out,
-        lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
-    )
+def save_png(figure: Figure, out: Path, share: float = 1.0) -> None:
+    """Write one picture at 300 dpi, or a share of them, without a time stamp."""
+    drawing = dict(format="png", dpi=round(share * DPI), metadata={"Software": None})
+    atomically(out, lambda path: figure.savefig(path, **drawing))
 
 
 # --- colours
@@ -192,7 +192,8 @@ def number(value: float, digits: int = 3) -> str:
     """Three significant digits without an exponent: 0.0123, 12.3, 1230."""
     if value == 0 or not np.isfinite(value):
         return f"{value:g}"
-    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 has as many decimals as 1.0
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(rounded)))))
     return f"{value:.{decimals}f}"
 
 
