@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from registers.measurements import Measurement
+from registers.settings.backbone_id import BackboneId
 
 # By question, the paper's number first. They may carry a layer or a coordinate.
 HEADLINES = {
@@ -75,9 +76,12 @@ def by_method(
     for row in measured:
         question = row["question"]
         first = HEADLINES.get(question, ("",))[0]
-        usual = row["percent"] == 100 and not row["size"] and not row["noaa"]
         is_number = row["value"] is not None and row["value"] == row["value"]
-        if row["metric"] == first and usual and is_number and row["registers"] in registers:
+        if row["metric"] != first or not is_number or not row["backbone"]:
+            continue
+        id = BackboneId.parse(row["backbone"])  # rows name the default size, ids leave it out
+        usual = id.percent == 100 and not id.size and not id.noaa
+        if usual and id.registers in registers:
             key = question, row["method"], int(row["registers"]), row["data"]
             values.setdefault(key, []).append(float(row["value"]))
     data: dict[str, set[str]] = {}
