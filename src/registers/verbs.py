@@ -152,7 +152,7 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the regenerated paper: reports/RUN/paper.html, claims.json and metrics/."""
+    """Write the regenerated paper to reports/RUN: paper.html, paper.pdf, claims and metrics/."""
     from registers import tracking
     from registers.draw import draw_training
     from registers.report import build
