@@ -63,10 +63,14 @@ def caption(lost: image_maps.ImageMaps) -> str:
         ends = [f"{overlap:.2f} {style.having(count)}" for count, overlap in by_count.items()]
         findings.append(f"{style.name(method)} {style.listing(ends)}")
     verdict = ""
-    if any(len(by_count) > 1 for by_count in overlaps.values()):
-        ends = {method: list(by_count.values()) for method, by_count in overlaps.items()}
-        larger = [method for method, (first, *_, last) in ends.items() if last > first]
-        verdict = f"; larger with registers for {image_maps.these(larger, overlaps)}"
+    pairs = {
+        method: list(by_count.values())
+        for method, by_count in overlaps.items()
+        if len(by_count) > 1  # of published models not every method has registers
+    }
+    if pairs:
+        larger = [method for method, (first, *_, last) in pairs.items() if last > first]
+        verdict = f"; larger with registers for {image_maps.these(larger, pairs)}"
     return (
         "Overlap (IoU) of LOST's box with the nearest true one, in the image shown: "
         f"{'; '.join(findings)}{verdict}."
