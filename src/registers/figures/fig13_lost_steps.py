@@ -70,7 +70,7 @@ def caption(lost: image_maps.ImageMaps) -> str:
     }
     if pairs:
         larger = [method for method, (first, *_, last) in pairs.items() if last > first]
-        verdict = f"; larger with registers for {image_maps.these(larger, pairs)}"
+        verdict = f"; larger with registers for {image_maps.these(larger, pairs) or 'none'}"
     return (
         "Overlap (IoU) of LOST's box with the nearest true one, in the image shown: "
         f"{'; '.join(findings)}{verdict}."
