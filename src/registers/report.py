@@ -25,6 +25,8 @@ from registers.measurements import code_version
 from registers.page import handout, opening, sections
 from registers.settings.run import Settings
 
+NAMED = 4  # backbones that a warning names
+
 
 def build(settings: Settings) -> None:
     """Write the page, the claims, metrics/ and paper.pdf of a run from its results and drawings.
@@ -131,9 +133,10 @@ def warnings(codes: pd.Series, stale_weights: list[str]) -> list[str]:
             f"side may come from different code: {', '.join(commits)}."
         )
     if stale_weights:
+        more = len(stale_weights) - NAMED
         texts.append(
             "The weights of these backbones were trained by other code than the code at hand: "
-            f"{', '.join(stale_weights)}."
+            f"{', '.join(stale_weights[:NAMED])}{f' and {more} more' if more > 0 else ''}."
         )
     return texts
 
