@@ -80,7 +80,8 @@ def by_method(
         if row["metric"] != first or not is_number or not row["backbone"]:
             continue
         id = BackboneId.parse(row["backbone"])  # rows name the default size, ids leave it out
-        usual = id.percent == 100 and not id.size and not id.noaa
+        own_size = not id.size or row.get("own_size", False)  # published ones always say it
+        usual = id.percent == 100 and own_size and not id.noaa
         if usual and id.registers in registers:
             key = question, row["method"], int(row["registers"]), row["data"]
             values.setdefault(key, []).append(float(row["value"]))

@@ -112,7 +112,8 @@ def _fetched(settings: Settings, ids: list[BackboneId]) -> list[tuple[str, str]]
         licences += f" (no commercial use of {style.listing(forbidding)})"
     reasons: dict[str, list[str]] = {}
     for artifact, reason in artifacts.absent(settings).items():
-        reasons.setdefault(reason, []).append(artifact)
+        number = artifact.replace("table", "Table ").replace("fig", "Fig. ").replace(" 0", " ")
+        reasons.setdefault(reason, []).append(number)
     missing = [f"{style.listing(names)} ({reason})" for reason, names in reasons.items()]
     missing.append("Fig. 4b along training (no checkpoints on the way are published)")
     return [

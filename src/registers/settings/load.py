@@ -73,6 +73,9 @@ def load_settings(
     if "models" in tree:
         tree["models"] = released.chosen(tree["models"])
         tree["recipes"] = released.forms(tree["models"])
+    methods = tuple(name for name in choices.methods if name in tree["recipes"])
+    if "models" in tree and methods:  # of published models there may be some methods only
+        choices = choices.model_copy(update={"methods": methods})
     values = {
         **tree,
         **{name: getattr(choices, name) for name in Choices.model_fields},
