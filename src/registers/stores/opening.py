@@ -6,7 +6,7 @@ import re
 import sqlite3
 import uuid
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ class Store:
     """MLflow at one address.
 
     experiment, drawings: ids of our experiments there. id: our own name of this very store.
+    above: ids of the runs above others that one delivery has met, by key.
     """
 
     client: Any
     experiment: str
     drawings: str
     id: str
+    above: dict[str, str] = field(default_factory=dict)
 
     def place(self, rule: str) -> str:
         """The experiment in which runs of a rule are kept."""

@@ -73,7 +73,8 @@ class _Replayed:
     def data(self) -> tuple[str | None, str | None]:
         """Name and digest of the data set that its numbers are of, where there is exactly one."""
         inputs = json.loads(self.tags.get("inputs", "[]"))
-        return (inputs[0]["name"], inputs[0]["digest"]) if len(inputs) == 1 else (None, None)
+        sets = [one for one in inputs if one["context"] == "evaluation"]
+        return (sets[0]["name"], sets[0]["digest"]) if len(sets) == 1 else (None, None)
 
 
 def _replay_from(store: Store, spool: Path, done: Delivery) -> str:

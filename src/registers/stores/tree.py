@@ -87,8 +87,11 @@ def _backbone(tags: Mapping[str, str]) -> BackboneId | None:
 
 def _find(store: Store, key: str) -> str:
     """Id of the run above with a key; "" where there is none."""
-    runs = store.client.search_runs([store.experiment], f"tags.key = '{key}'", max_results=1)
-    return runs[0].info.run_id if runs else ""
+    if key not in store.above:
+        runs = store.client.search_runs([store.experiment], f"tags.key = '{key}'", max_results=1)
+        if runs:
+            store.above[key] = runs[0].info.run_id
+    return store.above.get(key, "")
 
 
 def _make(
