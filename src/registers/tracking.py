@@ -38,6 +38,7 @@ from registers.stores.spools import is_waiting, locked
 from registers.stores.words import masked, one_line
 
 UI = "http://127.0.0.1:5000"  # where `registers ui` shows a store that is a file
+TRAINING = "workflowType=machine_learning"  # how an address asks the UI for its training pages
 log = logging.getLogger(__name__)
 
 
@@ -233,7 +234,9 @@ def deliver(root: str | Path, uri: str, wait: float | None = None) -> tuple[int,
 def _deliver(store, spools: list[Path]) -> tuple[int, int]:
     from registers.stores import replay, tree
 
-    results = [replay.replay(store, spool) for spool in sorted(spools, key=began_at)]
+    # trainings first among equals: what is asked of a checkpoint names its logged model
+    ordered = sorted(spools, key=lambda spool: (began_at(spool), spool.parent.name != "train"))
+    results = [replay.replay(store, spool) for spool in ordered]
     tree.settle(store, {above for _, above in results if above})
     done = sum(taken for taken, _ in results)
     return done, len(results) - done
@@ -303,7 +306,7 @@ def links(uri: str, keys: Iterable[str]) -> dict[str, str]:
         return {}
     ui = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UI
     return {
-        key: f"{masked(ui)}/#/experiments/{place}/runs?searchFilter="
+        key: f"{masked(ui)}/#/experiments/{place}/runs?{TRAINING}&searchFilter="
         + quote(f"tags.key = '{key}'", safe="")
         for key, place in places.items()
     }

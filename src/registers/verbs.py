@@ -195,8 +195,11 @@ def deliver(settings: Settings, options: argparse.Namespace) -> None:
 
 def ui(settings: Settings, options: argparse.Namespace) -> None:
     """Open the MLflow UI on 127.0.0.1."""
+    from registers.tracking import TRAINING
+
     deliver(settings, options)
-    print(f"MLflow UI: http://127.0.0.1:{options.port}  (Ctrl-C ends it)")
+    address = f"http://127.0.0.1:{options.port}/#/experiments?{TRAINING}"
+    print(f"MLflow UI: {address}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
     command += ["--backend-store-uri", settings.mlflow_uri, "--port", str(options.port)]
     os.execv(sys.executable, command)

@@ -67,8 +67,8 @@ def sum_up(store: Store, tags: Mapping[str, str], values: Mapping[str, float], a
 
 def settle(store: Store, parents: set[str]) -> None:
     """Give the runs above the status of those below: running, failed or finished."""
-    above = {store.client.get_run(id).data.tags.get(PARENT) for id in parents} - {None}
-    for parent in (*parents, *(above - parents)):
+    pipelines = {store.client.get_run(id).data.tags.get(PARENT, "") for id in parents} - {""}
+    for parent in (*(parents - pipelines), *pipelines):  # a pipeline's follows from its backbones'
         query = f"tags.`{PARENT}` = '{parent}'"
         below = store.client.search_runs([store.experiment], query, max_results=1000)
         states = {run.info.status for run in below if SUPERSEDED not in run.data.tags}
