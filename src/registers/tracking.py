@@ -39,6 +39,7 @@ from registers.stores.words import masked, one_line
 
 UI = "http://127.0.0.1:5000"  # where `registers ui` shows a store that is a file
 TRAINING = "workflowType=machine_learning"  # how an address asks the UI for its training pages
+BY_NAME = "orderByKey=attributes.run_name&orderByAsc=true"  # the run, not its parent to unfold
 log = logging.getLogger(__name__)
 
 
@@ -306,7 +307,7 @@ def links(uri: str, keys: Iterable[str]) -> dict[str, str]:
         return {}
     ui = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UI
     return {
-        key: f"{masked(ui)}/#/experiments/{place}/runs?{TRAINING}&searchFilter="
+        key: f"{masked(ui)}/#/experiments/{place}/runs?{TRAINING}&{BY_NAME}&searchFilter="
         + quote(f"tags.key = '{key}'", safe="")
         for key, place in places.items()
     }
