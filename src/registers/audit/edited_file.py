@@ -1,6 +1,6 @@
 """A model with test-time registers, as a module and as a file that opens again.
 
-The file of weights is the model's own, unchanged; the json beside it says how timm builds the model
+The file of weights is that of the model, which no edit changes; the json beside it says how timm builds the model
 and the recipe: which neurons move, in which layers, and the SHA-256 of the weights it was made for.
 """
 
