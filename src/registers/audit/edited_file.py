@@ -1,7 +1,8 @@
 """A model with test-time registers, as a module and as a file that opens again.
 
-The file of weights is that of the model, which no edit changes; the json beside it says how timm builds the model
-and the recipe: which neurons move, in which layers, and the SHA-256 of the weights it was made for.
+The file of weights is that of the model, which no edit changes; the json beside it says how timm
+builds the model and the recipe: which neurons move, in which layers, and the SHA-256 of the weights
+it was made for.
 """
 
 import json
