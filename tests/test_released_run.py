@@ -8,7 +8,7 @@ from hub_server import serving
 from pipeline import CHECKOUT, ROOT, copy_parts, planned, snakemake
 from small_hub import MODELS, filled_hub, write_catalogue
 
-IDS = ("dinov2-base-r0-s0", "dinov2-base-r4-s0", "dino-base-r0-s0")
+IDS = ("dinov2-base-r0-s0", "dinov2-base-r4-s0")
 SETTINGS = {"scale": "released", "models": list(IDS)}
 TARGETS = ("reports/released/figures/fig04.csv", "reports/released/figures/fig07.csv")
 
@@ -21,9 +21,9 @@ def checkout(tmp_path_factory):
     write_catalogue(folder / "paper" / "released.yaml", IDS)
     scale = folder / "workflow" / "scales" / "released.yaml"
     content = yaml.safe_load(scale.read_text())
-    content |= {"image_size": 56 * 4, "threads": 1}
+    content |= {"image_size": 112, "threads": 1}
     content["bank"] = {"images": 16, "sample": 8, "batch": 8}
-    content["maps"] = {"images": 2, "size": 224}
+    content["maps"] = {"images": 2, "size": 112}
     scale.write_text(yaml.safe_dump(content))
     return folder
 
@@ -46,10 +46,10 @@ def test_published_models_are_fetched_and_drawn_like_trained_ones(checkout, monk
     with serving(hub) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         output = snakemake(checkout, targets=TARGETS, settings=SETTINGS)
-    assert "3 published models" in output and "3 to fetch" in output
+    assert "2 published models" in output and "2 to fetch" in output
     drawn = (checkout / TARGETS[1]).read_text()
     assert "dinov2-base-r4-s0" in drawn and "dinov2-base-r0-s0" in drawn
-    card = checkout / "results/released/checkpoints/dino-base-r0-s0/last.json"
-    assert json.loads(card.read_text())["published"]["repository"].endswith("patch16_224.dino")
+    card = checkout / "results/released/checkpoints/dinov2-base-r4-s0/last.json"
+    assert json.loads(card.read_text())["published"]["repository"].endswith("reg4_dinov2.lvd142m")
     again = snakemake(checkout, "-n", targets=TARGETS, settings=SETTINGS)
     assert planned(again) == {}, "a second run has nothing to do"
