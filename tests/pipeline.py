@@ -61,3 +61,20 @@ def planned(output):
 def planned_questions(output):
     """Questions that a dry run would ask again."""
     return set(re.findall(r"wildcards: .*question=(\w+)", output))
+
+
+def run_in(folder, *command, ok=True):
+    """What a command of git or of this environment's DVC prints."""
+    command = [sys.executable, "-m", *command] if command[0] == "dvc" else command
+    who = [f"GIT_{w}_{what}" for w in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **dict.fromkeys(who, "t@t"), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout

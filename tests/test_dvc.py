@@ -1,19 +1,16 @@
 """dvc.yaml from repro to pull, with a stage that takes no time in the place of Snakemake's."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from pipeline import ROOT
+from pipeline import run_in as run
 
 from registers import headlines
 
-WORDS = ("NAME", "EMAIL")  # of a commit's author
 # Writes what each stage leaves, of one number, linear.iterations; fails when asked to.
 STAGE = f"""
 import json, sys, yaml
@@ -44,23 +41,6 @@ if sys.argv[1] == "reports":
         (reports / "metrics").mkdir(exist_ok=True)
         (reports / f"metrics/{{name}}.json").write_text(json.dumps({{"dinov2": {{"r4": number}}}}))
 """
-
-
-def run(folder, *command, ok=True):
-    """What a command prints; "dvc" is that of this environment."""
-    command = [sys.executable, "-m", *command] if command[0] == "dvc" else command
-    who = [f"GIT_{person}_{what}" for person in ("AUTHOR", "COMMITTER") for what in WORDS]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **dict.fromkeys(who, "t@t"), "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done.stdout
 
 
 def files(folder):

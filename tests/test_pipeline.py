@@ -18,6 +18,7 @@ from pipeline import (
     copy_parts,
     planned,
     planned_questions,
+    run_in,
     snakemake,
 )
 
@@ -105,38 +106,26 @@ def test_a_restored_run_has_nothing_to_do(finished, tmp_path_factory):
 def test_dvc_carries_a_run_elsewhere(finished, tmp_path_factory):
     """dvc push, git clone, dvc pull: the same bytes, and nothing to do for DVC and Snakemake."""
     here, there, remote = (tmp_path_factory.mktemp(name) for name in ("pushed", "pulled", "remote"))
-    people = {
-        f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-
-    def run(folder, *command):
-        command = [sys.executable, "-m", *command] if command[0] == "dvc" else command
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **people},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     copy_parts(finished, here, (*CHECKOUT, *MADE))
     copy_parts(ROOT, here, (".dvc", "dvc.yaml", ".dvcignore", ".gitignore"))
-    run(here, "git", "init", "-q")
-    run(here, "dvc", "commit", "-q", "-f")
-    run(here, "git", "add", ".")
-    run(here, "git", "commit", "-q", "-m", "a run")
-    tracked_by_git = set(run(here, "git", "ls-files").splitlines())
+    params = here / "params.yaml"
+    params.write_text(params.read_text().replace("scale: laptop", "scale: smoke"))
+    run_in(here, "git", "init", "-q")
+    run_in(here, "dvc", "commit", "-q", "-f")
+    run_in(here, "git", "add", ".")
+    run_in(here, "git", "commit", "-q", "-m", "a run")
+    tracked_by_git = set(run_in(here, "git", "ls-files").splitlines())
     assert not {WEIGHTS, PAGE, "reports/smoke/metrics/linear.json"} & tracked_by_git
-    run(there, "git", "clone", "-q", str(here), ".")
+    run_in(there, "git", "clone", "-q", str(here), ".")
     for folder, verb in ((here, "push"), (there, "pull")):
-        run(folder, "dvc", "remote", "add", "-q", "--local", "-d", "store", str(remote))
-        run(folder, "dvc", verb, "-q")
-    assert run(there, "dvc", "status", "-q") == ""
+        run_in(folder, "dvc", "remote", "add", "-q", "--local", "-d", "store", str(remote))
+        run_in(folder, "dvc", verb, "-q")
+    assert run_in(there, "dvc", "status", "-q") == ""
     assert (there / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
     assert (there / PAGE).exists()
+    spools = [sorted(f.relative_to(run) for f in run.rglob("*.jsonl")) for run in (here, there)]
+    assert spools[0] == spools[1] and not list(there.rglob("*.delivered"))
+    assert not list(there.glob("results/smoke/banks")) + list(there.glob("results/smoke/logs"))
     assert "Nothing to be done" in snakemake(there, "--dry-run")
 
 
