@@ -38,7 +38,10 @@ def run(name: str, settings: Settings) -> None:
     for path in due(settings.layout):
         for file in (path, path.with_name(f"{path.name}.sha256")):
             file.unlink(missing_ok=True)
-    until = ["--until", *RULES[name]] if RULES[name] else []
+    rules = RULES[name]
+    if name == "checkpoints" and settings.models:
+        rules = ("fetch",)  # published weights, in the place of trainings
+    until = ["--until", *rules] if rules else []
     _snakemake(*until)
     records.save(settings.layout)
 
