@@ -141,7 +141,8 @@ def _files(folder: Path) -> set[str]:
 
 
 def _is_diary(name: Path) -> bool:
-    return (len(name.parts) > 2 and name.parts[2] in DIARY) or name.suffix == ".lock"
+    in_diary = len(name.parts) > 2 and name.parts[2] in DIARY
+    return in_diary or name.suffix == ".lock" or name.name == "records.json"
 
 
 def _content(path: Path) -> bytes:
@@ -162,8 +163,8 @@ def _table(moments: list[dict], compared: int, different: list[str]) -> str:
         "kill is a -9 of the process group of",
         f"`{' '.join(COMMAND)}`, which is then started again. After {len(moments)} kills and one "
         f"start that was left alone, {same}",
-        "(results/ and reports/ against an undisturbed run; logs, timings, tracking, the date in a",
-        "PDF, and the date and MLflow's links in the page left out).",
+        "(results/ and reports/ against an undisturbed run; logs, timings, tracking, the dates in",
+        "records and PDFs, and the date and MLflow's links in the page left out).",
         "",
         *(f"- {line}" for line in different),
         "| kill | seconds after the start | files finished before | at work |",
