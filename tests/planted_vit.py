@@ -7,6 +7,8 @@ truth is known: layer, places, neurons, head and share. The clean twin is the sa
 planting. All other weights are timm's random ones.
 """
 
+import re
+
 import numpy as np
 import timm
 import torch
@@ -16,6 +18,9 @@ WRITER = 2  # from 0: outliers are there from layer 3 on
 HEAD = 1
 NEURONS = (3, 5, 8, 13)
 HEIGHT = 40.0  # norm that the neurons write, in medians of a patch
+
+# Photos without flat patches of their own, as saturated studio backgrounds are.
+PHOTOS = re.compile("china|flower")
 
 TINY = dict(embed_dim=48, depth=5, num_heads=3, num_classes=0)
 # name of the family: timm's name and what makes it small
@@ -178,7 +183,8 @@ def photo_example():
 
     # --- the images
     rng = np.random.default_rng(0)
-    pixels = photos.prepare(None, (224, 224), OPENAI).pixels
+    views = [view for name, view in photos.default_views((224, 224), 200) if PHOTOS.match(name)]
+    pixels = photos.prepare(views, (224, 224), OPENAI).pixels
     texture = photos.texture(pixels, (14, 14))
     mask = np.zeros(texture.shape, bool)
     for image in range(len(pixels)):
@@ -208,6 +214,7 @@ def photo_example():
         seeing = inputs[where].mean(0)
         high = (inputs[where] @ seeing).quantile(0.02)
         low = (inputs[~where] @ seeing).max()
+        assert high > low, "the flat patches are not told apart by one direction"
         gain = 6 / (high - low)
         for neuron in NEURONS:
             block.mlp.fc1.weight[neuron] = gain * seeing
@@ -223,6 +230,7 @@ if __name__ == "__main__":
     from registers.audit.api import audit
 
     model, pixels = photo_example()
-    report = audit(model, pixels, name="a planted ViT-S/16 (random weights)")
+    added = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    report = audit(model, pixels, added, name="a planted ViT-S/16 (random weights)")
     print(report.text())
     report.save(sys.argv[1])
