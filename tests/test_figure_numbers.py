@@ -206,7 +206,7 @@ def test_a_cell_that_was_not_run_says_why(inputs, tmp_path):
     linear = planted.frame(tmp_path, [planted.accuracy("linear", name, 0.5) for name in names])
     rows = module("table2").table(**inputs["table2"] | {"linear": linear})
     missing = rows.set_index(["task", "model"]).loc[("linear top-1", "DeiT-III+reg")]
-    assert np.isnan(missing["ours"]) and missing["note"] == "not trained in this run"
+    assert np.isnan(missing["ours"]) and missing["note"] == "no such model in this run"
 
 
 # --- discovery

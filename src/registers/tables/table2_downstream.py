@@ -145,5 +145,5 @@ def _numbers(rows: pd.DataFrame, scale: int) -> dict[str, float | int | str | No
 def _reason(rows: pd.DataFrame) -> str:
     """Why there is no number; "" where there is one."""
     if rows.empty:
-        return "not trained in this run"
+        return "no such model in this run"
     return "" if rows["value"].notna().any() else rows["note"].iloc[0]
