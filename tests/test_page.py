@@ -257,6 +257,17 @@ def test_a_figure_has_a_dark_twin_whose_pictures_keep_their_colours():
     assert photo.get_array().min() == 255 and kept.get_color() == style.INK
 
 
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_no_line_of_the_pdf_leaves_its_page(tmp_path, weight):
+    pdf = handout.Handout(tmp_path / "paper.pdf", "title")
+    words = "Claims of the paper: 7 reproduced, 7 contradicted, 22 inconclusive and 30 not testable"
+    pdf.paragraph(words, 12, weight=weight)
+    (page,) = pdf.pages
+    renderer = FigureCanvasAgg(page).get_renderer()
+    right = max(text.get_window_extent(renderer).x1 for text in page.texts)
+    assert right <= page.bbox.x1 * (1 - handout.MARGIN / handout.WIDTH)
+
+
 def test_the_pdf_begins_a_page_where_one_is_full(tmp_path):
     image = tmp_path / "image.png"
     Figure(figsize=(6, 4)).savefig(image, dpi=style.DPI // 4)
