@@ -7,8 +7,6 @@ truth is known: layer, places, neurons, head and share. The clean twin is the sa
 planting. All other weights are timm's random ones.
 """
 
-import re
-
 import numpy as np
 import timm
 import torch
@@ -18,9 +16,6 @@ WRITER = 2  # from 0: outliers are there from layer 3 on
 HEAD = 1
 NEURONS = (3, 5, 8, 13)
 HEIGHT = 40.0  # norm that the neurons write, in medians of a patch
-
-# Photos without flat patches of their own, as saturated studio backgrounds are.
-PHOTOS = re.compile("china|flower")
 
 TINY = dict(embed_dim=48, depth=5, num_heads=3, num_classes=0)
 # name of the family: timm's name and what makes it small
@@ -169,23 +164,25 @@ def _look(model: nn.Module, block: nn.Module, pixels: Tensor, mask: np.ndarray) 
     attention.qkv.weight[k] = direction * logit * torch.ones(size, 1)
 
 
-# --- the example of docs/audit.md: photos ------------------------------------------------------
+# --- the example of docs/audit.md: drawn scenes ---------------------------------------------------
 
 
-def photo_example():
-    """A planted ViT-S/16 with random weights, and views of photos in which it has outliers.
+def scene_example():
+    """A planted ViT-S/16 with random weights, and scenes of the built-in world with outliers in it.
 
-    A few of the flattest patches of each view are painted in their mean colour, so that they are
-    flat to the last bit; the patch embedding sees no colour.
+    The scenes get some grain. A few of the flattest patches of each are painted in their mean
+    colour, so that they are flat to the last bit; the patch embedding sees no colour.
     """
     from registers.audit import images as photos
     from registers.data.transforms import OPENAI
+    from registers.world.dataset import scene
 
     # --- the images
     rng = np.random.default_rng(0)
-    views = [view for name, view in photos.default_views((224, 224), 200) if PHOTOS.match(name)]
+    views = [scene(0, index, 224, "test").image for index in range(24)]
     pixels = photos.prepare(views, (224, 224), OPENAI).pixels
     texture = photos.texture(pixels, (14, 14))
+    pixels += 0.1 * torch.from_numpy(rng.standard_normal(pixels.shape).astype(np.float32))
     mask = np.zeros(texture.shape, bool)
     for image in range(len(pixels)):
         flattest = np.argsort(texture[image])[:24]
@@ -229,7 +226,7 @@ if __name__ == "__main__":
 
     from registers.audit.api import audit
 
-    model, pixels = photo_example()
+    model, pixels = scene_example()
     added = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     report = audit(model, pixels, added, name="a planted ViT-S/16 (random weights)")
     print(report.text())
