@@ -29,7 +29,7 @@ reproduce: setup ## the whole paper: data, training, evaluation, figures, tables
 	@echo "The regenerated paper: reports/latest/paper.html   The runs behind it: make ui"
 
 test: setup ## unit and science tests and the complete pipeline at scale smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: setup ## style of Python and Snakemake files
 	$(BIN)/ruff check src tests benchmarks docs/build.py

@@ -1,17 +1,27 @@
 """Fixtures that several test files share."""
 
 import compileall
+import re
 
 import pytest
 from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Keep together what shares a fixture: all tests of a finished run, else those of a file."""
-    for item in items:
-        group = "finished" if "finished" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep together what shares a fixture: all files that need a finished run, else each file.
+
+    pytest-xdist's own groups (--dist loadgroup) are ignored by pytest 9.2, which names tests anew.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySharedRun(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            text = (config.rootpath / file).read_text()
+            return "finished" if re.search(r"def \w+\(finished[,)]", text) else file
+
+    return BySharedRun(config, log)
 
 
 @pytest.fixture(scope="session")

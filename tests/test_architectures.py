@@ -1,5 +1,7 @@
 """Each recipe's architecture at scale `paper` against its official source."""
 
+import json
+
 import pytest
 import torch
 
@@ -91,7 +93,9 @@ def test_swiglu_has_the_official_width(width):
     """dinov2/layers/swiglu_ffn.py: hidden 4 D, then (int(hidden * 2 / 3) + 7) // 8 * 8."""
     assert swiglu_width(width) == (int(width * 4 * 2 / 3) + 7) // 8 * 8
     with torch.device("meta"):
-        vit = build(Architecture(width, 1, 2, 14, 28, ffn="swiglu")).vit
+        backbone = build(Architecture(width, 1, 2, 14, 28, ffn="swiglu"))
+    vit = backbone.vit
+    json.dumps(backbone.architecture.timm())  # the card of a checkpoint holds it
     assert vit.blocks[0].mlp.fc1.out_features == 2 * swiglu_width(width)
     assert vit.blocks[0].mlp.fc2.in_features == swiglu_width(width)
 

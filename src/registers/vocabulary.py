@@ -17,3 +17,8 @@ def bin_edges(middle: float) -> tuple[float, float]:
     """Lower and upper edge of the histogram bin with this geometric middle."""
     half = 10 ** (0.5 / BINS_PER_DECADE)
     return middle / half, middle * half
+
+
+def added(registers: int) -> str:
+    """1 test-time register, 4 test-time registers."""
+    return f"{registers} test-time register{'s' if registers > 1 else ''}"

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from registers.audit.anatomy import neuron_writer
+from registers.audit.audited import MEAN, MOVED, ZERO
 from registers.audit.register_neurons import NeuronSearch, standing_out
 from registers.audit.watched import AuditBank, watch_model
 from registers.models.moved_neurons import MoveRecipe
-
-ZERO, MEAN, MOVED = "zero", "mean", "moved"
 
 
 @dataclass(frozen=True)

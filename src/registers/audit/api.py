@@ -28,7 +28,7 @@ from registers.audit.verdict import AuditVerdict, judge
 from registers.audit.watched import AuditBank, ModelCard, watch_features, watch_model
 from registers.data.transforms import IMAGENET
 from registers.models.device import choose_device
-from registers.models.moved_neurons import added
+from registers.vocabulary import added
 
 Size = tuple[int, int]
 Model = str | Path | nn.Module | np.ndarray | Callable

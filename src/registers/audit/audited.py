@@ -1,18 +1,23 @@
 """All that was found out about one model, in numbers and sentences."""
 
+from __future__ import annotations
+
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registers.audit.ablation import Ablation
-from registers.audit.inside import HeadRow, NeuronRow
 from registers.audit.verdict import AuditVerdict, LayerRow, Places, percent, times
-from registers.audit.watched import AuditBank
-from registers.models.moved_neurons import MoveRecipe
 
+if TYPE_CHECKING:  # these modules need torch, which pages of finished audits do without
+    from registers.audit.ablation import Ablation
+    from registers.audit.inside import HeadRow, NeuronRow
+    from registers.audit.watched import AuditBank
+    from registers.models.moved_neurons import MoveRecipe
+
+ZERO, MEAN, MOVED = "zero", "mean", "moved"  # what happens to neurons or tokens in an ablation
 TOP_HEADS = 5
 PACKAGES = ("registers", "timm", "torch", "numpy")
 CONDITIONS = ("outliers", "outliers-at-output")  # of --fail-on
@@ -37,7 +42,7 @@ class Audit:
     neurons: tuple[NeuronRow, ...]
     neurons_note: str
     seconds: float
-    change: "Change | None" = None
+    change: Change | None = None
     change_note: str = ""
 
     @property

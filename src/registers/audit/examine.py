@@ -15,7 +15,7 @@ from registers.audit.errors import AuditError
 from registers.audit.verdict import judge, places
 from registers.audit.watched import AuditBank, watch_model
 from registers.evals.lost import lost
-from registers.models.moved_neurons import added
+from registers.vocabulary import added
 
 
 def examine(bank: AuditBank, began: float | None = None) -> Audit:

@@ -10,7 +10,7 @@ from jinja2 import Environment
 from registers.audit import change_pictures, pictures, text
 from registers.audit.audited import Audit, versions
 from registers.audit.side_by_side import ablation_table, compared
-from registers.models.moved_neurons import added
+from registers.vocabulary import added
 
 TEMPLATE = "page.html.j2"
 _ORDER = ("maps", "curves", "histogram", "depth", "places", "heads", "attention", "neurons")

@@ -1,10 +1,15 @@
 """Tables that set models side by side, in words: several, before and after, with parts replaced."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from registers.audit.ablation import MEAN, MOVED, ZERO, Ablation
-from registers.audit.audited import Audit
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from registers.audit.audited import MEAN, MOVED, ZERO, Audit
 from registers.audit.verdict import percent
+
+if TYPE_CHECKING:
+    from registers.audit.ablation import Ablation
 
 _WHAT = {"neurons": "register neurons", "registers": "the model's own registers"}
 _HOW = {ZERO: "set to zero", MEAN: "replaced by their mean", MOVED: "moved"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from registers.audit.audited import Audit
 from registers.audit.side_by_side import ablation_table, compared
 from registers.audit.verdict import LayerRow, percent
-from registers.models.moved_neurons import added
+from registers.vocabulary import added
 
 # Printed head, attribute of a row, and how it is written.
 _COLUMNS = (

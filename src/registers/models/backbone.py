@@ -6,7 +6,6 @@ Letters: B images, N tokens, D channels, P patches, L layers, H heads of d chann
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,8 +80,8 @@ class Architecture:
         if self.ffn == "mlp":
             return "vit_tiny_patch16_224", arguments
         # timm packs gate and value: int(mlp_ratio * width) must be twice the hidden width, which a
-        # rounded quotient misses by one at some widths (752, 1456, 1504)
-        ratio = Fraction(2 * swiglu_width(self.width), self.width)
+        # rounded quotient misses by one at some widths (752, 1456, 1504) without the half
+        ratio = (2 * swiglu_width(self.width) + 0.5) / self.width
         return "vit_giant_patch14_dinov2", arguments | dict(mlp_ratio=ratio)
 
 

@@ -19,15 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from registers.models.backbone import Backbone
+from registers.vocabulary import added
 
 TEST_TIME = "test_time_registers"  # of a checkpoint's card: its recipe
 # Counts of prefix tokens that models keep: timm's two, and that of DINOv2's own code.
 _COUNTS = ("num_prefix_tokens", "num_reg_tokens", "num_register_tokens")
-
-
-def added(registers: int) -> str:
-    """1 test-time register, 4 test-time registers."""
-    return f"{registers} test-time register{'s' if registers > 1 else ''}"
 
 
 @dataclass(frozen=True)
