@@ -71,15 +71,16 @@ def jobs(settings: Settings) -> list[Job]:
     roles |= {QUESTIONS[question].role for question, _ in asked} - {""}
     splits = ("train", "val", "test") if _uses_world(settings, roles) else ()
     drawn = artifacts.available(settings).values()
+    pictures = artifacts.pictures(settings)
     return [
         *(Job("world", split, layout.world(split) / "world.json") for split in splits),
         *(Job("data", role, layout.manifest(role)) for role in sorted(roles)),
         *(Job("train", str(id), layout.training(id) / "last.safetensors") for id in trained),
         *(Job("tokens", name, layout.bank(name) / "index.json") for name in banks),
         *(Job(question, name, layout.measurement(question, name)) for question, name in asked),
-        *(Job(item.kind, item.id, Path(item.outputs[0])) for item in drawn),
-        *(Job("pictures", item.id, Path(item.outputs[0])) for item in artifacts.pictures(settings)),
-        Job("report", "", settings.layout.page),
+        *(Job(item.kind, item.id, Path(item.outputs(layout)[0])) for item in drawn),
+        *(Job("pictures", item.id, Path(item.outputs(layout)[0])) for item in pictures),
+        Job("report", "", layout.page),
     ]
 
 
