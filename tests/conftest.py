@@ -2,6 +2,7 @@
 
 import compileall
 import re
+from functools import cache
 
 import pytest
 from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
@@ -9,7 +10,7 @@ from pipeline import CHECKOUT, ROOT, copy_parts, snakemake
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Keep together what shares a fixture: all files that need a finished run, else each file.
+    """Keep together what shares a fixture: all tests of the finished run, else those of a file.
 
     pytest-xdist's own groups (--dist loadgroup) are ignored by pytest 9.2, which names tests anew.
     """
@@ -17,11 +18,25 @@ def pytest_xdist_make_scheduler(config, log):
 
     class BySharedRun(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            text = (config.rootpath / file).read_text()
-            return "finished" if re.search(r"def \w+\(finished[,)]", text) else file
+            file, _, test = nodeid.partition("::")
+            return "finished" if test.partition("[")[0] in _of_run(config.rootpath / file) else file
 
     return BySharedRun(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what needs the finished run: it takes longest."""
+    items.sort(key=lambda item: item.originalname not in _of_run(item.path))
+
+
+@cache
+def _of_run(path):
+    """Names of a file's tests that need the fixture `finished`, by themselves or by another one."""
+    parameters = dict(re.findall(r"^def (\w+)\(([^)]*)\)", path.read_text(), re.M))
+    needs = {"finished"}
+    for _ in parameters:
+        needs |= {name for name, text in parameters.items() if needs & set(text.split(", "))}
+    return needs
 
 
 @pytest.fixture(scope="session")

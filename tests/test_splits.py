@@ -120,7 +120,7 @@ def test_one_data_set_for_everything_is_for_images_only():
     assert other.run == "smoke"  # trains nothing again
     assert other.data.specs("discovery") == ("world", "coco:five")
     for use, words in (
-        ({"depth": "voc2012:x"}, "'voc2012:x' is not allowed; must be one of world, nyud"),
+        ({"depth": "voc2012:x"}, "'voc2012:x' is not allowed; must be one of world, none, nyud"),
         ({"discovery": []}, "at least one"),
     ):
         with pytest.raises(ConfigError, match=words):
