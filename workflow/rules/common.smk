@@ -58,8 +58,8 @@ os.environ.update(
 
 
 onstart:
-    # Snakemake limits jobs to 100 a second by looking again a second after every look: each job that
-    # ends adds one more look a second, for good, and 200 jobs later that costs a third of a core.
+    # Snakemake limits jobs to 100 a second by looking again a second after every look: each job
+    # that ends adds one more look a second, for good: a third of a core after 200 jobs.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
     # not before: a dry run of a scale needs none of its data

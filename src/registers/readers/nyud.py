@@ -178,7 +178,7 @@ def _numbers_of(root: Path, split: str) -> set[int] | None:
         return None
     from scipy.io import loadmat
 
-    # scipy answers a file of MATLAB 7.3, which it cannot read, with NotImplementedError
+    # the last of these is what scipy raises for a file of MATLAB 7.3, which it cannot read
     try:
         return set(loadmat(path)[SPLITS[split]].ravel().tolist())
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
