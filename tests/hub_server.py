@@ -1,10 +1,11 @@
 """A hub on this machine: as much of the Hugging Face hub's protocol as downloads use, with faults.
 
-Only 127.0.0.1 is listened on. It serves files under repositories, each at one commit, with the
+Only 127.0.0.1 is listened on. It serves files under repositories, at all their commits, with the
 headers that huggingface_hub reads (x-repo-commit, x-linked-etag, x-linked-size, ranges), and can
 cut connections, damage bytes and refuse.
 """
 
+import copy
 import hashlib
 import re
 import threading
@@ -18,13 +19,15 @@ PLACE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 class Hub:
     """What the server serves, and how it fails.
 
-    files: bytes by "owner/name" and file name. cut_at: bytes after which each answer ends, though
+    files: bytes by "owner/name" and file name, on the branch main. commits: the same, by commit;
+    main: the newest. cut_at: bytes after which each answer ends, though
     more were announced; None for all. damage: whether a byte is changed on the way. refusal:
     status and error code instead of files. requests: "GET /path range", as they came.
     """
 
     def __init__(self):
-        self.files = {}
+        self.main = COMMIT
+        self.commits = {COMMIT: {}}
         self.cut_at = None
         self.damage = False
         self.refusal = None
@@ -33,6 +36,15 @@ class Hub:
 
     def put(self, repository, name, content):
         self.files.setdefault(repository, {})[name] = content
+
+    @property
+    def files(self):
+        return self.commits[self.main]
+
+    def commit(self, digits):
+        """From now on main is another commit; what it was stays where it is."""
+        self.commits[digits] = copy.deepcopy(self.files)
+        self.main = digits
 
 
 def _handler(hub):
@@ -65,17 +77,19 @@ def _handler(hub):
             repository, revision, name = place.groups()
             if repository not in hub.files:
                 return self.refuse(404, "RepoNotFound")
-            if revision not in ("main", COMMIT):
+            commit = hub.main if revision == "main" else revision
+            if commit not in hub.commits:
                 return self.refuse(404, "RevisionNotFound")
-            if name not in hub.files[repository]:
+            files = hub.commits[commit][repository]
+            if name not in files:
                 return self.refuse(404, "EntryNotFound")
-            self.send(hub.files[repository][name], body)
+            self.send(files[name], commit, body)
 
-        def send(self, content, body):
+        def send(self, content, commit, body):
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
             start = int(asked[1]) if asked and body else 0
             self.send_response(206 if start else 200)
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", commit)
             self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("X-Linked-Size", str(len(content)))
             self.send_header("Content-Length", str(len(content) - start))

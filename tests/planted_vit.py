@@ -115,6 +115,22 @@ def plant(
     return model
 
 
+def backbone():
+    """A backbone of this project with planted outliers, its pixels and their places."""
+    from registers.models.backbone import Architecture
+    from registers.models.backbone import build as built
+
+    torch.manual_seed(0)
+    made = built(Architecture(48, 5, 3, 16, 128, layer_scale=0.5), "planted")
+    vit = made.eval().requires_grad_(False).vit
+    vit.pos_embed.zero_()
+    vit.patch_embed.proj.weight.normal_(std=2 / 768**0.5)
+    vit.patch_embed.proj.bias.normal_(std=0.7)
+    pixels, mask = images(vit)
+    plant(vit, pixels, mask)
+    return made, pixels, mask
+
+
 def _prefix(model: nn.Module) -> int:
     return model.num_prefix_tokens
 

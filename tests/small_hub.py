@@ -47,8 +47,8 @@ def entry(id):
     }
 
 
-def write_catalogue(path, ids=tuple(MODELS)):
-    content = {"models": [entry(id) for id in ids], "audited": []}
+def write_catalogue(path, ids=tuple(MODELS), others=()):
+    content = {"models": [*(entry(id) for id in ids), *others], "audited": []}
     path.write_text(yaml.safe_dump(content))
 
 
@@ -58,3 +58,18 @@ def filled_hub(ids=tuple(MODELS)):
     for id in ids:
         hub.put(f"timm/{MODELS[id][0]}", "model.safetensors", save(model(id).state_dict()))
     return hub
+
+
+def asked(address, cache, patch):
+    """Let huggingface_hub of this process ask the hub at an address. patch: a MonkeyPatch."""
+    from huggingface_hub import constants, file_download
+
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    patch.setenv("HF_HUB_OFFLINE", "0")
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # else 10 MB, kept or lost whole
+    patch.setattr(file_download.time, "sleep", lambda seconds: None)
+    patch.setattr(constants, "ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

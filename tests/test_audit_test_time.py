@@ -21,7 +21,6 @@ from registers.audit.api import audit, tokens
 from registers.audit.errors import AuditError
 from registers.audit.test_time import edited
 from registers.models import checkpoint
-from registers.models.backbone import Architecture, build
 from registers.models.moved_neurons import MovedNeurons, MoveRecipe
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
@@ -47,16 +46,7 @@ def report(dinov2):
 
 @pytest.fixture(scope="module")
 def backbone():
-    """A backbone of this project with planted outliers, its pixels and their places."""
-    torch.manual_seed(0)
-    made = build(Architecture(48, 5, 3, 16, 128, layer_scale=0.5), "planted")
-    vit = made.eval().requires_grad_(False).vit
-    vit.pos_embed.zero_()
-    vit.patch_embed.proj.weight.normal_(std=2 / 768**0.5)
-    vit.patch_embed.proj.bias.normal_(std=0.7)
-    pixels, mask = planted_vit.images(vit)
-    planted_vit.plant(vit, pixels, mask)
-    return made, pixels, mask
+    return planted_vit.backbone()
 
 
 # --- the planted neurons, found and moved ------------------------------------------------------

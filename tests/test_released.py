@@ -18,6 +18,7 @@ from registers.settings.load import load_settings
 from registers.settings.paths import check_paths
 
 MODELS = released.catalogue()
+ADDED = ("r0-s0", "r4-s0-tt")  # a model, and the same with test-time registers
 
 
 # --- the catalogue
@@ -30,7 +31,8 @@ def test_timm_knows_each_model_under_this_repository_and_licence(model):
     assert config.license == model.licence
     assert model.non_commercial == ("-nc-" in model.licence)
     registers = re.search(r"_reg(\d)", model.timm)
-    assert model.backbone.registers == (int(registers[1]) if registers else 0)
+    if not model.test_time_of:
+        assert model.backbone.registers == (int(registers[1]) if registers else 0)
     assert timm.is_model(model.timm.partition(".")[0])
 
 
@@ -72,6 +74,13 @@ def test_models_are_chosen_by_word_or_by_name():
     assert one.models == ("mae-base-r0-s0",) and one.recipes["mae"].size == "base"
 
 
+def test_the_model_it_is_made_of_comes_along():
+    settings = load_settings({"scale": "released", "models": "openclip-base-r4-s0-tt"})
+    assert settings.models == ("openclip-base-r0-s0", "openclip-base-r4-s0-tt")
+    model = MODELS["openclip-base-r4-s0-tt"]
+    assert (model.mb, model.timm) == (0, "vit_base_patch16_clip_224.laion2b")
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
@@ -94,7 +103,8 @@ def test_families_hold_the_models_there_are_by_their_full_names():
         for name in ("ends", "sizes", "steps", "noaa", "dino", "mae", "four")
     }
     dinov2 = ["dinov2-giant-r0-s0", "dinov2-giant-r4-s0"]
-    assert names["ends"] == ["deit3-base-r0-s0", "openclip-base-r0-s0", *dinov2]
+    added = [f"{name}-{end}" for name in ("deit3-base", "openclip-base") for end in ADDED]
+    assert names["ends"] == [*added, *dinov2]
     assert names["sizes"] == [f"dinov2-{s}-r0-s0" for s in ("small", "base", "large", "giant")]
     assert names["steps"] == names["noaa"] == dinov2[:1] and names["four"] == dinov2[1:]
     assert (names["dino"], names["mae"]) == (["dino-base-r0-s0"], ["mae-large-r0-s0"])

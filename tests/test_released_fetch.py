@@ -8,11 +8,11 @@ import pytest
 import torch
 from hub_server import COMMIT, serving
 from safetensors.torch import save
-from small_hub import MODELS, filled_hub, model, write_catalogue
+from small_hub import MODELS, asked, filled_hub, model, write_catalogue
 
 from registers.audit import hub as audit_hub
 from registers.models import checkpoint
-from registers.released import start
+from registers.released import lock, start
 from registers.released.fetch import fetch
 from registers.settings import released
 from registers.settings.errors import ConfigError
@@ -34,19 +34,9 @@ def settings(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub with tiny models that huggingface_hub asks, and an empty cache."""
-    from huggingface_hub import constants, file_download
-
     hub = filled_hub()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # else 10 MB, kept or lost whole
-    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
     with serving(hub) as address:
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        asked(address, tmp_path / "cache", monkeypatch)
         yield hub
 
 
@@ -225,3 +215,56 @@ def test_a_run_says_what_it_fetches_before_it_does(settings, hub):
     for name in MODELS:
         fetch(settings, name)
     assert "all are on this machine" in start.plan(settings)
+
+
+# --- pinned
+
+
+OTHER = "f" * 40
+
+
+def pinned(settings, hub):
+    """The lock after a run that fetched the first model, and main on the hub gone on since."""
+    fetch(settings, ID)
+    line = lock.pin(settings)
+    hub.commit(OTHER)
+    hub.put(f"timm/{MODELS[ID][0]}", "model.safetensors", save(model(ID, seed=1).state_dict()))
+    return line
+
+
+def test_a_lock_holds_later_runs_to_what_was_fetched(settings, hub, tmp_path):
+    line = pinned(settings, hub)
+    repository = f"timm/{MODELS[ID][0]}"
+    assert line.startswith(f"{repository} at {COMMIT}") and "released.lock.yaml" in line
+    locked = released.catalogue()[ID]
+    assert locked.pinned and locked.revision == COMMIT and len(locked.sha256) == 64
+    assert "nothing new" in lock.pin(settings)
+    assert lock.identity(settings.layout, locked)["revision"] == "main", "nothing is fetched anew"
+
+    first = settings.layout.checkpoint(ID).read_bytes()
+    for folder in ("cache", "results"):
+        shutil.rmtree(tmp_path / folder)
+    text = start.plan(settings)
+    assert f"{repository}: main on the hub is another commit by now" in text
+    assert COMMIT in text
+    fetch(settings, ID)
+    assert settings.layout.checkpoint(ID).read_bytes() == first
+    assert lock.identity(settings.layout, locked)["revision"] == COMMIT
+    assert "by now" not in start.plan(settings), "what is here is not asked for"
+
+
+def test_other_weights_than_the_pinned_ones_are_refused(settings, hub, tmp_path):
+    pinned(settings, hub)
+    path = released.lock_file()
+    path.write_text(path.read_text().replace(COMMIT, OTHER))
+    shutil.rmtree(tmp_path / "results")
+    assert "is pinned; must be the same file, or pinned anew" in refused(settings)
+    assert not settings.layout.checkpoint(ID).exists()
+
+
+def test_nothing_is_pinned_before_a_run(settings, hub):
+    with pytest.raises(ConfigError, match="no model was fetched"):
+        lock.pin(settings)
+    released.lock_file().write_text("timm/x: 5\n")
+    with pytest.raises(ConfigError, match=r"released\.lock\.yaml"):
+        released.catalogue()

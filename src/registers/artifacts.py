@@ -198,9 +198,12 @@ def trained(settings: Settings) -> list[BackboneId]:
 
 def _published(settings: Settings, ids: list[BackboneId]) -> list[BackboneId]:
     """Those among the run's models. Their names say their size, also where it is the method's own,
-    as what a method's own size is depends on the models that a run names."""
-    named = (replace(id, size=id.size or settings.recipes[id.method].size) for id in ids)
-    return [id for id in named if str(id) in settings.models]
+    as what a method's own size is depends on the models that a run names. Where none was trained
+    with as many registers, the one that got them at test time takes its place."""
+    named = [replace(id, size=id.size or settings.recipes[id.method].size) for id in ids]
+    either = ((id, replace(id, test_time=True)) for id in named)
+    there = ([id for id in pair if str(id) in settings.models] for pair in either)
+    return _once(ids[0] for ids in there if ids)
 
 
 def _standard(settings: Settings) -> int:

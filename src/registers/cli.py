@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         (verbs.download, ["name"]),
         (verbs.train, ["backbone"]),
         (verbs.fetch, ["model"]),
+        (verbs.pin, []),
         (verbs.tokens, ["backbone"]),
         (verbs.measure, ["question", "backbone?"]),
         (verbs.draw, ["id"]),

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from registers import artifacts, tracking
+from registers import artifacts, published, tracking
 from registers.artifacts import Artifact, Picture
 from registers.files import write_text
 from registers.settings.backbone_id import BackboneId
@@ -33,14 +33,14 @@ def _draw_artifact(settings: Settings, artifact: Artifact, began: float | None) 
     from registers.inputs import read
 
     module = import_module(artifact.python)
-    inputs = {
-        name: read(settings, files) for name, files in artifacts.inputs(settings, artifact).items()
-    }
+    files = artifacts.inputs(settings, artifact)
+    inputs = {name: read(settings, several) for name, several in files.items()}
     out = settings.layout.drawing(artifact.kind, artifact.id)
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = module.table(**inputs)
     rows.to_csv(out.with_suffix(".csv"), index=False)
-    write_text(out.with_suffix(".txt"), module.caption(**inputs) + "\n")
+    backbones = [Path(file).stem for several in files.values() for file in several]
+    _write_caption(settings, out, module.caption(**inputs), backbones)
     with _recorded(settings, artifact.id, {"artifact": artifact.title}, began) as record:
         if artifact.kind == "figures":
             from registers.figures.paint import dark
@@ -66,8 +66,15 @@ def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     with _recorded(settings, picture.id, {"picture": picture.id}, began) as record:
         dark.save(predictions.draw(picture.question, arrays), out)
-        write_text(out.with_suffix(".txt"), predictions.caption(picture.question, arrays) + "\n")
+        caption = predictions.caption(picture.question, arrays)
+        _write_caption(settings, out, caption, [picture.backbone])
         record.artifact(out.with_suffix(".png"))
+
+
+def _write_caption(settings: Settings, out: Path, text: str, names: list[str]) -> None:
+    """The words under a drawing, and of which of these backbones registers came at test time."""
+    added = published.caption(settings, names)
+    write_text(out.with_suffix(".txt"), f"{text} {added}".rstrip() + "\n")
 
 
 def draw_training(settings: Settings) -> None:

@@ -40,7 +40,7 @@ def run(name: str, settings: Settings) -> None:
             file.unlink(missing_ok=True)
     rules = RULES[name]
     if name == "checkpoints" and settings.models:
-        rules = ("fetch",)  # published weights, in the place of trainings
+        rules = ("fetch", "add_registers")  # published weights, in the place of trainings
     until = ["--until", *rules] if rules else []
     _snakemake(*until)
     records.save(settings.layout)

@@ -103,10 +103,25 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def fetch(settings: Settings, options: argparse.Namespace) -> None:
-    """Fetch one published model (scale released); a download that was cut off resumes."""
+    """Fetch one published model (scale released); a download that was cut off resumes.
+
+    One with test-time registers (ID-tt) is made of a model that was fetched.
+    """
+    from registers.released.added import add_registers
     from registers.released.fetch import fetch as fetch_one
 
-    print(fetch_one(settings, options.model))
+    id = BackboneId.parse(options.model)
+    print((add_registers if id.test_time else fetch_one)(settings, options.model))
+
+
+def pin(settings: Settings, options: argparse.Namespace) -> None:
+    """Write down the commits and SHA-256 of the models that were fetched (scale released).
+
+    Later runs fetch exactly these. Delete a model's lines to take what its repository has by then.
+    """
+    from registers.released.lock import pin as pin_fetched
+
+    print(pin_fetched(settings))
 
 
 def tokens(settings: Settings, options: argparse.Namespace) -> None:

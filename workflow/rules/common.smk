@@ -14,6 +14,7 @@ from registers.layout import checkpoint_name
 from registers.measure import values
 from registers.questions import QUESTIONS
 from registers.registry import METHODS
+from registers.released import lock as released_lock
 from registers.released import start as released_start
 from registers.settings import released
 from registers.settings.backbone_id import BackboneId
@@ -41,7 +42,8 @@ LAYOUT = SETTINGS.layout
 if workflow.is_main_process:  # a run that was pulled or checked out brings its own
     records.restore(LAYOUT)
 ARTIFACTS = artifacts.available(SETTINGS)
-BACKBONE = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
+TRAINED = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
+BACKBONE = rf"{TRAINED}(-tt)?"  # with test-time registers
 LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"
 GPU = int(
     SETTINGS.device in ("cuda", "mps")
@@ -107,6 +109,18 @@ def measure_mb(wildcards, attempt):
     return attempt * demands.measure_mb(SETTINGS, id, bool(GPU))
 
 
+def add_mb(wildcards, attempt):
+    """Memory of giving a model test-time registers: two copies of it are looked at."""
+    id = BackboneId.parse(wildcards.trained)
+    return 2 * attempt * demands.measure_mb(SETTINGS, id, bool(GPU))
+
+
+def add_minutes(wildcards):
+    """Time of giving a model test-time registers: fewer passes than its token bank takes."""
+    id = BackboneId.parse(wildcards.trained)
+    return demands.measure_minutes(SETTINGS, id, "tokens", bool(GPU))
+
+
 def measure_minutes(wildcards):
     """Time of a token bank or a question."""
     id = BackboneId.parse(wildcards.backbone)
@@ -167,8 +181,12 @@ def identity_of(wildcards):
 def published_identity(wildcards):
     """Which published weights a checkpoint is; other ones are fetched in its place."""
     model = released.catalogue()[wildcards.trained]
-    which = {"id", "timm", "arguments", "repository", "revision"}
-    return json.dumps(model.model_dump(mode="json", include=which))
+    return json.dumps(released_lock.identity(LAYOUT, model))
+
+
+def source_of_published(wildcards):
+    """The weights of the published model that one with test-time registers is made of."""
+    return LAYOUT.checkpoint(released.catalogue()[wildcards.trained].test_time_of)
 
 
 def code_of_training(wildcards):

@@ -9,7 +9,7 @@ CHECKPOINTS_ON_THE_WAY = [
 
 for effort, trained, priority in [
     ("train_large", LARGE, 2000),
-    ("train", rf"(?!{LARGE}){BACKBONE}", 1000),
+    ("train", rf"(?!{LARGE}){TRAINED}", 1000),
 ]:
 
     rule:

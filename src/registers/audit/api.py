@@ -28,6 +28,7 @@ from registers.audit.verdict import AuditVerdict, judge
 from registers.audit.watched import AuditBank, ModelCard, watch_features, watch_model
 from registers.data.transforms import IMAGENET
 from registers.models.device import choose_device
+from registers.models.moved_neurons import MoveRecipe
 from registers.vocabulary import added
 
 Size = tuple[int, int]
@@ -134,8 +135,24 @@ def add_test_time_registers(
     options = dict(arch=arch, size=size, limit=limit, device=device)
     bank = tokens(model, images, **options)
     rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
-    recipe = test_time.find(bank, register_neurons.choice(bank, rows, verdict), registers)
-    name = f"{bank.card.name} + {added(registers)}"
+    return _edited(
+        bank, test_time.find(bank, register_neurons.choice(bank, rows, verdict), registers)
+    )
+
+
+def edited_model(audited: Audit) -> EditedModel:
+    """The model of an audit with the test-time registers that it was looked at with.
+
+    Raises AuditError, one line, where it was looked at without: nothing to move, or why not.
+    """
+    if audited.change is None:
+        reason = audited.change_note or "must be audited with test-time registers"
+        raise AuditError(f"{audited.name}: has no test-time registers to save; {reason}")
+    return _edited(audited.bank, audited.change.recipe)
+
+
+def _edited(bank: AuditBank, recipe: MoveRecipe) -> EditedModel:
+    name = f"{bank.card.name} + {added(recipe.registers)}"
     return EditedModel(test_time.edited_by(bank.module, recipe), recipe, name).eval()
 
 

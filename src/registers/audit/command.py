@@ -18,7 +18,7 @@ project; features (.npy, with --prefix); random:TIMM_NAME.
 registers audit vit_base_patch14_dinov2.lvd142m
 registers audit my.safetensors --arch vit_base_patch16_224 --images photos/ --fail-on outliers
 registers audit vit_base_patch14_dinov2.lvd142m vit_base_patch14_reg4_dinov2.lvd142m
-registers audit vit_base_patch16_clip_224.openai --test-time-registers 1"""
+registers audit vit_base_patch16_clip_224.openai --test-time-registers 1 --save new.safetensors"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the same model with N tokens added, without training (Jiang et al. 2025: "
         "neurons that write outliers write there instead), before and after side by side",
     )
+    parser.add_argument(
+        "--save",
+        default="",
+        metavar="FILE",
+        help="with --test-time-registers: the edited model (.safetensors) and its recipe (.json), "
+        "which `registers audit FILE` opens",
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps", "auto"])
     parser.add_argument("--html", default="", metavar="FILE", help="page (default: audit.html)")
     parser.add_argument("--json", default="", metavar="FILE", help="all numbers")
@@ -61,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
 
     Raises AuditError, one line, for what cannot be audited.
     """
-    from registers.audit.api import audit
+    from registers.audit.api import audit, edited_model
 
     outputs = _outputs(options)
+    _check_save(options)
     images = None
     if options.images:
         images = options.images[0] if len(options.images) == 1 else options.images
@@ -81,6 +89,9 @@ def run(options: argparse.Namespace) -> int:
     print(report.text())
     for path in outputs:
         print(f"wrote {report.save(path)}")
+    if options.save:
+        path = edited_model(report.audits[0]).save(Path(options.save).expanduser())
+        print(f"wrote {path} and {path.with_suffix('.json').name}")
     if options.fail_on:
         failing = [each.name for each in report if each.fails(options.fail_on)]
         if failing:
@@ -107,6 +118,19 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
             raise AuditError(f"--{suffix[1:]} = {text}: must end in {suffix}")
         outputs.append(path)
     return outputs
+
+
+def _check_save(options: argparse.Namespace) -> None:
+    """Raise AuditError where there can be no one edited model to save."""
+    if not options.save:
+        return
+    if not options.save.endswith(".safetensors"):
+        raise AuditError(f"--save = {options.save}: must end in .safetensors")
+    if len(options.models) > 1 or options.test_time_registers < 1:
+        raise AuditError(
+            f"--save = {options.save}: keeps one model with test-time registers; must stand beside "
+            "--test-time-registers N and a single MODEL"
+        )
 
 
 def _size(text: str) -> tuple[int, int]:

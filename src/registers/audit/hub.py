@@ -93,6 +93,19 @@ def cached(repository: str, name: str, revision: str | None) -> bool:
     return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
 
 
+def commit(repository: str, revision: str) -> str:
+    """The commit that a branch of a repository is at; "" where the hub does not say."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(repository, WEIGHT_FILES[0], revision=revision)
+    try:
+        return get_hf_file_metadata(url, headers=build_hf_headers()).commit_hash or ""
+    except (HTTPError, OSError, ValueError):
+        return ""
+
+
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids to ask the hub."""
     return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")

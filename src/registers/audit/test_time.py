@@ -80,12 +80,22 @@ def edited(model: nn.Module, images: object, registers: int = 1) -> nn.Module:
     `models.checkpoint.save(path, backbone, backbone.card)` keeps it and `load` gives it back.
     Raises AuditError, one line: "no outliers, nothing to move", or why it cannot be done.
     """
-    loaded = load.load_module(model)
+    return edited_by(model, recipe_for(model, images, registers))
+
+
+def recipe_for(
+    model: nn.Module, images: object, registers: int = 1, known_as: str = ""
+) -> MoveRecipe:
+    """The recipe for a model, which stays as it is.
+
+    images: as in `edited`. known_as: timm's name, for the models of which the authors chose layers
+    and counts. Raises AuditError as `edited` does.
+    """
+    loaded = load.load_module(model, known_as)
     looked_at = photos.prepare(images, loaded.size, loaded.normalization)
     bank = watch_model(loaded.card, loaded.module, loaded.anatomy, looked_at)
     rows, verdict = judge(bank.norms, bank.normed, bank.massive, bank.layout, bank.norm_note)
-    recipe = find(bank, register_neurons.choice(bank, rows, verdict), registers)
-    return edited_by(model, recipe)
+    return find(bank, register_neurons.choice(bank, rows, verdict), registers)
 
 
 def edited_by(model: nn.Module, recipe: MoveRecipe) -> nn.Module:

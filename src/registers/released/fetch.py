@@ -30,21 +30,28 @@ def fetch(settings: Settings, name: str) -> str:
     """Fetch a model of paper/released.yaml as a checkpoint of this run. Returns what it is, a line.
 
     Raises ConfigError in one line: an unknown model, no network, a gated repository, a file that is
-    cut off, damaged, or another model's.
+    cut off, damaged, another one than is pinned, or another model's.
     """
     models = catalogue()
     if name not in models:
         raise refusal("model", name, one_of(name, models))
     model = models[name]
     file = hub.fetch(model.repository, hub.WEIGHT_FILES, model.revision)
+    digest = _digest(file.path)
+    if model.sha256 and digest != model.sha256:
+        raise ConfigError(
+            f"{name}: {file.path.name} of {model.repository} has the SHA-256 {digest[:12]}..., and "
+            f"{model.sha256[:12]}... is pinned; must be the same file, or pinned anew"
+        )
     path = settings.layout.checkpoint(name)
-    vit, arguments, facts = _place(model, file.path, path)
+    vit, arguments, facts = _place(model, file.path, digest, path)
     facts |= {"method": model.backbone.method, "seed": model.backbone.seed}
     facts[checkpoint.PUBLISHED] |= {
         "repository": model.repository,
         "revision": model.revision,
         "commit": file.revision,
         "file": file.path.name,
+        "sha256": digest,
         "licence": model.licence,
         "non_commercial": model.non_commercial,
     }
@@ -54,9 +61,9 @@ def fetch(settings: Settings, name: str) -> str:
 
 
 def _place(
-    model: PublishedModel, source: Path, path: Path
+    model: PublishedModel, source: Path, digest: str, path: Path
 ) -> tuple[VisionTransformer, dict[str, Any], dict[str, Any]]:
-    """Make a fetched file the weights of a checkpoint.
+    """Make a fetched file, of this SHA-256, the weights of a checkpoint.
 
     Returns timm's model, the arguments that build it, and what the card says of the weights.
     """
@@ -64,8 +71,7 @@ def _place(
     vit = _timm(model, arguments)
     notes: tuple[str, ...] = ()
     if _is_as_built(source, vit):
-        digest = _digest(source)
-        atomically(path, lambda partial: _link(source, partial))
+        atomically(path, lambda partial: link(source, partial))
     else:
         arguments["num_classes"] = 0  # heads come in many forms, and nothing here asks them
         vit = timm.create_model(model.timm, **arguments)
@@ -144,8 +150,8 @@ def _digest(path: Path) -> str:
     return digest
 
 
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the cache lies on another disk. Its date is that of today."""
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the source lies on another disk. Its date is that of today."""
     target.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), target)

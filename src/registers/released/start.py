@@ -11,10 +11,12 @@ from registers import artifacts
 from registers.audit import hub
 from registers.exact import demands
 from registers.readers import photos
+from registers.released import lock
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.released import PublishedModel, catalogue
 from registers.settings.run import Settings
+from registers.vocabulary import added
 
 LINE = 100e6 / 8  # bytes a second of an ordinary line, for a first idea of the time
 TIMEOUT = 10  # seconds until the hub counts as out of reach
@@ -24,15 +26,17 @@ SHARE = 0.5  # of a large matrix product's speed that a ViT reaches
 def plan(settings: Settings) -> str:
     """What a run fetches and computes: models with licences, disk and time; lines for people."""
     models = [catalogue()[id] for id in settings.models]
+    published = [model for model in models if not model.test_time_of]
     waiting = missing(settings)
     fetched = sum(model.mb for model in waiting)
     lines = [
-        f"{len(models)} published models, {sum(model.mb for model in models)} MB; "
+        f"{len(published)} published models, {sum(model.mb for model in models)} MB; "
         + (_fetching(waiting, fetched) if waiting else "all are on this machine"),
         *(_about(model, model in waiting) for model in models),
+        lock.moved(waiting),
         f"looking at them takes about {max(1, _minutes(settings)):.0f} core-minutes here",
     ]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
 
 
 def check(settings: Settings) -> None:
@@ -66,7 +70,8 @@ def missing(settings: Settings) -> list[PublishedModel]:
     return [
         model
         for model in (catalogue()[id] for id in settings.models)
-        if not settings.layout.checkpoint(model.id).is_file()
+        if not model.test_time_of  # made of another one, which is among the models
+        and not settings.layout.checkpoint(model.id).is_file()
         and not any(hub.cached(model.repository, name, model.revision) for name in hub.WEIGHT_FILES)
     ]
 
@@ -91,6 +96,9 @@ def _fetching(waiting: list[PublishedModel], mb: int) -> str:
 
 
 def _about(model: PublishedModel, waits: bool) -> str:
+    if model.test_time_of:
+        tokens = added(model.backbone.registers)
+        return f"  {model.id:22} {tokens}, made of {model.test_time_of}"
     licence = model.licence + (" (forbids commercial use)" if model.non_commercial else "")
     at = model.revision if model.pinned else f"{model.revision}, not pinned"
     state = "to fetch" if waits else "here"
