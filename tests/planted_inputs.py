@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import pandas as pd
 import planted
 import planted_arrays
 
@@ -84,6 +85,10 @@ def _of_norms(folder, share):
         norms(f"dinov2-{size}-r0-s0", 10 + i, share if i > 2 else 0, layers=2)
         for i, size in enumerate(SIZES)
     ]
+    weights = [
+        {"backbone": f"dinov2-{size}-r0-s0", "width": 32 * i, "parameters": 50_000 * i}
+        for i, size in enumerate(SIZES, start=1)
+    ]
     ends = planted.frame(folder, *ends)
     positions = [
         planted.positions(f"dinov2-r0-s0{ending}", bool(share), stripes=ending == "-noaa")
@@ -92,7 +97,11 @@ def _of_norms(folder, share):
     average = planted.positions("dinov2-r4-s0", bool(share))
     return {
         "fig03": {"norms": ends, "maps": _maps(share, *PLAIN, "dino-r0-s0")},
-        "fig04": {"steps": planted.frame(folder, *steps), "sizes": planted.frame(folder, *sizes)},
+        "fig04": {
+            "steps": planted.frame(folder, *steps),
+            "sizes": planted.frame(folder, *sizes),
+            "weights": pd.DataFrame(weights),
+        },
         "fig07": {"norms": ends},
         "fig10": {
             "positions": planted.frame(folder, *positions),

@@ -90,6 +90,25 @@ def test_captions_of_attention_tell_the_direction():
     assert "is at 2.5 and 2.5 in DeiT-III" in module("fig20").caption(ends(component=2.5))
 
 
+def test_captions_count_the_seeds_that_agree():
+    """The maps and numbers shown are the first seed's, in the order of the settings."""
+    maps = {}
+    for seed, with_registers in ((2, 2.0), (0, 2.0), (1, 30.0)):
+        peaks = {"deit3-r0": 9.0, "deit3-r4": 2.0, "dinov2-r0": 20.0, "dinov2-r4": with_registers}
+        for name, peak in peaks.items():
+            name = f"{name}-s{seed}"
+            maps[name] = planted_arrays.maps(name, peak)
+    assert set(module("fig01").table(maps)["backbone"]) == {
+        f"{method}-r{r}-s2" for method in ("deit3", "dinov2") for r in (0, 4)
+    }
+    text = module("fig01").caption(maps)
+    assert "8.0 and 2.0 in DeiT-III and 15.4 and 2.0 in DINOv2" in text
+    smaller = "clearly smaller for DeiT-III (3 of 3 seeds) and DINOv2 (2 of 3 seeds)"
+    assert smaller in text and text.endswith("and clearly larger for DINOv2 (1 of 3 seeds).")
+    alike = {name: arrays for name, arrays in maps.items() if not name.endswith("s1")}
+    assert "smaller for all 2 methods in all 2 seeds, as in" in module("fig19").caption(alike)
+
+
 def test_a_single_method_is_named_in_the_verdict():
     text = module("fig01").caption(ends({"dinov2": 9.0}))
     assert text.endswith("with registers it is clearly smaller for DINOv2, as in the paper.")
@@ -333,6 +352,52 @@ def test_rounding_keeps_four_digits():
 
 
 # --- LOST
+
+
+def lost_of(name, degrees, similarity, expansion):
+    """Arrays of LOST for one backbone, whose maps (8, 8) are these; the seed is patch (0, 0)."""
+    arrays = planted_arrays.lost(name)
+    for facet in "kqv":
+        arrays[f"0_{facet}_score"] = -degrees
+        arrays[f"0_{facet}_similarity"] = similarity
+        arrays[f"0_{facet}_expansion"] = expansion
+    return arrays
+
+
+def test_maps_of_lost_share_a_scale_for_each_step():
+    """A map that hardly varies looks flat beside one that does, and its ends stand under it."""
+    step = np.ones((8, 8))
+    step[4:] = -1
+    flat = lost_of("deit3-r0-s0", np.full((8, 8), 63), 9 + 0.1 * step, 900 + step)
+    steep = lost_of("dinov2-r0-s0", 30 + 30 * step, 5 * step, 500 * step)
+    lost = {"deit3-r0-s0": flat, "dinov2-r0-s0": steep}
+    figure = module("fig13").draw(lost)
+    cells = [ax for ax in figure.axes if ax.images]
+    rows = [cells[:5], cells[5:]]
+    for column in (1, 2, 3):
+        (first, second) = (row[column].images[0] for row in rows)
+        assert first.get_clim() == second.get_clim()
+        spread = [np.ptp(image.norm(image.get_array())) for image in (first, second)]
+        assert spread[0] < 0.02 and spread[1] > 0.9
+    printed = [[ax.get_xlabel() for ax in row] for row in rows]
+    assert printed[0] == ["", "100 %", "0.98 to 1.00", "1.00", ""]
+    assert printed[1] == ["", "0 % to 95 %", "-1.00 to 1.00", "-1.00 to 1.00", ""]
+    bars = [ax.get_xlabel() for ax in figure.axes[len(cells) + 2 :]]
+    assert [words.split(" (")[0] for words in bars] == ["similar to", "over that of the seed"]
+
+    rows = module("fig13").table(lost)
+    assert grid(rows, backbone="dinov2-r0-s0", panel="score")[0, 0] == pytest.approx(95.24)
+    assert grid(rows, backbone="dinov2-r0-s0", panel="expansion")[7, 0] == -1
+    figure = module("fig14").draw({"openclip-r0-s0": flat, "openclip-r4-s0": steep})
+    limits = {ax.images[0].get_clim() for ax in figure.axes if ax.get_xlabel().count(".") >= 1}
+    assert limits == {(-1, 1)}
+
+
+def test_maps_of_lost_have_a_scale_where_the_seed_is_like_nothing():
+    lost = lost_of("dinov2-r0-s0", np.zeros((8, 8)), np.zeros((8, 8)), -np.eye(8))
+    rows = module("fig13").table({"dinov2-r0-s0": lost})
+    assert not grid(rows, panel="similarity").any()
+    assert grid(rows, panel="expansion").min() == -1
 
 
 def test_lost_is_drawn_in_the_shape_of_its_photo():

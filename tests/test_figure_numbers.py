@@ -85,11 +85,19 @@ def test_captions_follow_the_numbers(planted_share):
     assert "16 is best" in captions["fig08"] and captions["fig08"].count("one seed: not") == 1
 
 
-def test_fig04_calls_sizes_by_their_names_in_this_run(inputs):
-    """Not by the paper's letters, which stand for models a thousand times as large."""
+def test_fig04_says_what_its_sizes_are(inputs):
+    """Names of sizes are those of published models, which may be a thousand times as large."""
     sizes = module("fig04").draw(**inputs["fig04"]).axes[2]
-    assert [label.get_text() for label in sizes.get_xticklabels()] == list(SIZES)
-    assert sizes.get_xlabel() == "size, by its name in this run"
+    labels = [label.get_text().split("\n") for label in sizes.get_xticklabels()]
+    assert [name for name, *_ in labels] == list(SIZES)
+    assert labels[0] == ["tiny", "32", "0.050 M"] and labels[-1] == ["giant", "192", "0.30 M"]
+    assert sizes.get_xlabel() == "size in this run, its width, its parameters"
+    caption = module("fig04").caption(**inputs["fig04"])
+    smallest = "sizes are those of this run, tiny (width 32, 50,000 parameters) to giant (width 192"
+    assert smallest in caption and "0.30 million parameters" in caption
+    rows = module("fig04").table(**inputs["fig04"])
+    assert rows.loc[rows["panel"] == "c", "width"].tolist() == [32 * i for i in range(1, 7)]
+    assert rows.loc[rows["panel"] != "c", ["width", "parameters"]].isna().all(axis=None)
 
 
 def test_fig15_gives_every_register_a_strip_of_its_own(inputs):
@@ -129,6 +137,19 @@ def test_registers_that_do_not_help_are_said_not_to(tmp_path):
     ):
         rows = [planted.accuracy("linear", f"dinov2-r{r}-s0", 0.5 + step * r) for r in counts]
         assert words in module("fig08").caption(maps=maps, linear=planted.frame(tmp_path, rows))
+
+
+def test_fig07_counts_the_models_of_all_seeds(tmp_path):
+    norms = [
+        planted.norms(f"dinov2-r{r}-s{seed}", outliers=share * (1 - r), layers=2)
+        for seed, share in ((3, 0.0), (0, 0.02), (1, 0.02))
+        for r in (0, 1)
+    ]
+    frame = planted.frame(tmp_path, *norms)
+    caption = module("fig07").caption(norms=frame)
+    assert caption.startswith("Norms have no second mode in any of these 2 models")
+    assert caption.endswith("; over all 3 seeds, 2 of 6 models have a second mode.")
+    assert set(module("fig07").table(norms=frame)["backbone"]) == {"dinov2-r0-s3", "dinov2-r1-s3"}
 
 
 def test_a_single_model_without_a_second_mode_is_named(tmp_path):

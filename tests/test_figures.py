@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 
+import pandas as pd
 import planted
 import planted_arrays
 import planted_inputs
@@ -75,11 +76,13 @@ def test_runs_with_other_methods_and_counts_are_drawn_too(tmp_path, method, coun
     ids = [f"{fewest}-s{s}{ending}" for s in (0, 1) for ending in ("", "-noaa")]
     positions = planted.frame(tmp_path, *(planted.positions(id) for id in ids))
 
+    weights = pd.DataFrame({"backbone": [f"{fewest}-s0"], "width": 64, "parameters": 300_000})
+
     only_maps = ("fig01", "fig02", "fig09", "fig18", "fig19", "fig20", "fig21")
     arguments = {figure: {"maps": maps} for figure in only_maps}
     arguments |= {
         "fig03": {"norms": first, "maps": {f"{fewest}-s0": maps[f"{fewest}-s0"]}},
-        "fig04": {"steps": first, "sizes": first},
+        "fig04": {"steps": first, "sizes": first, "weights": weights},
         "fig07": {"norms": norms},
         "fig08": {"maps": maps, "linear": linear},
         "fig10": {

@@ -19,6 +19,7 @@ from registers.settings.run import Settings
 
 PAPER = project_folder("paper")
 REFERENCE = "reference"  # the input that stands for the paper's own printed numbers
+WEIGHTS = "weights"  # the input that stands for backbones themselves: their widths and parameters
 PICTURED = (
     "segmentation",
     "depth",
@@ -31,8 +32,9 @@ class Artifact:
     """One figure or table of the paper.
 
     inputs: argument of its module -> QUESTION/FAMILY (rows), QUESTION.arrays/FAMILY (small arrays),
-    QUESTION (an exact answer), or "reference". Families are joined by "+"; an input that may be
-    empty ends in "?".
+    QUESTION (an exact answer), "weights/FAMILY" (checkpoints), or "reference". Families are joined
+    by "+"; an input that may be empty ends in "?".
+    seeds: "all" where it shows means over seeds, "first" where it shows the first one.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Artifact:
     section: str
     caption: str
     inputs: dict[str, str]
+    seeds: str = "first"
 
     @property
     def kind(self) -> str:
@@ -55,6 +58,11 @@ class Artifact:
     def source(self) -> str:
         """Path of that module in the repository."""
         return f"src/{self.python.replace('.', '/')}.py"
+
+    @property
+    def is_of_one_seed(self) -> bool:
+        """Whether it shows one seed: neither means over seeds nor exact answers."""
+        return self.seeds == "first" and any("/" in source for source in self.inputs.values())
 
     def outputs(self, layout: Layout) -> list[str]:
         """Its files in a run's reports."""
@@ -123,13 +131,15 @@ def family(settings: Settings, name: str) -> list[BackboneId]:
     """A named set of backbones; of published models, those of it that are among `models`.
 
     main: every method, register count and seed. ends: without registers and with four (or the most
-    there are). plain: the first half of `ends`. clip: OpenCLIP of `ends`. dino, mae: these two, no
-    registers.
+    there are). plain: the first half of `ends`. clip: OpenCLIP of `ends`. dino (first seed), mae
+    (every seed): these two, no registers.
 
     Of the subject (DINOv2, or else the first method). ablation: every count. focus: `ends`. one:
-    none and the next count. four: four registers (or the most). most: the most. sizes: no
-    registers, all sizes of `size_study`. steps: no registers, along training. noaa: no registers,
-    trained with and without antialiased position embeddings. released: every published model.
+    none and the next count. Of its first seed. four: four registers (or the most). most: the most.
+    sizes: no registers, all sizes of `size_study`. steps: no registers, along training. noaa: no
+    registers, trained with and without antialiased position embeddings.
+
+    released: every published model.
     """
     ids = _family(settings, name)
     return _published(settings, ids) if settings.models else ids
@@ -164,7 +174,8 @@ def _family(settings: Settings, name: str) -> list[BackboneId]:
             return [id for id in ends if id.method == "openclip"]
         case "one":
             more = [count for count in settings.registers if count > fewest]
-            return first_seed(fewest, min(more, default=fewest))
+            ones = (fewest, min(more, default=fewest))
+            return [id for id in main if id.method == subject and id.registers in ones]
         case "four":
             return first_seed(standard)
         case "most":
@@ -181,8 +192,8 @@ def _family(settings: Settings, name: str) -> list[BackboneId]:
             percents = {round(100 * fraction) for fraction in settings.fractions} | {100}
             return [replace(id, percent=percent) for percent in sorted(percents)]
         case "dino" | "mae":
-            trained = name in settings.recipes
-            return [BackboneId(name, 0, settings.seeds[0])] if trained else []
+            seeds = settings.seeds if name == "mae" else settings.seeds[:1]
+            return [BackboneId(name, 0, seed) for seed in seeds if name in settings.recipes]
         case "released":
             return [BackboneId.parse(id) for id in settings.models]
     raise ConfigError(f'family = "{name}": must be one that artifacts.family knows')
@@ -226,14 +237,18 @@ def _once(ids: Iterable[BackboneId]) -> list[BackboneId]:
 def files(settings: Settings, source: str) -> list[str]:
     """The files behind one input: "norms/ends" -> measurements/norms/<backbone>.csv of that family.
 
-    "maps.arrays/ends" -> arrays/maps/<backbone>.npz. "cost" -> measurements/cost.csv. "reference"
-    -> the paper's printed numbers. None for a question that the run's data or models cannot answer.
+    "maps.arrays/ends" -> arrays/maps/<backbone>.npz. "weights/sizes" -> the backbones'
+    checkpoints. "cost" -> measurements/cost.csv. "reference" -> the paper's printed numbers. None
+    for a question that the run's data or models cannot answer.
+
     Raises ConfigError for a question or family that does not exist.
     """
     name, _, families = source.rstrip("?").partition("/")
     question, _, part = name.partition(".")
     if name == REFERENCE:
         return [os.path.relpath(PAPER / "reference.yaml")]
+    if name == WEIGHTS:
+        return [str(settings.layout.checkpoint(id)) for id in _backbones(settings, source)]
     if question not in QUESTIONS or part not in ("", "arrays"):
         raise ConfigError(f'input = "{source}": must begin with one of {", ".join(QUESTIONS)}')
     if unanswerable(settings, question):
@@ -271,7 +286,7 @@ def _why_absent(settings: Settings, artifact: Artifact) -> str:
     needed = [source for source in artifact.inputs.values() if not source.endswith("?")]
     for source in needed:
         question = source.partition("/")[0].partition(".")[0]
-        if question != REFERENCE and (reason := unanswerable(settings, question)):
+        if question in QUESTIONS and (reason := unanswerable(settings, question)):
             return reason
     families = [s.partition("/")[2] for s in needed if not files(settings, s)]
     return f"needs backbones that are not among these ({', '.join(families)})"
@@ -283,7 +298,9 @@ def inputs(settings: Settings, artifact: Artifact) -> dict[str, list[str]]:
 
 
 def evidence(settings: Settings) -> list[str]:
-    """All rows that the report reads: those behind artifacts, and norms of every count and model.
+    """All rows that the report reads: those behind artifacts, and what claims ask besides.
+
+    These are norms of every count and model, and what MAE is worth in linear classification.
 
     Arrays are measured together with rows of the same name, which say in numbers what they show.
     """
@@ -291,7 +308,7 @@ def evidence(settings: Settings) -> list[str]:
         source.replace(".arrays", "")
         for artifact in available(settings).values()
         for source in artifact.inputs.values()
-        if source != REFERENCE
+        if source.partition("/")[0] not in (REFERENCE, WEIGHTS)
     }
-    others = ("norms/ablation", "norms/released")
+    others = ("norms/ablation", "norms/released", "linear/mae")
     return sorted({file for source in (*sources, *others) for file in files(settings, source)})

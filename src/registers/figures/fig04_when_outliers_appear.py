@@ -13,10 +13,10 @@ from registers.settings.recipes import SIZES
 LABELS = 7  # of checkpoints at most, so that they do not touch
 
 
-def table(steps: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+def table(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     """A row per column of a panel: panel, at (layer, per cent of training, size), quantiles.
 
-    And the verdict at the output of that model.
+    And the verdict at the output of that model; in c its width and parameters.
     """
     # --- a
     last = _final(steps)
@@ -39,12 +39,17 @@ def table(steps: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
             )
             parts.append(part)
     frame = pd.concat(parts, ignore_index=True)
+    of_size = frame["panel"] == "c"
+    known = weights.set_index("backbone")
+    for column in ("width", "parameters"):
+        frame[column] = frame["backbone"].where(of_size).map(known[column]).astype("Int64")
     first = ["panel", "at", "backbone"]
     return frame[first + [column for column in frame.columns if column not in first]]
 
 
-def draw(steps: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
-    figure, ((layers, training, size),) = style.canvas(1, 3, height=2.6)
+def draw(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> Figure:
+    ratios = [1, 1, 1.35]  # names of sizes are wide
+    figure, ((layers, training, size),) = style.canvas(1, 3, height=2.6, width_ratios=ratios)
     last = _final(steps)
     method = last["method"].iloc[0]
 
@@ -74,8 +79,12 @@ def draw(steps: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
     # --- c: sizes
     by_size = _by_size(sizes)
     _columns(size, method, list(by_size.values()))
-    size.set_xticks(range(len(by_size)), list(by_size), rotation=30)
-    size.set_xlabel("size, by its name in this run")
+    labels = [
+        f"{name}\n{width}\n{style.number(parameters / 1e6, 2)} M"
+        for name, width, parameters in _named(by_size, weights)
+    ]
+    size.set_xticks(range(len(labels)), labels)
+    size.set_xlabel("size in this run, its width, its parameters")
     style.letter(size, "c", "Norms across sizes")
     _remark(size, list(by_size.values()), "at any size")
 
@@ -86,7 +95,7 @@ def draw(steps: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
     return figure
 
 
-def caption(steps: pd.DataFrame, sizes: pd.DataFrame) -> str:
+def caption(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> str:
     checkpoints = _by_percent(steps)
     by_size = _by_size(sizes)
     late = [f"{percent} %" for percent in _with_second_mode(checkpoints)]
@@ -96,24 +105,41 @@ def caption(steps: pd.DataFrame, sizes: pd.DataFrame) -> str:
     model = style.model(last["method"].iloc[0], int(last["registers"].iloc[0]))
     quantile = distributions.quantiles(last)
     ratio = quantile["q100"] / quantile["q50"]
-    layers = (
+    rest = (
         f"the largest patch norm is farthest from the median in layer {ratio.idxmax()} of "
         f"{len(ratio)} ({style.times(ratio.max())} times the median)"
     )
     if _is_published(last):
-        layers += "; no checkpoints on the way are published"
+        rest += "; no checkpoints on the way are published"
+    rest += f"; {_ends(by_size, weights)}"
     if late or large:
         return (
             f"In {model} norms have a second mode in {_count(late, len(checkpoints), 'checkpoint')}"
-            f" along training and in {_count(large, len(by_size), 'size')}; {layers}."
+            f" along training and in {_count(large, len(by_size), 'size')}; {rest}."
         )
     largest = max(distributions.mode_summary(rows).max_over_median for rows in by_size.values())
     return (
         f"In {model} norms have no second mode, neither in the "
         f"{style.plural(len(checkpoints), 'checkpoint')} along training nor in the "
         f"{style.plural(len(by_size), 'size')} (largest norm at most {style.times(largest)} times "
-        f"the median); {layers}."
+        f"the median); {rest}."
     )
+
+
+def _named(by_size: dict[str, pd.DataFrame], weights: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """What each size is in this run: its name, width and parameters."""
+    known = weights.set_index("backbone")
+    backbones = [rows["backbone"].iloc[0] for rows in by_size.values()]
+    return list(zip(by_size, known.loc[backbones, "width"], known.loc[backbones, "parameters"]))
+
+
+def _ends(by_size: dict[str, pd.DataFrame], weights: pd.DataFrame) -> str:
+    """The smallest and the largest size in words."""
+    sizes = [
+        f"{size} (width {width}, {style.count(parameters)} parameters)"
+        for size, width, parameters in _named(by_size, weights)
+    ]
+    return f"sizes are those of this run, {style.span([sizes[0], sizes[-1]])}"
 
 
 def _count(names: list[str], of: int, noun: str) -> str:

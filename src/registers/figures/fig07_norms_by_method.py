@@ -57,8 +57,9 @@ def draw(norms: pd.DataFrame) -> Figure:
 
 def caption(norms: pd.DataFrame) -> str:
     summaries = {key: distributions.mode_summary(rows) for key, rows in _panels(norms).items()}
+    others = _of_all_seeds(norms)
     if not any(summary.second_mode for summary in summaries.values()):
-        return _nothing_to_remove(summaries)
+        return f"{_nothing_to_remove(summaries)}{others}."
     findings = []
     for count in sorted({registers for _, registers in summaries}):
         affected = [
@@ -69,7 +70,18 @@ def caption(norms: pd.DataFrame) -> str:
         verb = "have" if len(affected) > 1 else "has"
         who = style.listing(affected) if affected else "no model"
         findings.append(f"{style.having(count)} {who} {verb} high-norm outliers")
-    return f"{style.capitalised('; '.join(findings))}."
+    return f"{style.capitalised('; '.join(findings))}{others}."
+
+
+def _of_all_seeds(norms: pd.DataFrame) -> str:
+    """How many models of several seeds have a second mode; "" where there is one seed."""
+    seeds = norms["seed"].nunique()
+    if seeds == 1:
+        return ""
+    ends = norms[norms["registers"].isin(selection.fewest_and_most(norms["registers"]))]
+    modes = ends.loc[ends["metric"] == "second_mode", "value"]
+    having = f"{int(modes.sum())} of {style.plural(len(modes), 'model')} have a second mode"
+    return f"; over all {seeds} seeds, {having}"
 
 
 def _nothing_to_remove(summaries: dict[tuple[str, int], distributions.ModeSummary]) -> str:
@@ -79,7 +91,7 @@ def _nothing_to_remove(summaries: dict[tuple[str, int], distributions.ModeSummar
     which = f"any of these {len(summaries)} models" if others else style.model(method, registers)
     return (
         f"Norms have no second mode in {which}: the largest patch norm is {largest} times the "
-        "median, so there is nothing for registers to remove here."
+        "median, so there is nothing for registers to remove here"
     )
 
 
@@ -88,7 +100,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, bins: pd.DataFrame, colour, floor: floa
     distributions.bars(ax, bins, colour, summary.cutoff, floor)
     median = distributions.quantiles(rows)["q50"].iloc[-1]
     ax.axvline(median, color=style.INK, linewidth=0.8, ymax=1 - distributions.HEADROOM)
-    style.note(ax, summary.words, colour=summary.colour)
+    added = "\ntest-time registers" if selection.is_test_time(rows) else ""
+    style.note(ax, summary.words + added, colour=summary.colour)
 
 
 def _panels(norms: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:

@@ -1,29 +1,36 @@
-"""Fig. 13: the intermediate steps of LOST for all models on one image (paper, appendix C)."""
+"""Fig. 13: the intermediate steps of LOST for all models on one image (paper, appendix C).
+
+Each step has one scale for all models, so that a map that hardly varies looks flat: the share of
+the other patches that a patch is similar to (LOST's score, fewest first), and similarity and
+expansion over those of the seed, around the 0 above which a patch counts to the object.
+"""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import image_maps, lost_images, photos, style
+from registers.figures.paint import grids, image_maps, lost_images, photos, style
 from registers.figures.paint.lost_images import LostImage
 
-MAPS = {
+TITLES = {
     "score": "score and seed",
     "similarity": "similarity to seed",
     "expansion": "seed expansion",
+    "component": "mask and box",
 }
-COMPONENT = "mask and box"
+SCORE = "similar to (% of patches)"
 
 
 def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
     """A row per patch of every map, and the box in pixels.
 
-    panel: score, similarity, expansion, component, and box.x0 to box.y1.
+    panel: score (% of the other patches that a patch is similar to), similarity and expansion (over
+    those of the seed), component (0 or 1), and box.x0 to box.y1.
     """
     cells = []
     boxes = []
     for id, image in lost_images.first_images(lost):
-        steps = {step: image.step(step).astype(float) for step in (*MAPS, "component")}
+        steps = {**_maps(image), "component": image.step("component").astype(float)}
         cells.append(
             [image_maps.MapCell(str(id), image.name, step, map) for step, map in steps.items()]
         )
@@ -42,15 +49,22 @@ def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
 
 def draw(lost: image_maps.ImageMaps) -> Figure:
     rows = lost_images.first_images(lost)
-    page = lost_images.page(rows, [*MAPS.values(), COMPONENT], facets=True)
+    page = lost_images.page(rows, list(TITLES.values()), facets=True)
     for axes, (_, image) in zip(page.axes, rows):
-        _, photo, *maps, component = axes
+        _, photo, score, similarity, expansion, component = axes
+        maps = _maps(image)
         photos.boxes(photo, image.truths, "white")
-        for ax, step in zip(maps, MAPS):
-            photos.over(ax, image.step(step), image.rgb.shape, image.patch)
-        photos.boxes(maps[0], _seed(image), style.CUTOFF)
+        # bright where LOST looks for its seed
+        few = dict(cmap="viridis_r", vmin=0, vmax=100)
+        shares = photos.over(score, maps["score"], image.rgb.shape, image.patch, **few)
+        photos.boxes(score, _seed(image), style.CUTOFF)
+        lost_images.ends(score, maps["score"], "{:.0f} %")
+        painted = lost_images.over_seed(similarity, maps["similarity"], image)
+        lost_images.over_seed(expansion, maps["expansion"], image)
         photos.photo(component, photos.shaded(image.rgb, image.step("component"), image.patch))
         photos.boxes(component, image.box(), style.CUTOFF)
+    page.bar(shares, 2, 2, SCORE, grids.ticks(0, 100, 4), lower=grids.LABEL)
+    lost_images.seed_bar(page, painted, 3, 4)
     return page.figure
 
 
@@ -73,8 +87,18 @@ def caption(lost: image_maps.ImageMaps) -> str:
         verdict = f"; larger with registers for {image_maps.these(larger, pairs) or 'none'}"
     return (
         "Overlap (IoU) of LOST's box with the nearest true one, in the image shown: "
-        f"{'; '.join(findings)}{verdict}."
+        f"{'; '.join(findings)}{verdict}; under each map are its least and its largest value."
     )
+
+
+def _maps(image: LostImage) -> dict[str, np.ndarray]:
+    """The three maps of a row as they are drawn, (h, w) each."""
+    score = image.step("score").astype(float)
+    return {
+        "score": -100 * score / (score.size - 1),
+        "similarity": image.over_seed("similarity"),
+        "expansion": image.over_seed("expansion"),
+    }
 
 
 def _seed(image: LostImage) -> np.ndarray:

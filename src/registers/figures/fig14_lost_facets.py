@@ -1,19 +1,23 @@
 """Fig. 14: the seed expansion of LOST in OpenCLIP for keys, queries and values, without and with
-registers (paper, appendix C)."""
+registers (paper, appendix C).
+
+All maps share a scale: over the value at the seed, around the 0 above which a patch counts to the
+object.
+"""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures.paint import image_maps, lost_images, photos, style
+from registers.figures.paint import image_maps, lost_images, style
 from registers.figures.paint.lost_images import FACETS, LostImage
 
 
 def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
-    """A row per patch of every map; panel: keys, queries, values."""
+    """A row per patch of every map, over its value at the seed; panel: keys, queries, values."""
     rows = []
     for id, image in lost_images.first_images(lost):
-        maps = {name: _expansion(image, facet) for facet, name in FACETS.items()}
+        maps = {name: image.over_seed("expansion", facet) for facet, name in FACETS.items()}
         rows.append(
             [image_maps.MapCell(str(id), image.name, name, map) for name, map in maps.items()]
         )
@@ -25,7 +29,8 @@ def draw(lost: image_maps.ImageMaps) -> Figure:
     page = lost_images.page(rows, list(FACETS.values()), facets=False)
     for axes, (_, image) in zip(page.axes, rows):
         for ax, facet in zip(axes[2:], FACETS):
-            photos.over(ax, _expansion(image, facet), image.rgb.shape, image.patch)
+            painted = lost_images.over_seed(ax, image.over_seed("expansion", facet), image)
+    lost_images.seed_bar(page, painted, 2, 1 + len(FACETS))
     return page.figure
 
 
@@ -40,21 +45,20 @@ def caption(lost: image_maps.ImageMaps) -> str:
         f"In {style.name(rows[0][0].method)} the seed expansion of neighbouring patches correlates "
         f"(1 is smooth), in the image shown, at {'; '.join(findings)}"
     )
+    below = "under each map are its least and its largest value"
     if len(smoothness) == 1:
-        return f"{text}."
+        return f"{text}; {below}."
     before = smoothness[min(smoothness)]
     after = smoothness[max(smoothness)]
     smoother = [name for name in before if after[name] > before[name]]
-    return f"{text}; registers make it smoother for {style.listing(smoother)} of the three."
+    verdict = f"registers make it smoother for {style.listing(smoother)} of the three"
+    return f"{text}; {verdict}; {below}."
 
 
 def _by_facet(image: LostImage) -> dict[str, float]:
     """Smoothness of the expansion for keys, queries and values, to the two digits printed."""
-    return {name: round(_smoothness(_expansion(image, facet)), 2) for facet, name in FACETS.items()}
-
-
-def _expansion(image: LostImage, facet: str) -> np.ndarray:
-    return image.step("expansion", facet).astype(float)
+    maps = {name: image.over_seed("expansion", facet) for facet, name in FACETS.items()}
+    return {name: round(_smoothness(map), 2) for name, map in maps.items()}
 
 
 def _smoothness(values: np.ndarray) -> float:

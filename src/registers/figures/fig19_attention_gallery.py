@@ -6,7 +6,6 @@ Paper, appendix H.
 import pandas as pd
 from matplotlib.figure import Figure
 
-from registers.figures import selection
 from registers.figures.paint import cls_attention, grids, image_maps
 
 
@@ -20,6 +19,4 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 
 
 def caption(maps: image_maps.ImageMaps) -> str:
-    rows = cls_attention.of_ends(maps)
-    peaks = image_maps.comparison(selection.ends(maps), cls_attention.largest_by_backbone(rows))
-    return f"{cls_attention.largest(len(rows))} is {peaks}."
+    return cls_attention.caption(maps)

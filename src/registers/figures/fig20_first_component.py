@@ -1,6 +1,8 @@
 """Fig. 20: first principal component of each image's patches, whitened, without and with registers
 (paper, appendix H)."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,6 +11,7 @@ from matplotlib.image import AxesImage
 
 from registers.figures import selection
 from registers.figures.paint import grids, image_maps, style
+from registers.settings.backbone_id import BackboneId
 
 RANGE = 3  # sigma, as in the paper
 
@@ -27,10 +30,8 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 
 
 def caption(maps: image_maps.ImageMaps) -> str:
-    rows = _cells(maps)
-    farthest = image_maps.medians(rows, lambda values: float(np.abs(values).max()))
-    comparison = image_maps.comparison(selection.ends(maps), farthest, in_paper=False)
-    over = f"median of {style.plural(len(rows), 'image')}"
+    comparison = image_maps.comparison(maps, partial(_of_models, maps), _farthest, in_paper=False)
+    over = f"median of {style.plural(len(_cells(maps)), 'image')}"
     return (
         f"The farthest patch along the first component ({over}), in standard deviations, is at "
         f"{comparison}."
@@ -41,8 +42,16 @@ def _paint(ax: Axes, cell: image_maps.MapCell) -> AxesImage:
     return grids.show(ax, cell.values, "RdBu_r", -RANGE, RANGE)
 
 
+def _farthest(component: np.ndarray) -> float:
+    return float(np.abs(component).max())
+
+
 def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
     ids = [id for group in selection.ends(maps) for id in group]
+    return _of_models(maps, ids)
+
+
+def _of_models(maps: image_maps.ImageMaps, ids: list[BackboneId]) -> list[list[image_maps.MapCell]]:
     return image_maps.cells(
         maps, ids, None, "component 1", lambda arrays, image: arrays["components"][image, 0]
     )

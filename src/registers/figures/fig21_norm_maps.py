@@ -1,6 +1,8 @@
 """Fig. 21: maps of output norms (last block, before the final norm), without and with registers; a
 colour scale per method (paper, appendix H)."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -32,9 +34,8 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 
 
 def caption(maps: image_maps.ImageMaps) -> str:
-    rows = _cells(maps)
-    peaks = image_maps.comparison(selection.ends(maps), image_maps.medians(rows))
-    over = f"median of {style.plural(len(rows), 'image')}"
+    peaks = image_maps.comparison(maps, partial(_of_models, maps))
+    over = f"median of {style.plural(len(_cells(maps)), 'image')}"
     return f"The largest patch norm over the median one ({over}) is {peaks}."
 
 
@@ -53,4 +54,8 @@ def _method(cell: image_maps.MapCell) -> str:
 
 def _cells(maps: image_maps.ImageMaps) -> list[list[image_maps.MapCell]]:
     ids = [id for group in selection.ends(maps) for id in group]
+    return _of_models(maps, ids)
+
+
+def _of_models(maps: image_maps.ImageMaps, ids: list[BackboneId]) -> list[list[image_maps.MapCell]]:
     return image_maps.cells(maps, ids, None, "norm", image_maps.norms)

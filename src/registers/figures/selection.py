@@ -33,8 +33,12 @@ def fewest_and_most(counts: Iterable[int]) -> list[int]:
 
 
 def first_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the first seed: a distribution is one model's, never pooled over several."""
-    return rows[rows["seed"] == rows["seed"].min()]
+    """The rows of the first seed: a distribution is one model's, never pooled over several.
+
+    First in the order of the rows, which is that of the settings.
+    """
+    seeds = rows["seed"].dropna()
+    return rows[rows["seed"] == seeds.iloc[0]] if len(seeds) else rows
 
 
 def by_method(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -48,6 +52,11 @@ def by_registers(rows: pd.DataFrame) -> dict[int, pd.DataFrame]:
     return {count: rows[rows["registers"] == count] for count in counts}
 
 
+def is_test_time(rows: pd.DataFrame) -> bool:
+    """Whether registers of a model among these rows were added at test time, without training."""
+    return any(BackboneId.parse(name).test_time for name in rows["backbone"].unique() if name)
+
+
 def of_subject(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first seed of DINOv2, or else of the first method."""
     return first_seed(rows[rows["method"] == subject(rows["method"])])
@@ -56,23 +65,28 @@ def of_subject(rows: pd.DataFrame) -> pd.DataFrame:
 # --- arrays
 
 
-def models(names: Iterable[str]) -> list[BackboneId]:
-    """The backbones of the first seed: methods in the paper's order, registers upwards."""
+def seeds(names: Iterable[str]) -> list[int]:
+    """The seeds of backbones, in the order of the settings."""
+    return list(dict.fromkeys(BackboneId.parse(name).seed for name in names))
+
+
+def models(names: Iterable[str], seed: int | None = None) -> list[BackboneId]:
+    """The backbones of a seed (the first): methods in the paper's order, registers upwards."""
     ids = [BackboneId.parse(name) for name in names]
     methods = in_order(id.method for id in ids)
-    seed = min(id.seed for id in ids)
+    seed = ids[0].seed if seed is None else seed
     return sorted(
         (id for id in ids if id.seed == seed),
         key=lambda id: (methods.index(id.method), id.registers, id.noaa),
     )
 
 
-def ends(names: Iterable[str]) -> list[list[BackboneId]]:
+def ends(names: Iterable[str], seed: int | None = None) -> list[list[BackboneId]]:
     """`models` with the fewest and with the most registers: the paper's two groups of columns.
 
     A single group where all have as many.
     """
-    ids = models(names)
+    ids = models(names, seed)
     counts = fewest_and_most(id.registers for id in ids)
     return [[id for id in ids if id.registers == count] for count in counts]
 

@@ -54,16 +54,22 @@ def _finding(model: cells.TableModel) -> str:
     normal = means[NORMAL]
     outlier = means[OUTLIER]
     if outlier.value is not None:
-        high = f"{outlier.short} % from an outlier, {outlier.against(normal)} normal ones by their "
-        high += "intervals"
+        own = _own_chance(outlier, means["cls"])
+        side = f"{outlier.against(normal)} normal ones by their intervals"
+        high = f"{outlier.short} % from an outlier{own}, {side}"
     elif means[TAIL].value is not None:
-        high = f"{means[TAIL].short} % from the {TAIL}"
+        high = f"{means[TAIL].short} % from the {TAIL}{_own_chance(means[TAIL], means['cls'])}"
     else:
         high = f"too few images for the {TAIL}"
     return (
         f"for {model.name} {means['cls'].short} % from [CLS], {normal.short} % from a normal patch "
         f"and {high}"
     )
+
+
+def _own_chance(cell: cells.TableCell, cls: cells.TableCell) -> str:
+    """The level of guessing of a token that fewer images have, where it differs from [CLS]'s."""
+    return "" if cell.guess == cls.guess else f" (chance {cell.guess} %, as fewer images have one)"
 
 
 def _cells(rows: pd.DataFrame, token: str, sets: list[str]) -> list[cells.TableCell]:

@@ -42,7 +42,8 @@ def grid(
     """Cells by row and column, in the order in which they come; a dash where there is none.
 
     index, column: of `rows`. text: writes one cell from its row. Columns without any number are
-    left out. The level of guessing, where there is one, stands in a last row.
+    left out. The level of guessing, where there is one, stands in a last row, as a range where rows
+    differ in it.
     """
     known = rows[rows[["ours", "paper"]].notna().any(axis=1)]
     columns = [name for name in dict.fromkeys(rows[column]) if name in set(known[column])]
@@ -52,10 +53,13 @@ def grid(
     cells = kept.assign(cell=kept.apply(text, axis=1))
     table = cells.pivot(index=index, columns=column, values="cell")
     table = table.reindex(index=dict.fromkeys(kept[index]), columns=columns).fillna(DASH)
-    chance = kept.groupby(column)["chance"].mean().reindex(columns)
-    if chance.notna().any():
-        guesses = [pd.Series({"ours": value, column: name}) for name, value in chance.items()]
-        table.loc[CHANCE] = [text(guess) for guess in guesses]
+    chances = pd.to_numeric(kept["chance"]).groupby(kept[column])
+    ends = chances.agg(["min", "max"]).reindex(columns)
+    if ends.notna().any(axis=None):
+        table.loc[CHANCE] = [
+            style.span(text(pd.Series({"ours": end, column: name})) for end in row)
+            for name, row in zip(columns, ends.to_numpy())
+        ]
     return table.rename_axis(index=index, columns=None).reset_index()
 
 

@@ -1,6 +1,7 @@
 """Attention of [CLS] to the patches in the last layer, mean over heads: Figs. 1, 2, 8 and 19."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from registers.figures import selection
 from registers.figures.paint import image_maps, style
@@ -19,6 +20,14 @@ def of_ends(maps: ImageMaps, images: int | None = None) -> list[list[MapCell]]:
     """Every method without registers, then with: the columns of Figs. 1 and 19."""
     ids = [id for group in selection.ends(maps) for id in group]
     return of_models(maps, ids, images)
+
+
+def caption(maps: ImageMaps, images: int | None = None) -> str:
+    """Of Figs. 1 and 19: the largest attention of the maps that they show, and of all seeds."""
+    number = len(image_maps.image_names(next(iter(maps.values())), images))
+    rows_of = partial(of_models, maps, images=images)
+    peaks = image_maps.comparison(maps, rows_of, image_maps.largest_over_even)
+    return f"{largest(number)} is {peaks}."
 
 
 def largest(images: int) -> str:

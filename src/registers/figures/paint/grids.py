@@ -261,9 +261,12 @@ def compare(
     """
     groups = selection.ends(maps)
     starts = [1 + sum(len(group) for group in groups[:i]) for i in range(len(groups))]
-    titles = [style.name(id.method) for group in groups for id in group]
+    mark = {False: "", True: "*"}
+    titles = [style.name(id.method) + mark[id.test_time] for group in groups for id in group]
     both = gallery(pictures(maps), rows, titles, paint, starts, below, heads=True)
     for group, start in zip(groups, starts):
         text = style.capitalised(style.having(group[0].registers))
+        if any(id.test_time for id in group):
+            text += " (* test-time registers)"
         both.head(start, start + len(group) - 1, text)
     return both

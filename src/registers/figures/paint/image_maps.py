@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from registers.figures import selection
 from registers.figures.paint import style
 from registers.settings.backbone_id import BackboneId
 
@@ -157,39 +158,66 @@ def medians(
 
 
 def comparison(
-    groups: Sequence[Sequence[BackboneId]], values: dict[str, float], in_paper: bool = True
+    maps: ImageMaps,
+    rows_of: Callable[[list[BackboneId]], Sequence[Sequence[MapCell]]],
+    measure: Callable[[np.ndarray], float] = peak,
+    in_paper: bool = True,
 ) -> str:
-    """In words, how a number by backbone changes with registers.
+    """In words, how a number changes with registers: of the first seed, and in how many seeds.
 
-    groups: `selection.ends`. values: by backbone. in_paper: whether the paper shows the number to
-    shrink for all methods. For example "9.0 and 2.0 in DeiT-III, ... (without registers and with 4
-    registers); with registers it is clearly smaller for DeiT-III (the paper: for all methods)".
+    rows_of: the maps of backbones, of which `measure` takes the number: the median over images.
+    in_paper: whether the paper shows it to shrink for all methods. For example "9.0 and 2.0 in
+    DeiT-III, ... (without registers and with 4 registers); with registers it is clearly smaller for
+    DeiT-III (in the paper: for all)".
     """
-    by_method: dict[str, list[float]] = {}
-    for group in groups:
-        for id in group:
-            by_method.setdefault(id.method, []).append(values[str(id)])
-
+    seeds = selection.seeds(maps)
+    by_seed = [_by_method(selection.ends(maps, seed), rows_of, measure) for seed in seeds]
+    counts = " and ".join(style.having(group[0].registers) for group in selection.ends(maps))
     numbers = [
-        f"{style.listing(style.times(value) for value in ends)} in {style.name(method)}"
-        for method, ends in by_method.items()
+        f"{style.listing(ends)} in {style.name(method)}" for method, ends in by_seed[0].items()
     ]
-    counts = " and ".join(style.having(group[0].registers) for group in groups)
     text = f"{style.listing(numbers)} ({counts})"
 
     # as printed, so that the sentence agrees with its numbers
-    printed = {m: [float(style.times(v)) for v in ends] for m, ends in by_method.items()}
-    pairs = {method: ends for method, ends in printed.items() if len(ends) > 1}
+    pairs: dict[str, list[list[float]]] = {}
+    for by_method in by_seed:
+        for method, ends in by_method.items():
+            if len(ends) > 1:
+                pairs.setdefault(method, []).append([float(end) for end in ends])
     if not pairs:
         return text
-    smaller = [m for m, (fewest, most) in pairs.items() if fewest > NOTICEABLE * most]
-    larger = [m for m, (fewest, most) in pairs.items() if most > NOTICEABLE * fewest]
-    verdict = f"with registers it is clearly smaller for {these(smaller, pairs)}"
+    smaller = {m: sum(a > NOTICEABLE * b for a, b in ends) for m, ends in pairs.items()}
+    larger = {m: sum(b > NOTICEABLE * a for a, b in ends) for m, ends in pairs.items()}
+    verdict = f"with registers it is clearly smaller for {_in_seeds(smaller, len(seeds))}"
     if in_paper:
-        verdict += ", as in the paper" if len(smaller) == len(pairs) else " (in the paper: for all)"
-    if larger:
-        verdict += f" and clearly larger for {these(larger, pairs)}"
+        as_there = all(smaller[method] == len(seeds) for method in pairs)
+        verdict += ", as in the paper" if as_there else " (in the paper: for all)"
+    if any(larger.values()):
+        verdict += f" and clearly larger for {_in_seeds(larger, len(seeds))}"
     return f"{text}; {verdict}"
+
+
+def _by_method(
+    groups: Sequence[Sequence[BackboneId]],
+    rows_of: Callable[[list[BackboneId]], Sequence[Sequence[MapCell]]],
+    measure: Callable[[np.ndarray], float],
+) -> dict[str, list[str]]:
+    """A number as it is printed, by method: with the fewest and with the most registers."""
+    ids = [id for group in groups for id in group]
+    values = medians(rows_of(ids), measure)
+    by_method: dict[str, list[str]] = {}
+    for id in ids:
+        by_method.setdefault(id.method, []).append(style.times(values[str(id)]))
+    return by_method
+
+
+def _in_seeds(counts: dict[str, int], seeds: int) -> str:
+    """Methods by the number of seeds in which something holds: "DINOv2 (2 of 3 seeds)"."""
+    methods = [method for method, count in counts.items() if count]
+    if seeds == 1 or not methods or all(count == seeds for count in counts.values()):
+        in_all = f" in all {seeds} seeds" if seeds > 1 and methods else ""
+        return f"{these(methods, counts)}{in_all}"
+    return style.listing(f"{style.name(m)} ({counts[m]} of {seeds} seeds)" for m in methods)
 
 
 def these(methods: Iterable[str], of: Iterable[str]) -> str:

@@ -1,21 +1,22 @@
-"""What LOST did on the images kept: the one reader of the arrays that question "discovery" leaves,
-and the layout of the figures that show its steps.
-
-Arrays are named IMAGE_rgb, IMAGE_truths (K, 4), IMAGE_FACET_STEP and IMAGE_PROCEDURE_box; facets
-are keys, queries and values of the attention, "facet" the one that this model is run on.
-"""
+"""What LOST did on the images kept, as figures read it from the arrays of question "discovery"
+(`registers.lost_arrays`), and the layout of the figures that show its steps."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
+from registers import lost_arrays
 from registers.figures import selection
 from registers.figures.paint import grids, photos, style
 from registers.figures.paint.image_maps import Arrays, ImageMaps
 from registers.overlap import iou
 from registers.settings.backbone_id import BackboneId
 
-FACETS = {"k": "keys", "q": "queries", "v": "values"}
+FACETS = dict(zip(lost_arrays.FACETS, ("keys", "queries", "values")))
+OVER_SEED = "over that of the seed (above 0: of the object)"
+DIVERGING = "RdBu_r"  # white at 0, as in Fig. 20
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class LostImage:
 
     @property
     def rgb(self) -> np.ndarray:
-        return self.arrays[f"{self.index}_rgb"]
+        return lost_arrays.photo(self.arrays, self.index)
 
     @property
     def truths(self) -> np.ndarray:
         """The true boxes (K, 4)."""
-        return self.arrays[f"{self.index}_truths"]
+        return lost_arrays.true_boxes(self.arrays, self.index)
 
     @property
     def patch(self) -> int:
@@ -46,20 +47,27 @@ class LostImage:
     @property
     def facet(self) -> str:
         """The facet that LOST is run on: "k", "q" or "v"."""
-        return str(self.arrays["facet"])
+        return lost_arrays.published_facet(self.arrays)
 
-    def step(self, step: str, facet: str = "") -> np.ndarray:
-        """score, similarity, expansion, mask, component (h, w); seed (row, column); box (4,)."""
-        return self.arrays[f"{self.index}_{facet or self.facet}_{step}"]
+    def step(self, step: str, facet: str | None = None) -> np.ndarray:
+        """score, similarity, expansion, mask, component (h, w); seed (row, column)."""
+        return lost_arrays.step(self.arrays, self.index, step, facet)
 
-    def box(self, procedure: str = "") -> np.ndarray:
+    def over_seed(self, step: str, facet: str | None = None) -> np.ndarray:
+        """A map (h, w) over its value at the seed, which is above 0 in LOST as published.
+
+        Where it is not, over the largest value on either side of 0.
+        """
+        values = self.step(step, facet).astype(float)
+        own = values[tuple(self.step("seed", facet))]
+        own = own if own > 0 else np.abs(values).max()
+        return values / own if own > 0 else values
+
+    def box(self, procedure: str | None = None) -> np.ndarray:
         """The box of LOST as published, or of another procedure: "tuned", "dino_seg"."""
-        return self.arrays[f"{self.index}_{procedure}_box"] if procedure else self.step("box")
+        return lost_arrays.box(self.arrays, self.index, procedure)
 
-    def has(self, procedure: str) -> bool:
-        return f"{self.index}_{procedure}_box" in self.arrays
-
-    def overlap(self, procedure: str = "") -> float:
+    def overlap(self, procedure: str | None = None) -> float:
         """Intersection over union of a procedure's box with the nearest true one."""
         return float(iou(self.box(procedure), self.truths).max())
 
@@ -74,18 +82,48 @@ def first_images(lost: ImageMaps) -> list[tuple[BackboneId, LostImage]]:
     return [(id, LostImage(lost[str(id)])) for id in selection.models(lost)]
 
 
+# --- pages
+
+
 def page(rows: list[tuple[BackboneId, LostImage]], titles: list[str], facets: bool) -> grids.Page:
     """A row per model: its name, the input, and an empty cell for each title.
 
-    facets: whether the name tells the facet that LOST is run on.
+    facets: whether the name tells the facet that LOST is run on. There is room for `ends` under
+    each cell, and for bars below them.
     """
-    ratios = [photos.ratio(image.rgb) for _, image in rows]
-    made = grids.page(len(rows), 2 + len(titles), ["", "Input", *titles], [1], ratios=ratios)
+    made = grids.page(
+        len(rows),
+        2 + len(titles),
+        ["", "Input", *titles],
+        [1],
+        ratios=[photos.ratio(image.rgb) for _, image in rows],
+        row_gap=grids.GAP + grids.LABEL,
+        below=grids.LABEL + grids.BAR,
+    )
     for axes, (id, image) in zip(made.axes, rows):
-        lines = [style.name(id.method), style.registers_label(id.registers)]
+        label = style.registers_label(id.registers, id.test_time)
+        lines = [style.name(id.method), label.replace("test-time ", "test-time\n")]
         lines += [f"({FACETS[image.facet]})"] if facets else []
         centre = dict(ha="center", va="center", transform=axes[0].transAxes)
         axes[0].text(0.5, 0.5, "\n".join(lines), fontsize=8, color=style.INK, **centre)
         axes[0].patch.set_visible(False)
         photos.photo(axes[1], image.rgb)
     return made
+
+
+def over_seed(ax: Axes, values: np.ndarray, image: LostImage) -> AxesImage:
+    """A map of `LostImage.over_seed` on the scale that all of them share, with its ends below."""
+    ends(ax, values, "{:.2f}")
+    scale = dict(cmap=DIVERGING, vmin=-1, vmax=1)
+    return photos.over(ax, values, image.rgb.shape, image.patch, **scale)
+
+
+def ends(ax: Axes, values: np.ndarray, written: str) -> None:
+    """The least and the largest value of a map, under it."""
+    texts = (written.format(end) for end in (values.min(), values.max()))
+    ax.set_xlabel(style.span(texts), fontsize=6, labelpad=1.5)
+
+
+def seed_bar(made: grids.Page, image: AxesImage, first: int, last: int) -> None:
+    """The scale of all maps of `over_seed` on a page, below its columns first..last."""
+    made.bar(image, first, last, OVER_SEED, [-1, 0, 1], lower=grids.LABEL, extend="both")

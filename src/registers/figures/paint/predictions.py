@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from registers import lost_arrays
 from registers.figures.paint import grids, lost_images, palette, photos, style
 from registers.figures.paint.image_maps import Arrays
 from registers.settings.backbone_id import BackboneId
@@ -16,7 +17,10 @@ from registers.settings.data import ANNOTATED_ROLES
 from registers.vocabulary import IGNORE
 
 NAMED = 9  # classes that a row's legend names, the largest first
-PROCEDURES = {"tuned": "LOST, tuned", "dino_seg": "DINO-seg, best head"}  # beside LOST as published
+PROCEDURES = {  # beside LOST as published
+    lost_arrays.TUNED: "LOST, tuned",
+    lost_arrays.DINO_SEG: "DINO-seg, best head",
+}
 LOCALISED = 0.5  # overlap from which an object counts as localised (CorLoc)
 SIDE = 1.65  # inches: a cell's width at most
 LEGEND = 1.55  # inches: room for names of classes
@@ -44,7 +48,7 @@ def caption(question: str, arrays: Arrays) -> str:
     id = BackboneId.parse(str(arrays["backbone"]))
     photos_of_data = f"{style.plural(len(arrays['names']), 'photo')} of {arrays['data']}"
     return (
-        f"{question.capitalize()} by {style.model(id.method, id.registers)} on {photos_of_data}: "
+        f"{question.capitalize()} by {style.model(id.method, id.registers, id.test_time)} on {photos_of_data}: "
         f"{results[question](arrays)}."
     )
 
@@ -144,7 +148,7 @@ def _errors(arrays: Arrays) -> str:
 
 def _discovery(arrays: Arrays) -> Figure:
     images = lost_images.images(arrays)
-    others = {key: title for key, title in PROCEDURES.items() if images[0].has(key)}
+    others = _others(arrays)
     facet = lost_images.FACETS[images[0].facet]
     page = _page(arrays, ["True boxes", f"LOST ({facet})", *others.values()])
     for axes, image in zip(page.axes, images):
@@ -158,12 +162,15 @@ def _discovery(arrays: Arrays) -> Figure:
     return page.figure
 
 
+def _others(arrays: Arrays) -> dict[str, str]:
+    """The procedures beside LOST as published whose boxes were kept, with their titles."""
+    return {key: title for key, title in PROCEDURES.items() if lost_arrays.has_box(arrays, key)}
+
+
 def _overlaps(arrays: Arrays) -> str:
     images = lost_images.images(arrays)
     results = []
-    for procedure, title in {"": "LOST as published", **PROCEDURES}.items():
-        if procedure and not images[0].has(procedure):
-            continue
+    for procedure, title in {None: "LOST as published", **_others(arrays)}.items():
         overlaps = [image.overlap(procedure) for image in images]
         localised = sum(overlap >= LOCALISED for overlap in overlaps)
         results.append(f"{title} {np.mean(overlaps):.2f} ({localised} of {len(images)} localised)")

@@ -130,19 +130,21 @@ def name(method: str) -> str:
     return METHODS[method].title if method in METHODS else method
 
 
-def registers_label(count: int) -> str:
-    """without registers, 1 register, 4 registers."""
-    return "without registers" if count == 0 else plural(count, "register")
+def registers_label(count: int, test_time: bool = False) -> str:
+    """without registers, 1 register, 4 registers; 4 test-time registers."""
+    kind = "test-time register" if test_time else "register"
+    return "without registers" if count == 0 else plural(count, kind)
 
 
-def having(count: int) -> str:
-    """In a sentence: without registers, with 1 register, with 4 registers."""
-    return registers_label(count) if count == 0 else f"with {registers_label(count)}"
+def having(count: int, test_time: bool = False) -> str:
+    """In a sentence: without registers, with 1 register, with 4 test-time registers."""
+    label = registers_label(count, test_time)
+    return label if count == 0 else f"with {label}"
 
 
-def model(method: str, registers: int) -> str:
+def model(method: str, registers: int, test_time: bool = False) -> str:
     """DINOv2 without registers, DINOv2 with 4 registers."""
-    return f"{name(method)} {having(registers)}"
+    return f"{name(method)} {having(registers, test_time)}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -195,6 +197,13 @@ def number(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 has as many decimals as 1.0
     decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(rounded)))))
     return f"{value:.{decimals}f}"
+
+
+def count(value: int) -> str:
+    """Many things: 54,800; 1.1 million; three or two digits of it."""
+    if value >= 1e5:
+        return f"{number(value / 1e6, 2)} million"
+    return f"{float(f'{value:.3g}'):,.0f}"
 
 
 def times(value: float) -> str:
