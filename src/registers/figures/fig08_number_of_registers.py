@@ -82,7 +82,7 @@ def draw(
     methods = selection.in_order(method for rows in tasks.values() for method in rows["method"])
     page.figure.legend(
         handles=[
-            Line2D([], [], color=style.colour(method), marker="o", label=style.name(method))
+            Line2D([], [], color=style.colour(method), marker="o", label=_label(method, tasks))
             for method in methods
         ],
         loc="lower center",
@@ -116,6 +116,13 @@ def caption(
     if seeds > 1:
         bars = f"standard deviations over {seeds} seeds around their mean"
     return f"By number of registers, {attention}; {findings}; bars are {bars}."
+
+
+def _label(method: str, tasks: dict[str, pd.DataFrame]) -> str:
+    """A line's name, and whether its registers were added at test time."""
+    parts = (rows[rows["method"] == method] for rows in tasks.values())
+    added = any(selection.is_test_time(part) for part in parts)
+    return style.name(method) + (" (test-time registers)" if added else "")
 
 
 def _finding(task: Task, rows: pd.DataFrame) -> tuple[str, list[tuple[str, str]]]:

@@ -29,7 +29,7 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
 def caption(maps: image_maps.ImageMaps) -> str:
     rows = _cells(maps)
     backbone = _model(maps)
-    model = style.model(backbone.method, backbone.registers)
+    model = style.model(backbone.method, backbone.registers, backbone.test_time)
     if len(rows[0]) == 1:
         return f"{model} has no registers, so only [CLS] is shown."
 

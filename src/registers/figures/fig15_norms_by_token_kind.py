@@ -52,7 +52,8 @@ def draw(norms: pd.DataFrame) -> Figure:
         bins = distributions.histogram(rows)
         distributions.bars(upper, bins, style.shade(method, 0.3), summary.cutoff, least / 2)
         style.note(upper, summary.words, colour=summary.colour)
-        style.letter(upper, "ab"[i], f"{style.name(method)}, {style.registers_label(registers)}")
+        label = style.registers_label(registers, selection.is_test_time(rows))
+        style.letter(upper, "ab"[i], f"{style.name(method)}, {label}")
         _strips(lower, method, {t: distributions.histogram(rows, t) for t in _others(rows)})
         lower.set_xlabel("L2 norm at the output")
 

@@ -103,7 +103,18 @@ class TableModel:
     @property
     def name(self) -> str:
         """DINOv2, DINOv2+4 reg."""
-        return self.title + (f"+{self.registers} reg" if self.registers else "")
+        kind = "test-time reg" if self.test_time else "reg"
+        return self.title + (f"+{self.registers} {kind}" if self.registers else "")
+
+    @property
+    def test_time(self) -> bool:
+        """Whether its registers were added at test time, without training."""
+        return selection.is_test_time(self.rows)
+
+    @property
+    def added(self) -> dict[str, bool]:
+        """What rows of a table say of that; nothing where registers were trained."""
+        return {"test_time": True} if self.test_time else {}
 
     @property
     def title(self) -> str:
@@ -126,6 +137,11 @@ def models(rows: pd.DataFrame) -> list[TableModel]:
         for method in order
         for registers, part in by_method[method].groupby("registers")
     ]
+
+
+def is_added(row: dict[str, object]) -> bool:
+    """Whether a row of a table, made or read again, is of registers added at test time."""
+    return row.get("test_time") == 1
 
 
 def label_sets(rows: pd.DataFrame) -> list[str]:

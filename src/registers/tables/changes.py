@@ -5,14 +5,21 @@ from collections.abc import Callable
 import pandas as pd
 
 from registers.differences import in_words
+from registers.figures import selection
 from registers.figures.paint import style
 
+TRAINED = "+reg"
+TEST_TIME = "+test-time reg"
 ONE_COUNT = "Only one register count was run, so nothing is compared."
 
 
-def label(method: str, registers: int) -> str:
-    """The model as the paper's tables print it: DINOv2, DINOv2+reg."""
-    return style.name(method) + ("+reg" if registers else "")
+def label(method: str, registers: int, rows: pd.DataFrame) -> str:
+    """The model of some rows as the paper's tables print it: DINOv2, DINOv2+reg.
+
+    Registers that were added at test time are none of the paper's: OpenCLIP+test-time reg.
+    """
+    with_registers = TEST_TIME if selection.is_test_time(rows) else TRAINED
+    return style.name(method) + (with_registers if registers else "")
 
 
 def changes(
@@ -27,7 +34,7 @@ def changes(
     seeds: of each model its numbers by seed (see `by_seed`): the rule is that of the claims.
     """
     texts = []
-    for _, pair in rows.groupby(rows["model"].str.removesuffix("+reg"), sort=False):
+    for _, pair in rows.groupby(rows["model"].str.split("+").str[0], sort=False):
         if len(pair) == 1:
             continue
         before = pair.iloc[0]
@@ -42,7 +49,7 @@ def by_seed(rows: pd.DataFrame) -> dict[str, dict[int, float]]:
     """Numbers of each model by seed, from rows of one metric; several data sets are averaged."""
     known = rows.dropna(subset=["value"])
     return {
-        label(method, int(registers)): part.groupby("seed")["value"].mean().to_dict()
+        label(method, int(registers), part): part.groupby("seed")["value"].mean().to_dict()
         for (method, registers), part in known.groupby(["method", "registers"])
     }
 

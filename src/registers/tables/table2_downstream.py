@@ -72,7 +72,7 @@ def table(
         for method, of_method in selection.by_method(frame).items():
             for registers in counts:
                 part = of_method[of_method["registers"] == registers]
-                model = changes.label(method, registers)
+                model = changes.label(method, registers, part)
                 about = {"part": task.part, "task": name, "model": model, "registers": registers}
                 paper = printed.get((task.part, model, task.column))
                 numbers = {"seeds": part["seed"].nunique(), **_numbers(part, task.scale)}

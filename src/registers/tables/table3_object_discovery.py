@@ -29,7 +29,7 @@ def table(discovery: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     for (data, metric), part in _known(discovery).groupby(["data", "metric"], sort=False):
         for method, of_method in selection.by_method(part).items():
             for registers, model in of_method.groupby("registers"):
-                label = changes.label(method, registers)
+                label = changes.label(method, registers, model)
                 row = {"data": data, "procedure": PROCEDURES[metric], "model": label}
                 row |= {"registers": int(registers), **_numbers(model)}
                 row["paper"] = cells.get((data, label)) if metric in PRINTED else None

@@ -24,6 +24,7 @@ def table(tokens: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
         for token, cell in _cells(model.rows).items():
             column = COLUMNS.get(token, REGISTER)
             row = {"model": model.title, "data": data, "registers": model.registers}
+            row |= model.added
             row |= {"token": column, "name": token} | cell.numbers
             rows.append(row | {"paper": printed.get((str(model.registers), column))})
     ours = {(str(row["registers"]), row["token"]) for row in rows}
@@ -44,7 +45,8 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
         if len(part) > 1:
             row |= {"ours": part["ours"].mean(), "low": part["low"].min()}
             row |= {"high": part["high"].max()}
-        joined.append(row | {"registers": style.registers_label(int(registers))})
+        label = style.registers_label(int(registers), cells.is_added(row))
+        joined.append(row | {"registers": label})
     return typeset.grid(pd.DataFrame(joined), "registers", "token")
 
 
@@ -75,7 +77,7 @@ def _finding(model: cells.TableModel) -> str:
         sides = " or ".join(dict.fromkeys(cell.against(normal) for cell in registers))
         noun = "a register" if len(registers) == 1 else "the registers"
         parts.append(f"{noun} {values} ({sides} normal patches)")
-    return f"{style.having(model.registers)} {style.listing(parts)}"
+    return f"{style.having(model.registers, model.test_time)} {style.listing(parts)}"
 
 
 def _fine(tokens: pd.DataFrame) -> tuple[str, pd.DataFrame]:

@@ -23,7 +23,7 @@ def table(
     rows = []
     for model in cells.models(pd.concat([position, reconstruction])):
         who = "non-outliers" if model.has_outliers else "all: no second mode"
-        about = {"model": model.title, "registers": model.registers, "patches": who}
+        about = {"model": model.title, "registers": model.registers, "patches": who} | model.added
         for column, cell in _cells(model.rows).items():
             paper = printed.get((str(model.registers), column))  # the paper has no distances here
             rows.append(about | {"measure": column} | cell.numbers | {"paper": paper})
@@ -37,13 +37,18 @@ def table(
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per number of registers, a column per measure."""
-    counts = [style.registers_label(int(count)) for count in rows["registers"]]
+    counts = [
+        style.registers_label(int(row["registers"]), cells.is_added(row))
+        for row in rows.to_dict("records")
+    ]
     return typeset.grid(rows.assign(registers=counts), "registers", "measure", _cell)
 
 
 def caption(position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.DataFrame) -> str:
     models = cells.models(pd.concat([position, reconstruction]))
-    parts = [(style.having(model.registers), _cells(model.rows)) for model in models]
+    parts = [
+        (style.having(model.registers, model.test_time), _cells(model.rows)) for model in models
+    ]
     _, first = parts[0]
     having, last = parts[-1]
 
