@@ -57,11 +57,6 @@ def is_test_time(rows: pd.DataFrame) -> bool:
     return any(BackboneId.parse(name).test_time for name in rows["backbone"].unique() if name)
 
 
-def is_test_time(rows: pd.DataFrame) -> bool:
-    """Whether registers of a model among these rows were added at test time, without training."""
-    return any(BackboneId.parse(name).test_time for name in rows["backbone"].unique() if name)
-
-
 def of_subject(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first seed of DINOv2, or else of the first method."""
     return first_seed(rows[rows["method"] == subject(rows["method"])])
