@@ -364,6 +364,8 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"world": "tokens", "blanks": 24}, "blanks: 24 is not allowed; must be at most 23"),
         ({"world": "tokens", "blanks": 5, "blanks_at": "area"}, "a rectangle"),
         ({"world": "tokens", "attends_from": 3}, "below depth 3"),
+        ({"world": "tokens", "positions_from": 3}, "positions_from: 3 is not allowed"),
+        ({"world": "tokens", "label_from": 12}, "below its 12 steps"),
         ({"world": "tokens", "appearance": "glyphs", "channels": 60}, "a square"),
         ({"world": "tokns"}, "world: 'tokns' is not allowed"),
         ({"widht": 3}, "widht"),

@@ -20,20 +20,26 @@ def some(count: int = 200, **settings):
 # --- scenes
 
 
-@pytest.mark.parametrize("blanks_at", PLACES)
+@pytest.mark.parametrize("blanks_at, keys", [(place, 1) for place in PLACES] + [("area", 2)])
 @pytest.mark.parametrize("appearance, paper", [("vectors", 0.0), ("glyphs", 0.1)])
-def test_every_answer_can_be_read_from_the_patches(blanks_at, appearance, paper):
+def test_every_answer_can_be_read_from_the_patches(blanks_at, keys, appearance, paper):
     """By least squares for what each patch shows, and by looking at the neighbour: no training."""
-    regime, batch = some(blanks_at=blanks_at, appearance=appearance, paper=paper, symbols=16)
+    regime, batch = some(
+        blanks_at=blanks_at, keys=keys, appearance=appearance, paper=paper, symbols=16
+    )
     book = codebook(regime)
-    parts = torch.cat([book.symbols, book.codes, book.trigger[None], book.key[None]])
+    parts = torch.cat([book.symbols, book.codes, book.trigger[None], book.keys])
     shown = torch.linalg.lstsq(parts.T, batch.images.flatten(0, 1).T).solution.T
     shown = shown.view(*batch.images.shape[:2], -1)
     symbols = shown[..., :16].argmax(-1)
-    triggered = (shown[..., -2] > 0.5) & ~batch.redundant
-    marked = (shown[..., -1] * ~batch.redundant).argmax(1)
-    codes = shown[torch.arange(len(shown)), marked][:, 16 : 16 + regime.codes].argmax(-1)
-    assert torch.equal(codes, batch.label)
+    triggered = (shown[..., -3] > 0.5) & ~batch.redundant
+    label = torch.zeros_like(batch.label)
+    for key in range(keys):
+        holder = (shown[..., key - 2] * ~batch.redundant).argmax(1)
+        codes = shown[torch.arange(len(shown)), holder][:, 16 : 16 + regime.codes].argmax(-1)
+        label += codes * regime.codes**key
+    assert torch.equal(label, batch.label)
+    assert regime.classes == regime.codes**keys > batch.label.max()
     assert torch.equal(triggered, batch.triggered)
     cells = torch.arange(25).expand(len(shown), -1)
     left, right = (neighbour(cells, step, 5) for step in (-1, 1))
@@ -55,7 +61,7 @@ def test_nothing_is_asked_of_blanks_or_about_them(blanks_at):
     to_the_right_of_a_blank = grid.roll(1, 2).view(-1, 25)
     assert (batch.own[to_the_right_of_a_blank & batch.triggered] == NOTHING).all()
     assert not (batch.marked & batch.redundant).any()
-    assert (batch.marked.sum(1) == 1).all()
+    assert (batch.marked.sum(1) == regime.keys).all()
 
 
 def test_what_blanks_show_tells_nothing_of_the_label():
@@ -91,6 +97,31 @@ def test_contents_of_blanks_are_what_the_regime_says():
     _, batch = some(content="noise")
     blanks = batch.images[batch.redundant].view(-1, 2, 64)
     assert not torch.isclose(blanks[:, 0], blanks[:, 1]).all()
+    regime, batch = some(content="tile", mark=0.0, blanks=6, blanks_at="area")
+    blanks = batch.images[batch.redundant].view(-1, 6, 64)
+    assert (blanks == blanks[:, :1]).all()
+    gaps = torch.cdist(blanks[:, 0], codebook(regime).symbols).min(1).values
+    assert gaps.max() < 1e-2  # an ordinary symbol, so that no single patch tells that it is blank
+
+
+def test_all_paper_of_a_scene_has_its_texture_and_other_scenes_another():
+    glyphs = dict(appearance="glyphs", noise=0.0, mark=0.0, paper=0.3)
+    plain, textured = (some(texture=norm, **glyphs)[1].images for norm in (0.0, 2.0))
+    texture = textured - plain  # it is drawn last
+    assert torch.allclose(texture, texture[:, :1].expand_as(texture), atol=1e-6)
+    assert torch.allclose(texture.norm(dim=-1), torch.tensor(2.0), atol=1e-4)
+    assert torch.cdist(texture[:, 0], texture[:, 0]).fill_diagonal_(9).min() > 1
+
+
+def test_token_scenes_are_those_that_finished_runs_were_trained_on():
+    """Sums of first batches, taken when the runs of results.csv were made."""
+    settings = (dict(blanks=4, blanks_at="area", content="shared"), dict(appearance="glyphs"))
+    drawn = (draw_tokens(TokenRegime(**s), 16, torch.Generator().manual_seed(3)) for s in settings)
+    sums = [float(batch.images.double().abs().sum()) for batch in drawn]
+    assert sums == pytest.approx(EARLIER, abs=1e-3)
+
+
+EARLIER = [3010.4443, 1708.9125]
 
 
 def test_blank_paper_has_no_ink_and_glyphs_differ():
@@ -141,6 +172,29 @@ def test_weights_of_attention(kind):
     assert (weights >= 0).all()
     sums = weights.sum(-1)
     assert torch.allclose(sums, torch.ones(())) == (kind == "softmax")
+
+
+def test_a_block_before_positions_sees_contents_only():
+    one = net(1, depth=3, attends_from=0, positions_from=1)
+    images = some(4)[1].images
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        seen, moved = one(images), one(images[:, order])
+        first, after = ([s.layers[at][:, 1:] for s in (seen, moved)] for at in (0, 1))
+    assert torch.allclose(first[0][:, order], first[1], atol=1e-5)
+    assert not torch.allclose(after[0][:, order], after[1], atol=1e-2)
+    assert torch.equal(seen.start, seen.embeddings)
+
+
+def test_a_label_that_is_not_asked_for_yet_moves_nothing():
+    one = net()
+    _, batch = some(8)
+    for asked in (False, True):
+        one.label_asked = asked
+        one.zero_grad()
+        one.losses(batch)[0].backward()
+        assert bool(one.label.weight.grad.any()) == bool(one.query.grad.any()) == asked
+        assert one.own.weight.grad.any()
 
 
 def test_a_spare_key_takes_weight_and_gives_nothing():

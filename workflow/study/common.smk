@@ -45,7 +45,8 @@ def headline_runs(wildcards):
 
 
 def regime_of_run(wildcards):
-    """All that a run depends on, so that a new variant trains no other one again."""
-    return sweep().regime(wildcards.variant).model_dump_json()
+    """All that a run depends on, so that neither a new variant nor a new setting, which others keep
+    at its default, trains anything again."""
+    return sweep().regime(wildcards.variant).model_dump_json(exclude_defaults=True)
 
 # Targets also name the runs: a clone has the page and its figures, but not what they come from.

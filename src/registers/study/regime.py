@@ -102,12 +102,15 @@ class TokenRegime(Section):
     how many there are of each. blanks: patches of which nothing is asked; blanks_at: "random",
     "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle.
     content: what a blank shows besides its mark, with norm `noise`: the vector of a random
-    "symbol", Gaussian "noise" of its own, or noise "shared" by all blanks of the scene. mark: norm
-    of the blanks' mark. triggers: share of patches that carry the trigger mark. appearance: all
-    vectors are random directions ("vectors"), or pictures of 8 x 8 pixels ("glyphs", see
-    `tokens_world`). paper: norm of the noise that every patch has besides.
+    "symbol", Gaussian "noise" of its own, noise "shared" by all blanks of the scene, or one symbol
+    that all blanks of the scene show, as a "tile". mark: norm of the blanks' mark. keys: patches
+    that carry a code; the label is the ordered list of their codes. triggers: share of patches
+    that carry the trigger mark. appearance: all vectors are random directions ("vectors"), or
+    pictures of 8 x 8 pixels ("glyphs", see `tokens_world`). paper: norm of the grain that every
+    patch has besides. texture: norm of a pattern that all patches of a scene show, blank or not.
 
-    Losses. own, right: weights of the two local losses; label: weight of the label's.
+    Losses. own, right: weights of the two local losses; label: weight of the label's, which is
+    asked from step `label_from` on.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
@@ -115,7 +118,8 @@ class TokenRegime(Section):
     that has attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the
     first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
     learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
-    embedding and position.
+    embedding and position. positions_from: the block before which positions are added; a block
+    before it sees contents only.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -125,15 +129,18 @@ class TokenRegime(Section):
     codes: int = Field(8, ge=2)
     blanks: int = Field(2, ge=1)
     blanks_at: Literal["random", "together", "area"] = "random"
-    content: Literal["symbol", "noise", "shared"] = "symbol"
+    content: Literal["symbol", "noise", "shared", "tile"] = "symbol"
     noise: float = Field(1.0, ge=0)
     mark: float = Field(1.0, ge=0)
+    keys: int = Field(1, ge=1, le=2)
     triggers: float = Field(0.3, ge=0)
     appearance: Literal["vectors", "glyphs"] = "vectors"
     paper: float = Field(0.0, ge=0)
+    texture: float = Field(0.0, ge=0)
     own: float = Field(1.0, ge=0)
     right: float = Field(1.0, ge=0)
     label: float = Field(1.0, ge=0)
+    label_from: int = Field(0, ge=0)
     summary: Literal["query", "cls", "late"] = "query"
     width: int = Field(48, ge=4)
     depth: int = Field(3, ge=1)
@@ -145,6 +152,7 @@ class TokenRegime(Section):
     attention: Literal["softmax", "relu", "sigmoid"] = "softmax"
     spare_key: bool = False
     embed_norm: bool = False
+    positions_from: int = Field(0, ge=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(4e-3, ge=0)
     beta2: float = Field(0.99, ge=0)
@@ -154,6 +162,11 @@ class TokenRegime(Section):
     schedule: Literal["cosine", "constant"] = "constant"
     steps: int = Field(3000, ge=1)
     batch: int = Field(32, ge=1)
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the label's head."""
+        return self.codes**self.keys
 
 
 def check(regime: Regime, key: str) -> None:
@@ -179,7 +192,7 @@ def check(regime: Regime, key: str) -> None:
 
 def check_tokens(regime: TokenRegime, key: str) -> None:
     """What the types alone cannot express; raises ConfigError."""
-    most = regime.grid if regime.blanks_at == "together" else regime.grid**2 - 2
+    most = regime.grid if regime.blanks_at == "together" else regime.grid**2 - 1 - regime.keys
     if regime.blanks > most:
         raise refusal(f"{key}.blanks", regime.blanks, f"at most {most}")
     if regime.blanks_at == "area":
@@ -188,6 +201,10 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
             raise refusal(f"{key}.blanks", regime.blanks, "a rectangle, as 2, 4, 6 or 9, that fits")
     if regime.attends_from >= regime.depth:
         raise refusal(f"{key}.attends_from", regime.attends_from, f"below depth {regime.depth}")
+    if regime.positions_from >= regime.depth:
+        raise refusal(f"{key}.positions_from", regime.positions_from, f"below depth {regime.depth}")
+    if regime.label_from >= regime.steps:
+        raise refusal(f"{key}.label_from", regime.label_from, f"below its {regime.steps} steps")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
     _check_training(regime, key)

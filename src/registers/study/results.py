@@ -19,6 +19,7 @@ ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstr
 SIGHTS = ("all", "redundant", "other")
 WORDS = ("run", "hypothesis", "variant", "status", "why")
 SURELY = 0.9  # a sink is redundant where the most attended patch is so in this share of scenes
+EARLY = 300  # step at which is told who keeps the label; sinks come later
 
 
 def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFrame:
@@ -33,7 +34,8 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     layers; "redundant_sink": the same over layers where the most attended patch is redundant in
     over 90 % of scenes, "redundant_sink_norm": its norm over the median. "head_on_...": what the
     one head that gives most gives to all redundant patches or registers. "pool_on_...": weight of
-    the pooled query there.
+    the pooled query there. "early/...": signs at step EARLY. "core_seconds": processor time, that
+    of the examination included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = pd.DataFrame(rows)
@@ -95,6 +97,8 @@ def _row(file: Path, sweep: Sweep) -> dict:
     }
     row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
     row |= _sinks(signs)
+    row |= {f"early/{name}": value for name, value in _early(history).items()}
+    row["core_seconds"] = run.get("core_seconds")
     row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance")}
     row["class/cls"] = numbers.get("class/cls")
     for asked in ASKED_OF_KINDS:
@@ -120,6 +124,15 @@ def _row(file: Path, sweep: Sweep) -> dict:
 def _largest(values: dict, end: str, start: str = "") -> float | None:
     found = (v for k, v in values.items() if k.startswith(start) and k.endswith(end))
     return max((v for v in found if v is not None), default=None)
+
+
+def _early(history: pd.DataFrame) -> dict:
+    """Signs at step EARLY, None where a run has none."""
+    names = ("accuracy", "triggered", "pool_on_redundant", "pool_on_registers")
+    rows = history[history.step == EARLY].to_dict("records")
+    signs = rows[0] if rows else {}
+    early = {name: signs.get(name) for name in names}
+    return early | {"head_on_redundant": _largest(signs, "head_on_redundant")}
 
 
 def _sinks(signs: dict) -> dict:

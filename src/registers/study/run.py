@@ -15,7 +15,7 @@ from tqdm import tqdm
 from registers import files, tracking
 from registers.models import checkpoint
 from registers.study.examine import examine
-from registers.study.regime import AnyRegime, Regime, regime_of
+from registers.study.regime import AnyRegime, Regime, TokenRegime, regime_of
 from registers.study.signs import watch
 from registers.study.sweep import Sweep
 from registers.study.worlds import build_net, scenes
@@ -43,12 +43,14 @@ class Training:
         self.status = ""
         self.loss = torch.zeros(())
         self.history: list[dict[str, float]] = []
-        self.earlier = 0.0
-        self.began = time.monotonic()
+        self.earlier = {"seconds": 0.0, "core_seconds": 0.0}
+        self.began = clocks()
 
     @property
-    def seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.began
+    def spent(self) -> dict[str, float]:
+        """Until now, what it took before it was killed included: "seconds" of the clock, and
+        "core_seconds" of this process, which jobs beside it do not prolong."""
+        return {k: self.earlier[k] + now - self.began[k] for k, now in clocks().items()}
 
     def resume(self, file: Path) -> None:
         """Take up what `save` left, where it belongs to the same run."""
@@ -57,14 +59,14 @@ class Training:
             self.net.load_state_dict(saved["net"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.history = saved["step"], saved["history"]
-            self.earlier = saved["seconds"]
+            self.earlier = saved["spent"]
 
     def save(self, file: Path) -> None:
         state = dict(
             facts=json.dumps(self.facts),
             step=self.step,
             history=self.history,
-            seconds=self.seconds,
+            spent=self.spent,
             net=self.net.state_dict(),
             optimizer=self.optimizer.state_dict(),
         )
@@ -84,6 +86,8 @@ class Training:
         batch = scenes(regime, regime.batch, at, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(regime, self.step)
+        if isinstance(regime, TokenRegime):
+            self.net.label_asked = self.step >= regime.label_from
         self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
         self.optimizer.zero_grad()
         self.loss.backward()
@@ -96,6 +100,10 @@ class Training:
     def finite(self) -> bool:
         weights = (bool(torch.isfinite(p).all()) for p in self.net.parameters())
         return bool(torch.isfinite(self.loss)) and all(weights)
+
+
+def clocks() -> dict[str, float]:
+    return {"seconds": time.monotonic(), "core_seconds": time.process_time()}
 
 
 def run(
@@ -119,15 +127,15 @@ def run(
     probe = scenes(training.regime, PROBE, VALIDATION, device)
     train(training, probe, out, record)
     net = training.net.eval().requires_grad_(False)
-    result = dict(
-        **training.facts, steps=training.step, status=training.status, seconds=training.seconds
-    )
+    result = dict(**training.facts, steps=training.step, status=training.status)
+    result["seconds"] = training.spent["seconds"]  # without the examination
     if training.status != "diverged":
         training.look(probe, record)
         examined = scenes(training.regime, sweep.images, VALIDATION + 1, device)
         result |= {"signs": training.history[-1], **examine(net, examined, out / "maps.npz")}
         ends = {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}
         record.metrics(ends, training.step)
+    result["core_seconds"] = training.spent["core_seconds"]
     files.atomically(out / "net.pt", lambda partial: torch.save(net.state_dict(), partial))
     files.write_table(out / "history.csv", training.history)
     files.write_json(out / "run.json", result)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from registers import files
 from registers.figures.paint import style
 from registers.study import figures
 from registers.study.regime import CONDITIONS
-from registers.study.results import SURELY, load
+from registers.study.results import EARLY, SURELY, load
 from registers.study.sweep import Sweep
 
 TEMPLATE = Path(__file__).with_name("emergence.md.j2")
@@ -34,6 +35,7 @@ VARIED = (
     "weight_decay",
 )
 LOST = 0.05  # of accuracy: less does not count as used
+SETTLED = 0.9  # of the weight of the pooling query
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -96,27 +98,42 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
 # --- what the template tells
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """What the seeds of a variant with so many registers say, in words for a sentence."""
+
+    frame: pd.DataFrame
+
+    def of(self, variant: str, registers: int) -> pd.DataFrame:
+        mine = (self.frame.variant == variant) & (self.frame.registers == registers)
+        return self.frame[mine].sort_values("seed")
+
+    def over(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
+        """One number a seed: 0.99, 1.00 and 0.98."""
+        return style.listing(_format(v, digits) for v in self.of(variant, registers)[key])
+
+    def count(self, variant: str, registers: int, condition: str) -> str:
+        """4 of 5: in how many seeds it holds."""
+        held = self.of(variant, registers)[condition].fillna(False).astype(bool)
+        return f"{held.sum()} of {len(held)}"
+
+    def first_three(self, variant: str) -> str:
+        """3 of 3: in how many seeds without registers conditions 1 to 3 hold together."""
+        rows = self.of(variant, 0).to_dict("records")
+        held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
+        return f"{sum(held)} of {len(held)}"
+
+    def settled(self, variant: str, registers: int, where: str) -> str:
+        """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
+        weights = self.of(variant, registers)["pool_on_" + where]
+        return f"{(weights > SETTLED).sum()} of {len(weights)}"
+
+
 def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str, Any]:
     """Every number of the page."""
     scenes = frame[frame["regime.world"] != "tokens"]
     tokens = frame[frame["regime.world"] == "tokens"]
-
-    def over(variant: str, count: int, key: str, digits: int = 2) -> str:
-        """One number a seed: 0.99, 1.00 and 0.98."""
-        mine = frame[(frame.variant == variant) & (frame.registers == count)]
-        return style.listing(_format(v, digits) for v in mine.sort_values("seed")[key])
-
-    def count(variant: str, registers: int, condition: str) -> str:
-        """4 of 5: in how many seeds it holds."""
-        mine = frame[(frame.variant == variant) & (frame.registers == registers)]
-        return f"{int(mine[condition].fillna(False).astype(bool).sum())} of {len(mine)}"
-
-    def first_three(variant: str) -> str:
-        """3 of 3: in how many seeds without registers conditions 1 to 3 hold together."""
-        mine = frame[(frame.variant == variant) & (frame.registers == 0)]
-        held = [all(row[c] is True for c in CONDITIONS[:3]) for row in mine.to_dict("records")]
-        return f"{sum(held)} of {len(held)}"
-
+    seeds = Seeds(frame)
     headline = sweep.variants[sweep.headline]
     mine = frame[frame.variant == sweep.headline]
     return dict(
@@ -128,9 +145,13 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         rows=scenes.to_dict("records"),
         f=_format,
         one=lambda run, key: _cell(frame, run, key),
-        over=over,
-        count=count,
-        first_three=first_three,
+        over=seeds.over,
+        count=seeds.count,
+        first_three=seeds.first_three,
+        settled=seeds.settled,
+        early=EARLY,
+        core_seconds=mine.core_seconds,
+        rooms=_rooms(sweep, tokens),
         recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
         table=[_hypothesis(sweep, frame, name) for name in sweep.hypotheses],
         complete=complete(frame),
@@ -150,6 +171,20 @@ def _not_run(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """Variants of the token world without any run."""
     planned = [v for v in sweep.variants if sweep.settings(v).get("world") == "tokens"]
     return [v for v in planned if not (frame.variant == v).any()]
+
+
+def _rooms(sweep: Sweep, tokens: pd.DataFrame) -> dict[tuple[int, int], str]:
+    """(hidden units, symbols) -> the variant that differs from area-short in nothing else, where it
+    has been run."""
+    short = sweep.regime("area-short")
+    rooms: dict[tuple[int, int], str] = {}
+    for name in sweep.variants:
+        regime = sweep.regime(name)
+        room = {key: getattr(regime, key, None) for key in ("hidden", "symbols")}
+        run = (tokens.variant == name) & (tokens.registers == 0)
+        if run.any() and regime == short.model_copy(update=room):
+            rooms[room["hidden"], room["symbols"]] = name
+    return rooms
 
 
 def complete(frame: pd.DataFrame) -> dict[tuple[str, int], tuple[int, int]]:

@@ -95,7 +95,8 @@ class TokenNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.own = nn.Linear(width, regime.symbols)
         self.right = nn.Linear(width, regime.symbols)
-        self.label = nn.Linear(width, regime.codes)
+        self.label = nn.Linear(width, regime.classes)
+        self.label_asked = True  # a training may begin without
         self._start()
 
     def _start(self) -> None:
@@ -118,13 +119,17 @@ class TokenNet(nn.Module):
     def forward(self, images_BPC: Tensor, hidden_BP: Tensor | None = None) -> Seen:
         """hidden: patches that no token may look at from the second block on (an ablation)."""
         patches = self.embed(images_BPC)
-        start = patches + self.pos_embed
+        late = self.regime.positions_from
+        start = patches if late else patches + self.pos_embed
         x = start
         if self.registers:
             x = torch.cat([self.reg_token.expand(len(x), -1, -1), x], 1)
         x = self.norm_pre(x)
         layers, attention = [], []
         for number, block in enumerate(self.blocks):
+            if number and number == late:
+                in_front = x.shape[1] - len(self.pos_embed)
+                x = x + F.pad(self.pos_embed, (0, 0, in_front, 0))
             if number == self.enters:
                 x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)
             allowed = None
@@ -160,7 +165,7 @@ class TokenNet(nn.Module):
         of the "triggered" ones among them. No patch is ever masked in this world."""
         last = self(scenes.images, hidden_BP).last
         logits = self.label(self.summary(last))
-        loss = self.regime.label * F.cross_entropy(logits, scenes.label)
+        loss = self.regime.label * self.label_asked * F.cross_entropy(logits, scenes.label)
         answers = []
         for head, asked, weight in (
             (self.right, scenes.right, self.regime.right),
@@ -170,9 +175,7 @@ class TokenNet(nn.Module):
             loss = loss + weight * F.cross_entropy(
                 answers[-1].transpose(1, 2), asked, ignore_index=NOTHING
             )
-        if (
-            torch.is_grad_enabled()
-        ):  # a step of the optimiser wants no accuracies, and pays for them
+        if torch.is_grad_enabled():  # a step of the optimiser wants no accuracies and pays for them
             return loss, {}
         asked = torch.stack([scenes.right, scenes.own])
         right = torch.stack(answers).argmax(-1) == asked

@@ -1,14 +1,16 @@
 """The token world: patches are vectors, and a sink is the only way for a head to do nothing.
 
 Every ordinary patch shows one of some symbols; a share of them also carries a trigger mark. A few
-blank patches at random places carry nothing that is asked for. One ordinary patch also carries a
-mark and one of some codes, the scene's label. Asked, through heads that all patches share:
+blank patches carry nothing that is asked for. One ordinary patch also carries a mark and one of
+some codes, the scene's label; or two do, with a mark each, and the label is the ordered pair of
+their codes, which the sum of all patches does not tell. Asked, through heads that all patches
+share:
 
 - of every patch that is not blank: its right neighbour's symbol (always on, so that no patch can
   defend itself against other patches' contents by growing);
 - its own symbol or, where it carries the trigger mark, its left neighbour's, through one head (so
   that copying always and selecting later needs an MLP of some rank);
-- of the scene: the code, read once for all patches.
+- of the scene: the label, read once for all patches.
 
 Neighbours are those on a ring of each row. Nothing is asked where the answer would be a blank's.
 """
@@ -28,7 +30,7 @@ NOTHING = -1  # a patch of which a head asks nothing
 class TokenScenes(NamedTuple):
     """A batch of scenes. images (B, P, C): what the patches show. label (B,). symbols (B, P): also
     of blanks, whatever they show. own, right (B, P): what the two local heads are asked, or -1.
-    redundant (B, P): blank. triggered (B, P): carries the trigger mark. marked (B, P): carries the
+    redundant (B, P): blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a
     code."""
 
     images: Tensor
@@ -42,14 +44,14 @@ class TokenScenes(NamedTuple):
 
 
 class Book(NamedTuple):
-    """The vectors that scenes are made of: symbols (V, C), codes (G, C), and the marks of
-    triggers, of blanks and of the patch with the code, (C,) each. Norm 1."""
+    """The vectors that scenes are made of: symbols (V, C), codes (G, C), the marks of triggers and
+    of blanks, (C,) each, and those of the patches with a code, (2, C). Norm 1."""
 
     symbols: Tensor
     codes: Tensor
     trigger: Tensor
     blank: Tensor
-    key: Tensor
+    keys: Tensor
 
 
 def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> TokenScenes:
@@ -57,7 +59,7 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     device = generator.device
     cells = regime.grid**2
     book = Book(*(part.to(device) for part in codebook(regime)))
-    rows = torch.arange(batch, device=device)
+    rows = torch.arange(batch, device=device)[:, None]
 
     # --- who is what
     symbols = torch.randint(regime.symbols, (batch, cells), generator=generator, device=device)
@@ -66,14 +68,14 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     blank = _blanks(regime, order)
     blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
     order = order.gather(1, blanks_first)
-    key = order[:, regime.blanks]  # the first patch that is not blank
-    marked = torch.zeros_like(blank)
-    marked[rows, key] = True
-    label = torch.randint(regime.codes, (batch,), generator=generator, device=device)
+    holders = order[:, regime.blanks :][:, : regime.keys]  # the first that are not blank
+    shape = (batch, regime.keys)
+    codes = torch.randint(regime.codes, shape, generator=generator, device=device)
+    digits = regime.codes ** torch.arange(regime.keys, device=device)
 
     # --- what they show
     images = book.symbols[symbols] + triggered[..., None] * book.trigger
-    images[rows, key] += book.key + book.codes[label]
+    images[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
     content = _content(regime, book, symbols, generator)
     images = torch.where(
         blank[..., None], regime.noise * content + regime.mark * book.blank, images
@@ -81,6 +83,10 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     if regime.paper:
         grain = torch.randn(images.shape, generator=generator, device=device)
         images = images + regime.paper * grain / regime.channels**0.5
+    if regime.texture:
+        shape = (batch, 1, regime.channels)
+        pattern = torch.randn(shape, generator=generator, device=device)
+        images = images + regime.texture * F.normalize(pattern, dim=-1)
 
     # --- what they are asked
     left, right = (
@@ -90,7 +96,16 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     own = symbols.gather(1, source).masked_fill(blank.gather(1, source) | blank, NOTHING)
     told = symbols[:, right].masked_fill(blank[:, right] | blank, NOTHING)
     triggered = triggered & ~blank
-    return TokenScenes(images, label, symbols, own, told, blank, triggered, marked)
+    return TokenScenes(
+        images=images,
+        label=(codes * digits).sum(1),
+        symbols=symbols,
+        own=own,
+        right=told,
+        redundant=blank,
+        triggered=triggered,
+        marked=torch.zeros_like(blank).scatter_(1, holders, True),
+    )
 
 
 def _blanks(regime: TokenRegime, order: Tensor) -> Tensor:
@@ -122,6 +137,10 @@ def _content(
     """(B, P, C), norm 1: what blanks show besides their mark."""
     if regime.content == "symbol":
         return book.symbols[symbols]
+    if regime.content == "tile":
+        shape = (len(symbols), 1)
+        one = torch.randint(regime.symbols, shape, generator=generator, device=generator.device)
+        return book.symbols[one].expand(-1, symbols.shape[1], -1)
     places = 1 if regime.content == "shared" else symbols.shape[1]
     shape = (len(symbols), places, regime.channels)
     noise = torch.randn(shape, generator=generator, device=generator.device)
@@ -147,28 +166,35 @@ def _vectors(symbols: int, codes: int, channels: int) -> Book:
     def directions(*shape: int) -> Tensor:
         return F.normalize(torch.randn(*shape, channels, generator=fixed), dim=-1)
 
-    return Book(directions(symbols), directions(codes), directions(), directions(), directions())
+    return Book(
+        symbols=directions(symbols),
+        codes=directions(codes),
+        trigger=directions(),
+        blank=directions(),
+        keys=torch.stack([directions(), directions()]),
+    )
 
 
 def _glyphs(symbols: int, codes: int, channels: int) -> Book:
     """Pictures of side x side pixels. Symbols: random strokes in the middle. A trigger has a line
-    on the left edge, the patch with the code one at the top, and the code is a row of dots at the
-    bottom. Blank paper has no mark: the blanks' is 0."""
+    on the left edge, a patch with a code one at the top or, the second, on the right, and the code
+    is a row of dots at the bottom. Blank paper has no mark: the blanks' is 0."""
     side = round(channels**0.5)
     fixed = torch.Generator().manual_seed(1234)
-    pictures = torch.zeros(symbols + codes + 2, side, side)
+    pictures = torch.zeros(symbols + codes + 3, side, side)
     strokes = torch.rand(symbols, (side - 2) ** 2, generator=fixed)
     middle = (strokes.argsort(1) < (side - 2) ** 2 // 3).float()
     pictures[:symbols, 1:-1, 1:-1] = middle.view(symbols, side - 2, side - 2)
     bits = torch.arange(1, codes + 1)[:, None] >> torch.arange(side - 2) & 1
     pictures[symbols : symbols + codes, -1, 1:-1] = bits.float()
-    pictures[-2, 1:-1, 0] = 1  # the trigger's line
-    pictures[-1, 0, 1:-1] = 1  # the key's line
+    pictures[-3, 1:-1, 0] = 1  # the trigger's line
+    pictures[-2, 0, 1:-1] = 1  # the keys'
+    pictures[-1, 1:-1, -1] = 1
     flat = F.normalize(pictures.flatten(1), dim=1)
     return Book(
-        flat[:symbols],
-        flat[symbols : symbols + codes],
-        flat[-2],
-        torch.zeros(channels),
-        flat[-1],
+        symbols=flat[:symbols],
+        codes=flat[symbols : symbols + codes],
+        trigger=flat[-3],
+        blank=torch.zeros(channels),
+        keys=flat[-2:],
     )
