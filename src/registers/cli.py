@@ -1,27 +1,23 @@
 """The `registers` command: one verb per rule, and `audit`. A person may call them as well."""
 
 import argparse
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from registers import run_lock, verbs
+from registers.arguments import HELP, IDS, completions, listing
 from registers.audit import command as audit
-from registers.questions import QUESTIONS
-from registers.settings.data import ANNOTATED_ROLES, IMAGE_ROLES
 from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
 
-HELP = {
-    "split": "train, val or test",
-    "role": ", ".join((*IMAGE_ROLES, *ANNOTATED_ROLES)),
-    "name": "cifar10 or voc2007",
-    "backbone": "an id such as dinov2-r4-s0; registers check lists those of a run",
-    "model": "an id of paper/released.yaml such as dinov2-base-r4-s0",
-    "question": ", ".join(QUESTIONS),
-    "id": "fig01 to fig21, table1 to table6, or a picture such as depth-dinov2-r0-s0",
-}
+TRACEBACK = "REGISTERS_TRACEBACK"
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+HOW_TO_TRACE = f"registers: the same command, or snakemake, after {TRACEBACK}=1 shows the traceback"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,17 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     if getattr(options, "threads", None):  # before torch and numpy read it
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
     try:
-        if options.verb is audit.run:
-            return audit.run(options)
+        if options.verb in (audit.run, completion):  # they need no settings
+            return options.verb(options)
         run_lock.join()
         scale = getattr(options, "scale", None)
         options.verb(load_settings(_params(options.params), scale), options)
     except BrokenPipeError:  # whoever read our output has left
         return 1
     except (ConfigError, ValueError, RuntimeError, OSError) as error:
-        if os.environ.get("REGISTERS_TRACEBACK"):
+        if os.environ.get(TRACEBACK):
             raise
         print(f"registers: {type(error).__name__}: {error}", file=sys.stderr)
+        if not isinstance(error, ConfigError):  # perhaps no mistake of the user's
+            print(HOW_TO_TRACE, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -65,18 +63,50 @@ def _params(path: str | None) -> dict | str:
     return "params.yaml"
 
 
-def _parser() -> argparse.ArgumentParser:
+def completion(options: argparse.Namespace) -> int:
+    """Print what lets a shell complete verbs, ids, figures and questions.
+
+    eval "$(registers completion bash)"        (in ~/.bashrc, say)
+    """
+    import shtab
+
+    print(shtab.complete(_parser(completed=True), options.shell))
+    return 0
+
+
+class _VerbParser(argparse.ArgumentParser):
+    """A parser whose help ends with what may stand in the place of its arguments."""
+
+    lists: Callable[[], list[str]] | None = None
+
+    def format_help(self) -> str:
+        return "\n".join([super().format_help(), *(self.lists() if self.lists else [])])
+
+
+def _lists(arguments: list[str]) -> list[str]:
+    try:
+        params = _params(None)
+    except ConfigError:
+        params = None  # outside a project
+    return [listing(name.rstrip("?"), params) + "\n" for name in arguments]
+
+
+def _parser(completed: bool = False) -> argparse.ArgumentParser:
+    """All verbs. completed: with the words that a shell completes, which takes longer."""
     parser = argparse.ArgumentParser(
         prog="registers",
         description=__doc__,
-        epilog="A failed verb prints one line; REGISTERS_TRACEBACK=1 shows where it came from.",
+        epilog="registers VERB --help says more about a verb, with an example. All verbs but audit "
+        "need a project's folder. A failed one prints one line; "
+        f"{TRACEBACK}=1 shows where it came from.",
     )
     parser.add_argument("--params", help="settings file (default: params.yaml)")
     parser.add_argument("--version", action="version", version=f"registers {_version()}")
-    choices = parser.add_subparsers(required=True, metavar="verb")
+    choices = parser.add_subparsers(required=True, metavar="verb", parser_class=_VerbParser)
 
     def add(verb, text: str, name: str = "") -> argparse.ArgumentParser:
         """A verb with its help: the first line in the list, all of it in the verb's own."""
+        text = inspect.cleandoc(text)
         added = choices.add_parser(
             name or verb.__name__,
             help=text.splitlines()[0],
@@ -105,7 +135,13 @@ def _parser() -> argparse.ArgumentParser:
         added = add(verb, verb.__doc__)
         for name in arguments:
             optional = dict(nargs="?", default="") if name.endswith("?") else {}
-            added.add_argument(name.rstrip("?"), help=HELP[name.rstrip("?")], **optional)
+            plain = name.rstrip("?")
+            action = added.add_argument(plain, help=HELP[plain], **optional)
+            if completed:
+                _complete(action, plain)
+        added.lists = partial(_lists, arguments) if arguments else None
+        if verb is verbs.check:
+            added.add_argument("--ids", action="store_true", help="the backbones' ids, one a line")
         if verb in (verbs.train, verbs.tokens, verbs.measure):
             added.add_argument("--threads", type=int, help="CPU threads of this job")
         if verb is verbs.plan:
@@ -113,7 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         if verb is verbs.ui:
             added.add_argument("--port", type=int, default=5000)
     audit.add_arguments(add(audit.run, audit.DESCRIPTION, "audit"))
+    add(completion, completion.__doc__).add_argument("shell", choices=SHELLS)
     return parser
+
+
+def _complete(action: argparse.Action, argument: str) -> None:
+    import shtab
+
+    words = completions(argument)
+    action.complete = shtab.cmd(f"echo {' '.join(words)}" if words else f"{IDS} 2>/dev/null")
 
 
 def _version() -> str:

@@ -106,6 +106,17 @@ class Layout:
         return self._note("benchmarks", rule, subject, "tsv")
 
     @property
+    def benchmarks(self) -> Path:
+        """What every job took when it last ran."""
+        return self.results / "benchmarks"
+
+    def benchmarked(self, path: str | Path) -> tuple[str, str]:
+        """Rule and subject of the job whose benchmark lies there."""
+        name = Path(path).relative_to(self.benchmarks).with_suffix("").as_posix()
+        rule, _, subject = name.partition("/")
+        return rule, subject
+
+    @property
     def tracking(self) -> Path:
         """Spools of metrics, until and after MLflow has them."""
         return self.results / "tracking"

@@ -23,10 +23,19 @@ BEGAN = time.time()  # of this job, for its run's duration
 
 
 def check(settings: Settings, options: argparse.Namespace) -> None:
-    """Check the settings and summarise what they ask for."""
-    from registers import stale
+    """Check the settings, and say what a run of them would do and take before it begins.
+
+    It lists the backbones, and says how many jobs there are, how long they take on this machine,
+    what they write to disk and what data must be there or is downloaded. Nothing is run.
+
+    registers check        registers check --ids
+    """
+    from registers import ahead, stale
     from registers.readers.catalogue import check_words
 
+    if options.ids:
+        print(*artifacts.trained(settings), sep="\n")
+        return
     check_paths(settings)
     check_words(settings)
     if settings.models:
@@ -44,6 +53,7 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
         recipe = settings.recipes[id.method]
         size = id.size or recipe.size
         print(f"  {id!s:24} {recipe.steps} steps of {recipe.batch}, size {size}")
+    print(ahead.summary(settings))
     if sentence := stale.sentence(settings):
         print(sentence)
 
@@ -51,7 +61,9 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
 def plan(settings: Settings, options: argparse.Namespace) -> None:
     """Say what a run would cost: jobs, hours, memory, disk and data, after a minute's measurement.
 
-    registers plan --scale paper        (needs none of the data)
+    It takes a few training steps of each method on random images, so it needs none of the data.
+
+    registers plan --scale paper
     """
     if settings.models:
         from registers.released import start
@@ -64,14 +76,22 @@ def plan(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def world(settings: Settings, options: argparse.Namespace) -> None:
-    """Draw one split of the built-in data set: train, val or test."""
+    """Draw one split of the built-in data set, and write it to results/RUN/data.
+
+    registers world val
+    """
     from registers.readers.catalogue import draw_world
 
     draw_world(settings, options.split)
 
 
 def data(settings: Settings, options: argparse.Namespace) -> None:
-    """List the data set of a role (labels, text, images, eval...) and write its manifest."""
+    """List the data set of a role, fingerprint its files and write its manifest.
+
+    Which data set plays a role is said by `data` in params.yaml.
+
+    registers data eval
+    """
     from registers.readers import catalogue
 
     check_paths(settings)
@@ -79,14 +99,25 @@ def data(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def download(settings: Settings, options: argparse.Namespace) -> None:
-    """Download a public data set and unpack it below data.root, checked and resumable."""
+    """Download a public data set and unpack it below data.root, checked and resumable.
+
+    Then `data: {use: "folder:cifar10"}` in params.yaml trains on it.
+
+    registers download cifar10
+    """
     from registers.readers.download import fetch
 
     fetch(options.name, Path(settings.data_root).expanduser())
 
 
 def train(settings: Settings, options: argparse.Namespace) -> None:
-    """Train one backbone; a training that was killed resumes from its last saved step."""
+    """Train one backbone; a training that was killed resumes from its last saved step.
+
+    It writes results/RUN/checkpoints/ID: weights, their card and the losses. An id that the
+    settings do not name, such as three registers, is trained as well, and a line says so.
+
+    registers train dinov2-r4-s0
+    """
     from registers.readers.catalogue import open_dataset
     from registers.train import train_backbone
 
@@ -96,16 +127,28 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     if id.method not in METHODS:
         raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
     if id not in artifacts.trained(settings):
-        print(f"{id}: no figure of these settings needs it; trained all the same", file=sys.stderr)
+        print(f"registers: {_unasked(settings, id)}; trained all the same", file=sys.stderr)
     samples = open_dataset(settings, METHODS[id.method].role, "train")
     last = train_backbone(settings, id, samples)
     print(json.dumps({name: round(value, 5) for name, value in last.items()}))
+
+
+def _unasked(settings: Settings, id: BackboneId) -> str:
+    """Why no figure needs a training, as far as params.yaml decides it."""
+    for key, value in (("methods", id.method), ("registers", id.registers), ("seeds", id.seed)):
+        chosen = getattr(settings, key)
+        if value not in chosen:
+            listed = ", ".join(map(str, chosen))
+            return f"{id}: {value} is not among `{key}` ({listed}), so no figure shows it"
+    return f"{id}: no figure of these settings shows it"
 
 
 def fetch(settings: Settings, options: argparse.Namespace) -> None:
     """Fetch one published model (scale released); a download that was cut off resumes.
 
     One with test-time registers (ID-tt) is made of a model that was fetched.
+
+    registers fetch dinov2-base-r4-s0
     """
     from registers.released.added import add_registers
     from registers.released.fetch import fetch as fetch_one
@@ -118,6 +161,8 @@ def pin(settings: Settings, options: argparse.Namespace) -> None:
     """Write down the commits and SHA-256 of the models that were fetched (scale released).
 
     Later runs fetch exactly these. Delete a model's lines to take what its repository has by then.
+
+    registers pin
     """
     from registers.released.lock import pin as pin_fetched
 
@@ -125,7 +170,13 @@ def pin(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def tokens(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the token bank of one backbone: one forward pass over the evaluation images."""
+    """Write the token bank of one backbone: one forward pass over the evaluation images.
+
+    It is a folder, results/RUN/banks/ID, with norms, outputs, queries, keys and values; the
+    questions about banks read it.
+
+    registers tokens dinov2-r4-s0
+    """
     from registers import tracking
     from registers.measure import identity_tags, load_backbone, size_of
     from registers.readers.catalogue import evaluation_sets
@@ -147,7 +198,9 @@ def tokens(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def measure(settings: Settings, options: argparse.Namespace) -> None:
-    """Ask one question, of a backbone where it is not an exact one.
+    """Ask one question of a backbone, or of none where its answer is exact.
+
+    It writes results/RUN/measurements/QUESTION/ID.csv, one row for each number.
 
     registers measure norms dinov2-r4-s0        registers measure cost
     """
@@ -157,7 +210,7 @@ def measure(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def draw(settings: Settings, options: argparse.Namespace) -> None:
-    """Draw a figure, table or picture from what was measured.
+    """Draw a figure, table or picture from what was measured, to reports/RUN.
 
     registers draw fig07        registers draw discovery-dinov2-r0-s0
     """
@@ -167,7 +220,12 @@ def draw(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write the regenerated paper to reports/RUN: paper.html, paper.pdf, claims and metrics/."""
+    """Write the regenerated paper to reports/RUN: paper.html, paper.pdf, claims and metrics/.
+
+    Its figures and tables must be drawn; `snakemake --cores all` does both.
+
+    registers report
+    """
     from registers import tracking
     from registers.draw import draw_training
     from registers.report import build
@@ -194,7 +252,10 @@ def _point(link: Path, target: str) -> None:
 def deliver(settings: Settings, options: argparse.Namespace) -> None:
     """Hand MLflow the numbers that it does not have yet; name weights made by other code.
 
-    A store that is empty, as in a fresh clone after `dvc pull`, is filled from the spools.
+    A store that is empty, as in a fresh clone after `dvc pull`, is filled from the spools. Every
+    run does this at its end.
+
+    registers deliver
     """
     from registers import records, stale, tracking
     from registers.stores.words import masked
@@ -209,7 +270,10 @@ def deliver(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def ui(settings: Settings, options: argparse.Namespace) -> None:
-    """Open the MLflow UI on 127.0.0.1."""
+    """Hand MLflow the numbers that it does not have yet, and open its UI on 127.0.0.1.
+
+    registers ui --port 5001
+    """
     from registers.tracking import TRAINING
 
     deliver(settings, options)

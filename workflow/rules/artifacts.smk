@@ -22,6 +22,8 @@ for name, pattern, shown, others in [
             [LAYOUT.drawing(f"{name}s", "{id}", ending) for ending in others],
         log:
             LAYOUT.log(f"{name}s", "{id}"),
+        benchmark:
+            LAYOUT.benchmark(f"{name}s", "{id}")
         wildcard_constraints:
             id=pattern,
         conda:
@@ -53,6 +55,8 @@ rule picture:
         ),
     log:
         LAYOUT.log("pictures", "{question}-{backbone}"),
+    benchmark:
+        LAYOUT.benchmark("pictures", "{question}-{backbone}")
     wildcard_constraints:
         question="|".join(artifacts.PICTURED),
     conda:

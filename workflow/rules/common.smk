@@ -1,13 +1,22 @@
 # Settings, checked before any job starts, and the look-ups that the rules share.
 import json
+import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 
 from snakemake.io import IOFile
 
-from registers import artifacts, headlines, questions, records, run_lock, stale
+from registers import (
+    artifacts,
+    clock,
+    headlines,
+    questions,
+    records,
+    run_lock,
+    run_log,
+    stale,
+)
 from registers.digest import digest as code_digest
 from registers.exact import demands
 from registers.layout import checkpoint_name
@@ -39,16 +48,14 @@ if workflow.is_main_process and (line := run_lock.begin()):
     print(f"registers: {line}", file=sys.stderr)
 
 LAYOUT = SETTINGS.layout
-if workflow.is_main_process:  # a run that was pulled or checked out brings its own
-    records.restore(LAYOUT)
+if workflow.is_main_process:
+    logging.getLogger("snakemake.logging").addFilter(run_log.Shortened())
+    records.restore(LAYOUT)  # a run that was pulled or checked out brings its own
 ARTIFACTS = artifacts.available(SETTINGS)
 TRAINED = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
 BACKBONE = rf"{TRAINED}(-tt)?"  # with test-time registers
 LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"
-GPU = int(
-    SETTINGS.device in ("cuda", "mps")
-    or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None)
-)
+GPU = int(clock.has_gpu(SETTINGS.device))
 
 # every job runs the `registers` command of this environment, with these very settings
 os.environ.update(
@@ -75,6 +82,8 @@ onstart:
             released_start.check(SETTINGS)
     except ConfigError as error:
         sys.exit(f"params.yaml: {error}")
+    if workflow.is_main_process:
+        run_log.follow(workflow, SETTINGS)
 
 
 wildcard_constraints:

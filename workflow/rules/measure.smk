@@ -48,6 +48,8 @@ rule exact:
         LAYOUT.measurement("{question}"),
     log:
         LAYOUT.log("{question}"),
+    benchmark:
+        LAYOUT.benchmark("{question}")
     wildcard_constraints:
         question="|".join(questions.names("nothing")),
     conda:

@@ -41,6 +41,8 @@ rule report:
         [LAYOUT.metrics(name) for name in (*headlines.COMPARED, "claims")],
     log:
         LAYOUT.log("report"),
+    benchmark:
+        LAYOUT.benchmark("report")
     conda:
         "../envs/registers.yaml"
     resources:
