@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from registers import lost_arrays
 from registers.data.sample import Sample
+from registers.evals import lost_search
 from registers.evals.boxes import (
     attended,
     component_boxes,
@@ -19,7 +20,15 @@ from registers.evals.boxes import (
 )
 from registers.evals.discovery import discover, measure
 from registers.evals.lost import lost
-from registers.evals.lost_search import Choice, choices, observed, padded, published
+from registers.evals.lost_search import (
+    Choice,
+    ShortSide,
+    choices,
+    grid_of,
+    observed,
+    padded,
+    published,
+)
 from registers.models.backbone import Architecture, build
 from registers.models.sequence import split_tokens
 from registers.readers.evaluation_set import EvaluationSet
@@ -170,6 +179,51 @@ def test_every_facet_equals_the_slow_path(backbone, measured, facet):
     )
     assert raw.coordinate == "bias"
     assert raw.value == np.mean(slow_hits(backbone, Choice(facet)))
+
+
+# --- large images
+
+
+def test_images_of_too_many_patches_are_made_smaller_and_the_rows_say_so(
+    backbone, monkeypatch, caplog
+):
+    """Photos at native size in patches of 4 took minutes each, without a word."""
+    monkeypatch.setattr(lost_search, "MOST_PATCHES", 20)  # of 20 x 16 pixels: as it is
+    dataset = ShortSide(Scenes(), 0, patch=4)
+    for index in Scenes.USABLE:
+        own, sample = Scenes()[index], dataset[index]
+        width, height = own.image.size
+        assert np.prod(grid_of(sample.image, 4)) <= 24 and min(sample.image.size) >= 1
+        if np.prod(grid_of(own.image, 4)) <= 20:
+            assert sample.image.size == own.image.size
+            continue
+        assert sample.image.size[0] < width and sample.image.size[1] < height
+        assert np.allclose(sample.boxes / own.boxes, sample.image.width / width, rtol=0.1)
+    caplog.clear()
+    rows = discover(backbone, Scenes(), SETTINGS, progress=False).rows
+    assert rows[0].n == 6 and "; images: 2 made smaller, to 20 patches" in rows[0].note
+    (line,) = [m for m in caplog.messages if "made smaller" in m]
+    assert "scene 1: 5 x 8 patches of 4 pixels" in line and "discovery.size" in line
+
+
+def test_the_bar_is_full_when_the_last_image_is_done(backbone, monkeypatch):
+    """Not when it is read: a window of batches is read ahead."""
+
+    class Bar(lost_search.tqdm):
+        at = []
+
+    bars = []
+    monkeypatch.setattr(lost_search, "tqdm", lambda **more: bars.append(Bar(**more)) or bars[-1])
+    hits = lost_search._lost_hits
+
+    def recorded(batch, *arguments):
+        Bar.at.append(bars[-1].n)
+        return hits(batch, *arguments)
+
+    monkeypatch.setattr(lost_search, "_lost_hits", recorded)
+    discover(backbone, Scenes(), SETTINGS.model_copy(update={"pictures": 0}), progress=True)
+    assert Bar.at == sorted(set(Bar.at)) and Bar.at[0] == 0 and Bar.at[-1] < 6
+    assert bars[-1].n == len(Scenes())
 
 
 # --- tuning

@@ -72,9 +72,9 @@ def discover(
     tune_on: a declared other split; None: nothing is tuned. data: the name of the set in the rows.
     """
     origin = "" if tune_on is None else origin_of(tune_on)
-    if settings.size:
-        dataset = ShortSide(dataset, settings.size)
-        tune_on = None if tune_on is None else ShortSide(tune_on, settings.size)
+    patch = backbone.architecture.patch
+    dataset = ShortSide(dataset, settings.size, patch)
+    tune_on = None if tune_on is None else ShortSide(tune_on, settings.size, patch)
 
     # --- tune and count
     tuning = None if tune_on is None else tune(backbone, tune_on, settings, progress)

@@ -4,14 +4,18 @@ Images keep their own size and are padded with zeros, right and below, to whole 
 (valeoai/LOST main_lost.py); images of the same grid go through the backbone together.
 """
 
+import copy
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from registers.data.sample import Dataset, Sample
 from registers.data.usable import UsableSamples
@@ -28,6 +32,10 @@ BASELINES = (dino_seg, largest_box)
 WINDOW = 8  # batches read ahead, so that images of the same grid meet
 # images on which a facet's mean squared norm is taken, the unit of a bias on raw features
 SCALE_IMAGES = 8
+# LOST compares every patch with every other. The paper's own protocols have at most 2,116 (a photo
+# of COCO, 640 x 640 pixels in patches of 14); 500 x 375 pixels in patches of 4 are 11,750.
+MOST_PATCHES = 4096
+log = logging.getLogger(__name__)
 
 Grid = tuple[int, int]  # patches down and across
 Facets = dict[tuple[str, int], Tensor]  # (facet, layer) -> (B, P, D)
@@ -104,12 +112,28 @@ class FeatureBatch:
 
 
 class ShortSide:
-    """A data set whose images have a short side of `short` pixels (bilinear), with their boxes."""
+    """A data set for LOST: images (bilinear) and their boxes, resized where they must be.
 
-    def __init__(self, dataset: Dataset, short: int) -> None:
+    short: the short side in pixels; 0 keeps an image as it is. patch: a patch's side; an image of
+    more than MOST_PATCHES of them becomes smaller, which the log and the rows' notes say. 0: never.
+    """
+
+    def __init__(self, dataset: Dataset, short: int, patch: int = 0) -> None:
+        if getattr(dataset, "strict", True) is False:  # see UsableSamples
+            dataset = copy.copy(dataset)
+            dataset.strict = True
         self.dataset = dataset
         self.short = short
-        self.part = getattr(dataset, "part", "")
+        self.patch = patch
+        self.made_smaller: set[int] = set()
+
+    @property
+    def part(self) -> str:
+        """What the rows' notes say of the images: of which part they are, how many are smaller."""
+        words = [getattr(self.dataset, "part", "")]
+        if self.made_smaller:
+            words.append(f"{len(self.made_smaller)} made smaller, to {MOST_PATCHES} patches")
+        return "; ".join(filter(None, words))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -117,10 +141,39 @@ class ShortSide:
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
         image = resized(sample.image, self.short)
+        short = self._short_of_most(image)
+        if short < min(image.size):
+            self._say(index, sample.name, image)
+            image = resized(sample.image, short)
+        if image is sample.image:
+            return sample
         if sample.boxes is None:
             return replace(sample, image=image)
         ratio = np.tile(np.divide(image.size, sample.image.size), 2)
         return replace(sample, image=image, boxes=(sample.boxes * ratio).astype(np.float32))
+
+    def _short_of_most(self, image: Image.Image) -> int:
+        """The short side, in whole patches, that leaves about MOST_PATCHES; or an image's own."""
+        height, width = grid_of(image, self.patch) if self.patch else (1, 1)
+        if height * width <= MOST_PATCHES:
+            return min(image.size)
+        smaller = min(image.size) * (MOST_PATCHES / (height * width)) ** 0.5
+        return max(1, int(smaller) // self.patch) * self.patch
+
+    def _say(self, index: int, name: str, image: Image.Image) -> None:
+        if not self.made_smaller:
+            height, width = grid_of(image, self.patch)
+            log.warning(
+                "%s: %d x %d patches of %d pixels; LOST compares each with each, so such images "
+                "are made smaller, to %d patches (discovery.size sets their short side)",
+                *(name, width, height, self.patch, MOST_PATCHES),
+            )
+        self.made_smaller.add(index)
+
+
+def grid_of(image: Image.Image, patch: int) -> Grid:
+    """Patches down and across that cover an image."""
+    return -(-image.height // patch), -(-image.width // patch)
 
 
 def feature_batches(
@@ -146,8 +199,7 @@ def same_grid(
     while window := list(itertools.islice(numbered, batch * WINDOW)):
         groups = defaultdict(list)
         for number, sample in window:
-            grid = (-(-sample.image.height // patch), -(-sample.image.width // patch))
-            groups[grid].append((number, sample))
+            groups[grid_of(sample.image, patch)].append((number, sample))
         for grid, group in groups.items():
             for start in range(0, len(group), batch):
                 yield grid, group[start : start + batch]
@@ -213,7 +265,7 @@ def count(
     progress: str = "",
 ) -> Counts:
     """One pass over the first `limit` images: all choices and all heads on each."""
-    samples = UsableSamples(dataset, limit, ["boxes"], progress)
+    samples = UsableSamples(dataset, limit, ["boxes"])
     layers = {choice.layer for choice in candidates}
     heads = backbone.vit.blocks[-1].attn.num_heads
     # allocated up front; growing them per batch fragments memory
@@ -223,14 +275,18 @@ def count(
     whole = np.zeros(samples.limit, bool)
 
     patch = backbone.architecture.patch
-    for batch in feature_batches(backbone, samples, settings.batch, layers):
-        lost[batch.numbers], fallbacks[batch.numbers] = _lost_hits(
-            batch, candidates, settings.k, patch
-        )
-        baselines[batch.numbers] = _baseline_hits(batch, patch)
-        whole[batch.numbers] = [
-            overlaps_any((0, 0, *sample.image.size), sample.boxes) for sample in batch.samples
-        ]
+    shown = dict(desc=progress, unit="image", disable=not progress, mininterval=1)
+    with tqdm(total=samples.limit, **shown) as bar:  # of images that are done, not read ahead
+        for batch in feature_batches(backbone, samples, settings.batch, layers):
+            lost[batch.numbers], fallbacks[batch.numbers] = _lost_hits(
+                batch, candidates, settings.k, patch
+            )
+            baselines[batch.numbers] = _baseline_hits(batch, patch)
+            whole[batch.numbers] = [
+                overlaps_any((0, 0, *sample.image.size), sample.boxes) for sample in batch.samples
+            ]
+            bar.update(len(batch.numbers))
+        bar.update(samples.limit - samples.used)  # what cannot be used
     used = slice(samples.used)
     return Counts(lost[used], baselines[used], whole[used], fallbacks[used], samples.note())
 
