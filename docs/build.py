@@ -117,9 +117,10 @@ def results_summary(claims: list[dict], about: list[str]) -> str:
     counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
     lines = [*about, "", f"Verdicts on the paper's {len(claims)} claims: {counts}."]
     for verdict in VERDICTS[:2]:
-        texts = [claim["text"] for claim in claims if claim["verdict"] == verdict]
-        if texts:
-            lines += ["", f"{verdict.capitalize()}:", *(f"- {text}" for text in texts)]
+        decided = [claim for claim in claims if claim["verdict"] == verdict]
+        if decided:
+            texts = (f"- {claim['text']} *({claim['samples']})*" for claim in decided)
+            lines += ["", f"{verdict.capitalize()}:", *texts]
     return "\n".join(lines) + "\n"
 
 
@@ -130,9 +131,9 @@ def results_page(claims: list[dict], about: list[str]) -> str:
         if not judged:
             continue
         lines += ["", f"## {verdict.capitalize()} ({len(judged)})", ""]
-        lines += ["| the paper says | where | this run |", "|---|---|---|"]
+        lines += ["| the paper says | where | judged | this run |", "|---|---|---|---|"]
         for claim in judged:
-            cells = (claim["text"], claim["where"], claim["reason"])
+            cells = (claim["text"], claim["where"], claim["samples"], claim["reason"])
             escaped = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
             lines.append(f"| {' | '.join(escaped)} |")
     return "\n".join(lines) + "\n"

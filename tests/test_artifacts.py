@@ -44,6 +44,10 @@ def test_families():
     assert [b.registers for b in artifacts.family(SETTINGS, "ablation")] == [0, 1, 2, 4, 8, 16]
     assert len(artifacts.family(SETTINGS, "sizes")) == len(SETTINGS.size_study)
     assert str(artifacts.family(SETTINGS, "steps")[0]) == "dinov2-r0-s0-at000"
+    several = load_settings({"scale": "laptop", "seeds": [0, 1, 2]})
+    assert len(artifacts.family(several, "one")) == 2 * 3  # Table 4 is a mean over seeds
+    assert [id.seed for id in artifacts.family(several, "mae")] == [0, 1, 2]
+    assert [id.seed for id in artifacts.family(several, "dino")] == [0]
     sizes = list(map(str, artifacts.family(SETTINGS, "sizes")))
     assert "dinov2-r0-s0" in sizes  # the default size is not trained twice
 

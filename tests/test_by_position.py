@@ -8,6 +8,7 @@ import pytest
 from test_norms import bank_of
 
 from registers.probes.by_position import (
+    attention_of_sample,
     border_of,
     map_distance,
     position_rows,
@@ -64,6 +65,23 @@ def test_mean_attention_is_the_banks(tmp_path):
         attention = by_place(rows, "attention", token)
         np.testing.assert_allclose(attention, bank.mean_attention[number], rtol=1e-6)
         assert 0 < attention.sum() <= 1 + 1e-6
+
+
+def test_the_samples_attention_is_what_the_banks_mean_is_made_of(tmp_path):
+    """So that its spread over images is that of the maps that are shown."""
+    bank, _ = bank_of(tmp_path / "bank", outliers=0, sample=60)
+    maps = attention_of_sample(bank)
+    assert maps.shape == (60, 4, 16)
+    np.testing.assert_allclose(maps.mean(0), bank.mean_attention, atol=2e-4)  # q, k are float16
+
+
+def test_what_is_said_of_maps_has_an_interval_over_images(tmp_path):
+    bank, _ = bank_of(tmp_path / "bank", outliers=0.1, sample=60)
+    rows = position_rows(bank)
+    for row in [r for r in rows if r.metric in ("support", "map_distance", "highest_share")]:
+        assert row.low <= row.value <= row.high
+    (broad,) = (r for r in rows if (r.metric, r.token) == ("support", "patch"))
+    assert broad.low < broad.high < broad.low + 0.1
 
 
 @pytest.mark.parametrize(

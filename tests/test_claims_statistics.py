@@ -18,7 +18,7 @@ from registers.claims.verdicts import (
     hold_together,
     verdict,
 )
-from registers.differences import Estimate, differs, in_words, newcombe, over_images, over_samples
+from registers.differences import Estimate, in_words, newcombe, over_samples
 from registers.measurements import Measurement
 
 DRAWS = 4_000
@@ -142,9 +142,6 @@ def test_more_seeds_narrow_the_interval():
         for seeds in (2, 3, 5, 10, 20)
     ]
     assert widths == sorted(widths, reverse=True)
-    one = over_images([Estimate(0.05, 0.03, 0.07)])
-    four = over_images([Estimate(0.05, 0.03, 0.07)] * 4)
-    assert np.diff(four.interval)[0] == pytest.approx(np.diff(one.interval)[0] / 2)
 
 
 def test_seeds_are_paired(tmp_path):
@@ -319,11 +316,9 @@ def test_tables_use_the_same_rule():
     """What a claim calls reproduced, a table calls beyond the interval over seeds."""
     a = {0: 0.5, 1: 0.6, 2: 0.55}
     b = {0: 0.3, 1: 0.41, 2: 0.34}
-    assert differs(a, b)
     assert in_words(a, b) == "beyond the interval over 3 seeds"
     assert in_words(a, {0: 0.5, 1: 0.62, 2: 0.5}) == "within the interval over 3 seeds"
     assert in_words({0: 0.9}, {0: 0.1}) == "one seed: not decided"
-    assert not differs({0: 0.9}, {0: 0.1})
 
 
 def test_difference_agrees_with_newcombes_example():

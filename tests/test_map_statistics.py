@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from registers.evals.lost import lost
 from registers.evals.map_statistics import overlap, peak, roughness, top_count
 from registers.evals.maps import map_rows
 
@@ -36,6 +38,26 @@ def test_roughness_orders_maps():
     assert roughness(smooth[None])[0] < 0.1
     assert roughness(spotted[None])[0] > 3 * roughness(smooth[None])[0]
     assert roughness(noise)[0] == pytest.approx(1, abs=0.15)
+
+
+def test_lost_steps_are_rough_where_artifacts_are_planted():
+    """An object apart from its background, without and with a few odd patches of large norm."""
+    rng = np.random.default_rng(0)
+    side = 20
+    thing = np.zeros((side, side))
+    thing[5:15, 5:15] = 1
+    features = 0.2 * rng.standard_normal((side * side, 16))
+    features[:, 0] += np.where(thing.ravel(), -1.0, 1.0)
+    odd = features.copy()
+    places = rng.choice(side * side, 10, replace=False)
+    odd[places] = 8 * rng.standard_normal((10, 16))
+    clean, dirty = (lost(torch.tensor(x), (side, side), k=50) for x in (features, odd))
+    for step, factor in (("score", 1.2), ("expansion", 2)):
+        smooth, rough = (
+            roughness(getattr(steps, step).reshape(1, side, side).astype(float))[0]
+            for steps in (clean, dirty)
+        )
+        assert rough > factor * smooth, step
 
 
 def test_overlap_says_whether_high_norms_are_attended():

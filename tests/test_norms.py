@@ -15,10 +15,10 @@ from registers.vocabulary import bin_edges
 SIZES = dict(images=60, sample=2, batch=30, size=16, progress=False)
 
 
-def bank_of(folder, outliers: float, registers: int = 2) -> tuple[TokenBank, FakeDataset]:
+def bank_of(folder, outliers: float, registers: int = 2, **sizes) -> tuple[TokenBank, FakeDataset]:
     data = FakeDataset(images=60, outliers=outliers)
     backbone = fake_backbone(registers, name=f"dinov2-r{registers}-s0")
-    return write_bank(folder, backbone, data, **SIZES), data
+    return write_bank(folder, backbone, data, **SIZES | sizes), data
 
 
 def last_layer(rows) -> dict:
@@ -64,6 +64,14 @@ def test_registers_with_norms_of_their_own_are_quantised():
     assert norms.between_share(own + 0.1 * rng.standard_normal((200, 4))) > 0.99
     assert norms.between_share(25 + 5 * rng.standard_normal((200, 4))) < 0.05
     assert norms.between_share(np.ones((200, 1))) is None
+
+
+def test_what_is_said_of_registers_has_an_interval_over_images(tmp_path):
+    bank, _ = bank_of(tmp_path / "bank", outliers=0)
+    rows = {r.metric: r for r in norm_rows(bank) if r.token == "registers"}
+    assert set(rows) == {"registers_over_patches", "register_quantisation"}
+    assert all(row.low <= row.value <= row.high for row in rows.values())
+    assert rows["registers_over_patches"].low < rows["registers_over_patches"].high
 
 
 def test_no_second_mode_is_a_reason_not_a_zero(tmp_path):

@@ -13,18 +13,10 @@ import pandas as pd
 
 from registers.claims import printed, wording
 from registers.claims.effects import Effect, effect_of
-from registers.claims.selectors import Missing, each_listed, estimates, known, per_image
+from registers.claims.numbers import constant, difference, measured, of_both
+from registers.claims.selectors import Missing, each_listed, known
 from registers.claims.selectors import select as selected
-from registers.differences import (
-    ALPHA,
-    LEAST_SEEDS,
-    Difference,
-    Estimate,
-    by_seed,
-    newcombe,
-    over_images,
-    over_samples,
-)
+from registers.differences import ALPHA, LEAST_SEEDS, Difference
 
 ONE_SEED = "one seed"
 
@@ -34,7 +26,8 @@ class Finding:
     """The outcome of one part of a claim, and the rows it rests on.
 
     p_false: p-value of "the part is false"; small where it holds. p_true: of "it is true".
-    Both, and the effect, None where the part could not be tested.
+    Both, and the effect, None where the part could not be tested. seeds: how many trainings it
+    rests on.
     """
 
     reason: str
@@ -42,6 +35,7 @@ class Finding:
     p_false: float | None = None
     p_true: float | None = None
     effect: Effect | None = None
+    seeds: int = 0
 
     @property
     def tested(self) -> bool:
@@ -102,16 +96,16 @@ def judge(expectation: dict[str, Any], scope: Scope) -> list[Finding]:
 def absent_premise(premise: dict[str, Any], scope: Scope) -> Finding | None:
     """Why nothing can be said, where what a part presupposes is absent; else None.
 
-    any, is: no row has this value. learnt: no model is better than guessing.
+    any, is: no row has this value. learnt: most models are no better than guessing.
     """
     selector = scope.selector(premise.get("any") or premise["learnt"])
     rows = selected(scope.rows, selector)
     if rows.empty:
         return Finding(scope.labelled(f"no rows: {wording.named(selector)}"), rows)
     if "learnt" in premise:
-        if _better_than_guessing(rows).any():
+        if _better_than_guessing(rows).mean() > 0.5:
             return None
-        reason = f"nothing learnt: {wording.named(selector)} is not above chance"
+        reason = f"nothing learnt: {wording.named(selector)} is not better than chance"
         return Finding(scope.labelled(reason), rows)
     if (rows["value"] == premise["is"]).any():
         return None
@@ -139,17 +133,19 @@ def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
     by: [low, high], in which the difference lies instead.
     """
     first, comparison, second = expectation["compare"]
-    a, rows_of_a = _numbers(first, scope)
+    a = measured(scope.rows, scope.selector(first))
     if isinstance(second, dict):
-        b, rows_of_b = _numbers(second, scope)
+        b = measured(scope.rows, scope.selector(second))
     else:
-        b, rows_of_b = _constant(second, a), rows_of_a.head(0)
-    gap = _difference(a, b, rows_of_a, rows_of_b, scope)
+        b = constant(second, a)
+    if scope.unit == "training":
+        a, b = of_both(a, b)
+    gap = difference(a, b, scope.unit)
     margin = expectation.get("within", 0)
     relative = isinstance(margin, str)
     if relative:
         margin = float(margin.removesuffix("%")) / 100
-        gap = gap.scaled(sum(estimate.value for estimate in b.values()) / len(b))
+        gap = gap.scaled(b.mean)
     low, high = {
         "<": (-math.inf, 0),
         ">": (0, math.inf),
@@ -159,11 +155,11 @@ def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
     low, high = expectation.get("by", (low, high))
     effect = _effect_of_comparison(expectation["compare"], relative, gap, (low, high), scope)
     metric = first["metric"]
-    sides = [wording.number(*[_mean(side)] * 3, wording.unit(metric)) for side in (a, b)]
+    sides = [wording.number(*[side.mean] * 3, wording.unit(metric)) for side in (a, b)]
     reason = f"{sides[0]} against {sides[1]}: {effect.words}"
     if not isinstance(second, dict):
         reason = f"{effect.words}, claimed {comparison} {sides[1]}"
-    rows = pd.concat([rows_of_a, rows_of_b])
+    rows = pd.concat([a.rows, b.rows])
     strict = comparison in "<>" and "by" not in expectation
     return _placed(gap, low, high, reason, rows, scope, effect, strict)
 
@@ -190,8 +186,8 @@ def _effect_of_comparison(
 def _between(expectation: dict[str, Any], scope: Scope) -> Finding:
     """A number lies between two others."""
     selector, low, high = expectation["between"]
-    a, rows = _numbers(selector, scope)
-    number = _difference(a, _constant(0, a), rows, rows.head(0), scope)
+    a = measured(scope.rows, scope.selector(selector))
+    number = difference(a, constant(0, a), scope.unit)
     unit = wording.unit(selector["metric"])
     named = wording.named(scope.selector(selector))
     paper = scope.paper
@@ -200,7 +196,7 @@ def _between(expectation: dict[str, Any], scope: Scope) -> Finding:
     effect = effect_of(number, (low, high), scope.about(selector), unit, False, paper)
     ends = [wording.number(end, end, end, unit) for end in (low, high)]
     reason = f"{named} is {effect.words}, claimed {ends[0]} to {ends[1]}"
-    return _placed(number, low, high, reason, rows, scope, effect)
+    return _placed(number, low, high, reason, a.rows, scope, effect)
 
 
 def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
@@ -225,7 +221,7 @@ def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
         return Finding(scope.labelled(reason), rows, p_false, 1 - p_false, effect)
     by_seed = right.groupby(rows["seed"]).all()
     if len(by_seed) < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect, len(by_seed))
     hits = int(by_seed.sum())
     misses = len(by_seed) - hits
     p_false = _binomial_tail(hits, len(by_seed))
@@ -233,7 +229,8 @@ def _all(expectation: dict[str, Any], scope: Scope) -> Finding:
     if min(p_false, p_true) > ALPHA:
         reason += f"; {len(by_seed)} seeds do not decide it"
     # one-sided: the halves of a yes and a no are one and the same null
-    return Finding(scope.labelled(reason), rows, p_false / 2, p_true / 2, effect)
+    decided = (p_false / 2, p_true / 2, effect, len(by_seed))
+    return Finding(scope.labelled(reason), rows, *decided)
 
 
 def _rarer(expectation: dict[str, Any], scope: Scope) -> Finding:
@@ -249,17 +246,15 @@ def _rarer(expectation: dict[str, Any], scope: Scope) -> Finding:
     change = float(a.mean() - b.mean())
     about = scope.about(*expectation["rarer"])
     effect = Effect(about, wording.POINTS, True, change, change, change, (None, 0.0))
-    if min(len(a), len(b)) < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
+    seeds = min(len(a), len(b))
+    if seeds < LEAST_SEEDS:
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect, seeds)
     p_false = _fisher(int(a.sum()), len(a), int(b.sum()), len(b))
     p_true = _fisher(int(b.sum()), len(b), int(a.sum()), len(a))
-    return Finding(scope.labelled(reason), rows, p_false, p_true, effect)
+    return Finding(scope.labelled(reason), rows, p_false, p_true, effect, seeds)
 
 
 OPERATIONS = {"all": _all, "rarer": _rarer, "between": _between, "compare": _compare}
-
-
-# --- numbers --------------------------------------------------------------------------------------
 
 
 def _some(parts: list[Finding], scope: Scope) -> Finding:
@@ -272,46 +267,8 @@ def _some(parts: list[Finding], scope: Scope) -> Finding:
     p_false = min(1.0, len(tested) * min(part.p_false for part in tested))
     p_true = max(part.p_true for part in tested) if len(tested) == len(parts) else 1.0
     best = min(tested, key=lambda part: part.p_false)
-    return Finding(reason, rows, p_false, p_true, best.effect)
-
-
-def _numbers(selector: dict[str, Any], scope: Scope) -> tuple[dict[int, Estimate], pd.DataFrame]:
-    """A number by seed, and the rows behind it.
-
-    A list in a selector means all of its values. Raises Missing where one has no value.
-    """
-    selectors = each_listed(scope.selector(selector))
-    rows = pd.concat([known(scope.rows, selector) for selector in selectors])
-    return estimates(rows), rows
-
-
-def _constant(value: float, like: dict[int, Estimate]) -> dict[int, Estimate]:
-    """A number that stands for itself, for each seed of another one."""
-    return dict.fromkeys(like, Estimate(value, value, value))
-
-
-def _difference(
-    a: dict[int, Estimate],
-    b: dict[int, Estimate],
-    rows_of_a: pd.DataFrame,
-    rows_of_b: pd.DataFrame,
-    scope: Scope,
-) -> Difference:
-    """a - b as the claim's unit wants it: over seeds, over images, or exact."""
-    seeds = sorted(set(a) & set(b))
-    if not seeds:
-        raise Missing("no seed has both sides")
-    if scope.unit == "training" and len(seeds) >= LEAST_SEEDS:
-        values = {seed: estimate.value for seed, estimate in a.items()}
-        others = {seed: estimate.value for seed, estimate in b.items()}
-        return over_samples(by_seed(values, others), len(seeds))
-    images_of_a = per_image(rows_of_a) if len(rows_of_a) else None
-    images_of_b = per_image(rows_of_b) if len(rows_of_b) else None
-    if images_of_a and images_of_b and images_of_a.keys() == images_of_b.keys():
-        gaps = by_seed(images_of_a, images_of_b)
-        if len(gaps) >= LEAST_SEEDS:
-            return over_samples(gaps, seeds=1)
-    return over_images([newcombe(a[seed], b[seed]) for seed in seeds])
+    seeds = min(part.seeds for part in tested)
+    return Finding(reason, rows, p_false, p_true, best.effect, seeds)
 
 
 def _placed(
@@ -326,13 +283,14 @@ def _placed(
 ) -> Finding:
     """The finding on a number claimed to lie in [low, high]; strict: the ends are outside."""
     if scope.unit == "training" and gap.seeds < LEAST_SEEDS:
-        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect)
+        return _undecided(f"{ONE_SEED}: {reason}", rows, scope, effect, gap.seeds)
     if scope.unit == "training" and gap.exact:
         reason += "; seeds that are all alike say nothing about their spread"
-        return _undecided(reason, rows, scope, effect)
+        return _undecided(reason, rows, scope, effect, gap.seeds)
     if gap.exact:
         inside = low < gap.value < high if strict else low <= gap.value <= high
-        return Finding(scope.labelled(reason), rows, 1.0 - inside, float(inside), effect)
+        p_values = (1.0 - inside, float(inside))
+        return Finding(scope.labelled(reason), rows, *p_values, effect, gap.seeds)
     p_false = max(_finite(low, gap.p_above), _finite(high, gap.p_below))
     p_true = min(
         1.0 if math.isinf(low) else gap.p_below(low),
@@ -343,19 +301,17 @@ def _placed(
     if min(p_false, p_true) > ALPHA / 2 and 0 < margin < half and low <= 0 <= high:
         ends = [wording.number(end, end, end, effect.unit) for end in (half, margin)]
         reason += f"; a half-width of {ends[0]} cannot decide a margin of {ends[1]}"
-    return Finding(scope.labelled(reason), rows, p_false, p_true, effect)
+    return Finding(scope.labelled(reason), rows, p_false, p_true, effect, gap.seeds)
 
 
-def _undecided(reason: str, rows: pd.DataFrame, scope: Scope, effect: Effect) -> Finding:
-    return Finding(scope.labelled(reason), rows, 1.0, 1.0, effect)
+def _undecided(
+    reason: str, rows: pd.DataFrame, scope: Scope, effect: Effect, seeds: int
+) -> Finding:
+    return Finding(scope.labelled(reason), rows, 1.0, 1.0, effect, seeds)
 
 
 def _finite(bound: float, p_value) -> float:
     return 0.0 if math.isinf(bound) else p_value(bound)
-
-
-def _mean(numbers: dict[int, Estimate]) -> float:
-    return sum(number.value for number in numbers.values()) / len(numbers) if numbers else math.nan
 
 
 def _binomial_tail(hits: int, trials: int) -> float:

@@ -1,14 +1,12 @@
-"""Selectors of paper/claims.yaml: the rows that a claim names, and their numbers by seed."""
+"""Selectors of paper/claims.yaml: the rows that a claim names."""
 
 import itertools
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from registers.claims import wording
-from registers.differences import Estimate
 from registers.settings.backbone_id import BackboneId
 
 Selector = dict[str, Any]
@@ -55,38 +53,6 @@ def each_listed(selector: Selector) -> list[Selector]:
     return [
         {**selector, **dict(zip(lists, values))} for values in itertools.product(*lists.values())
     ]
-
-
-def estimates(rows: pd.DataFrame) -> dict[int, Estimate]:
-    """The number of each seed with its interval over images, from rows with values.
-
-    Several rows of one seed are averaged: data sets, whose intervals are independent, or images
-    (coordinate "image"), over which the interval is then taken. A row without an interval is exact;
-    an exact question has no seed, which counts as seed 0.
-    """
-    seeds = rows["seed"].map(lambda seed: 0 if pd.isna(seed) else int(seed))
-    return {int(seed): _mean(part) for seed, part in rows.groupby(seeds)}
-
-
-def per_image(rows: pd.DataFrame) -> dict[tuple, float] | None:
-    """Values by data set and image, where rows of one backbone are about single images."""
-    if rows["backbone"].nunique() != 1 or set(rows["coordinate"]) != {"image"}:
-        return None
-    averages = rows.groupby(["data", "at"])["value"].mean()
-    return {key: float(value) for key, value in averages.items()}
-
-
-def _mean(rows: pd.DataFrame) -> Estimate:
-    value = float(rows["value"].mean())
-    if set(rows["coordinate"]) == {"image"} and len(rows) > 1:
-        by_image = rows.groupby(["data", "at"])["value"].mean()
-        half = 1.96 * float(by_image.std(ddof=1)) / math.sqrt(len(by_image))
-        return Estimate(value, value - half, value + half)
-    below = rows["value"] - rows["low"].fillna(rows["value"])
-    above = rows["high"].fillna(rows["value"]) - rows["value"]
-    low = value - float(np.sqrt((below**2).sum())) / len(rows)
-    high = value + float(np.sqrt((above**2).sum())) / len(rows)
-    return Estimate(value, low, high)
 
 
 def _matches(column: pd.Series, value: Any) -> pd.Series:

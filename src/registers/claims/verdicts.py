@@ -24,21 +24,20 @@ from registers.claims.effects import Effect
 from registers.claims.operations import Finding, Scope, absent_premise, judge
 from registers.claims.selectors import lines, select
 from registers.differences import ALPHA
+from registers.figures.paint import style
+from registers.settings.backbone_id import BackboneId
 
 REPRODUCED = "reproduced"
 CONTRADICTED = "contradicted"
 INCONCLUSIVE = "inconclusive"
 NOT_TESTABLE = "not testable here"
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE)
-SAMPLES = {
-    "exact": "exact",
-    "images": "of these backbones, over images",
-    "training": "of training, over seeds",
-}
+SAMPLES = {"exact": "exact", "images": "of these backbones, over images"}
 # what the samples are where models are published ones
 PUBLISHED = {
-    SAMPLES["images"]: "of these published models, over images",
-    SAMPLES["training"]: "of published models, one training each",
+    "exact": "exact",
+    "images": "of these published models, over images",
+    "training": "of published models, one training each",
 }
 
 
@@ -53,7 +52,8 @@ class Verdict:
     together: whether it stands when all claims asked are taken together; None as above.
     effect: the number of the part that decides it (the least sure of those that must all hold);
     None where nothing could be tested. parts: how many were tested.
-    numbers: what it rests on, one line each. runs: keys of the MLflow runs behind them.
+    numbers: what it rests on, one line each. models: the backbones that were
+    tested. runs: keys of the MLflow runs behind them.
     """
 
     id: str
@@ -68,6 +68,7 @@ class Verdict:
     effect: Effect | None = None
     parts: int = 0
     numbers: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
 
 
@@ -85,9 +86,10 @@ def judged(
     if scale == "smoke":
         claims = [_not_at_smoke(claim) for claim in claims]
     verdicts = hold_together([verdict(claim, measurements, reference) for claim in claims])
-    if scale == "released":
-        return [replace(v, samples=PUBLISHED.get(v.samples, v.samples)) for v in verdicts]
-    return verdicts
+    if scale != "released":
+        return verdicts
+    units = [claim["unit"] for claim in claims]
+    return [replace(v, samples=_of_published(unit, v)) for v, unit in zip(verdicts, units)]
 
 
 def _not_at_smoke(claim: dict[str, Any]) -> dict[str, Any]:
@@ -117,12 +119,13 @@ def verdict(
         claim["where"],
         verdict=outcome,
         reason="; ".join(dict.fromkeys(finding.reason for finding in findings)),
-        samples=SAMPLES[claim["unit"]],
+        samples=_samples(claim["unit"], findings),
         scale=claim["from"],
         p=p,
         effect=_deciding(findings, outcome),
         parts=sum(finding.tested for finding in findings),
         numbers=lines(beside),
+        models=_models(findings),
         runs=sorted({run for frame in frames for run in frame["run"] if run}),
     )
 
@@ -139,6 +142,34 @@ def hold_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
         stands = stands and p * (len(family) - rank) <= ALPHA
         marked[number] = replace(verdicts[number], together=stands)
     return marked
+
+
+def _samples(unit: str, findings: Sequence[Finding]) -> str:
+    """What a verdict speaks of: "of training, over 3 seeds"."""
+    if unit != "training":
+        return SAMPLES[unit]
+    counts = sorted({finding.seeds for finding in findings if finding.tested})
+    if not counts:
+        return "of training"
+    if counts == [1]:
+        return "of training, one seed"
+    least_to_most = style.span(str(count) for count in (counts[0], counts[-1]))
+    return f"of training, over {least_to_most} seeds"
+
+
+def _models(findings: Sequence[Finding]) -> list[str]:
+    """The backbones whose rows were tested, each once."""
+    names = (name for finding in findings if finding.tested for name in finding.rows["backbone"])
+    return sorted({name for name in names if name})
+
+
+def _of_published(unit: str, v: Verdict) -> str:
+    """What a verdict on published models speaks of, by their names."""
+    if not v.models:
+        return PUBLISHED[unit]
+    added = any(BackboneId.parse(name).test_time for name in v.models)
+    note = " (-tt: with registers that were added at test time)" if added else ""
+    return f"{PUBLISHED[unit]}: {style.listing(v.models)}{note}"
 
 
 def _deciding(findings: Sequence[Finding], outcome: str) -> Effect | None:

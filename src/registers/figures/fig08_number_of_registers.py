@@ -138,7 +138,7 @@ def _finding(task: Task, rows: pd.DataFrame) -> tuple[str, list[tuple[str, str]]
             findings.append((f"{start}, which no higher count improves on", ""))
             continue
         top = style.number(points.loc[best, "value"])
-        how_sure = in_words(seeds[best], seeds[first])
+        how_sure = in_words(seeds[best], seeds[first], len(points) - 1)
         findings.append((f"{start} and {top} with {best}, where {best} is best", how_sure))
     sets = _sets(rows)
     averaged = f", averaged over {style.listing(sets)}" if len(sets) > 1 else ""

@@ -1,15 +1,19 @@
 """What depends on the place in the grid: high norms (Fig. 10) and average attention (Fig. 16)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from registers.bank import TokenBank
-from registers.intervals import bootstrap_mean
+from registers.intervals import bootstrap_images, bootstrap_mean
 from registers.measurements import Measured, Measurement
+from registers.models.sequence import split_tokens
 from registers.outliers import find_cutoff, high_norm_tail
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 
 QUESTION = "by_position"
+MAP_DRAWS = 400  # bootstrap samples; more are slow on large grids
 LEAST_COLUMNS = 5  # inside the border; fewer leave no frequency to ask about
 
 
@@ -28,12 +32,13 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
       (`outliers.high_norm_tail`): a quantile, no outliers.
     - "border_share" and "inner_share": means of share_above over the outermost patches and the
       others; "border_tail", "inner_tail" those of share_tail. Intervals by bootstrap over images.
-    - "highest_share": the highest share_above of a position.
+    - "highest_share": the highest share_above of a position, interval likewise.
     - "stripes" (of outliers) and "stripes_tail": vertical stripes, see `stripes`; 1 without any.
     - "support": over how many patches the mean attention of each query spreads, as a share of all
       (the exponential of its entropy over P); "focus_border": what goes to the outermost patches
       over their share of the patches.
-    - "map_distance": mean total variation between the mean maps of two registers.
+    - "map_distance": mean total variation between the mean maps of two registers. Its interval and
+      that of "support" are by bootstrap over the images of the sample.
     - "cutoff" and "tail": these two norms; "second_mode": 1 or 0. Each with its reason as note.
     - "attention": mean over all images and heads of the attention of "cls", "reg0"... and "patch"
       (the central one) to this position, last block.
@@ -53,8 +58,8 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
             metric=metric, value=value, note=note, token="patch", n=len(norms), **common
         )
 
-    def grid(metric: str, values: np.ndarray, token: str = "patch") -> list[Measurement]:
-        more = dict(token=token, n=len(norms), coordinate="patch", **common)
+    def grid(metric: str, values: np.ndarray) -> list[Measurement]:
+        more = dict(token="patch", n=len(norms), coordinate="patch", **common)
         return [
             Measurement(metric=metric, value=float(value), at=at, **more)
             for at, value in enumerate(values)
@@ -85,20 +90,69 @@ def position_rows(bank: TokenBank, fixed: float | None = None) -> list[Measureme
         above = cutoff.mask(norms)
         rows += grid("share_above", above.mean(0))
         rows += summary(above, "share", "stripes")
-        rows.append(row("highest_share", float(above.mean(0).max()), cutoff.reason))
+        low, high = _interval(above, above.mean(0), np.max)
+        highest = dict(value=float(above.mean(0).max()), low=low, high=high, n=len(norms))
+        rows.append(Measurement(metric="highest_share", **highest, note=cutoff.reason, **patch))
+    return rows + _attention_rows(bank, common)
+
+
+def _attention_rows(bank: TokenBank, common: dict) -> list[Measurement]:
+    """Mean attention of each query by position, and how broad and how different the maps are."""
+    border = border_of(bank.grid)
     queries = ["cls", *(f"reg{r}" for r in range(bank.registers)), "patch"]
-    for token, mean in zip(queries, np.asarray(bank.mean_attention, dtype=np.float64), strict=True):
-        rows += grid("attention", mean, token)
-        about = dict(token=token, n=len(norms), **common)
-        rows.append(Measurement(metric="support", value=support(mean), **about))
+    means_QP = np.asarray(bank.mean_attention, dtype=np.float64)
+    of_images_SQP = attention_of_sample(bank)
+    rows = []
+    for number, (token, mean) in enumerate(zip(queries, means_QP, strict=True)):
+        about = dict(token=token, n=len(bank), **common)
+        for at, value in enumerate(mean):
+            place = dict(coordinate="patch", at=at)
+            rows.append(Measurement(metric="attention", value=float(value), **place, **about))
+        low, high = _interval(of_images_SQP[:, number], mean, support)
+        broad = dict(value=support(mean), low=low, high=high)
+        rows.append(Measurement(metric="support", **broad, **about))
         focus = mean[border].sum() / mean.sum() / border.mean()
         rows.append(Measurement(metric="focus_border", value=float(focus), **about))
     if bank.registers > 1:
-        of_registers = [number for number, token in enumerate(queries) if token.startswith("reg")]
-        distance = map_distance(np.asarray(bank.mean_attention)[of_registers])
-        about = dict(token="registers", n=len(norms), **common)
-        rows.append(Measurement(metric="map_distance", value=distance, **about))
+        of_registers = slice(1, 1 + bank.registers)
+        maps_RP = means_QP[of_registers]
+        low, high = _interval(of_images_SQP[:, of_registers], maps_RP, map_distance)
+        about = dict(token="registers", n=len(bank), **common)
+        apart = dict(value=map_distance(maps_RP), low=low, high=high)
+        rows.append(Measurement(metric="map_distance", **apart, **about))
     return rows
+
+
+def attention_of_sample(bank: TokenBank) -> np.ndarray:
+    """(sample, queries, P) what `bank.mean_attention` is the mean of, of the sample's images."""
+    queries = [*range(1 + bank.registers), 1 + bank.registers + bank.index["central_patch"]]
+    maps = []
+    for q_HND, k_HND in zip(bank.q, bank.k):
+        q_HQD = q_HND[:, queries].astype(np.float64)
+        logits_HQN = q_HQD @ k_HND.astype(np.float64).swapaxes(1, 2) / np.sqrt(q_HQD.shape[-1])
+        rows_HQN = np.exp(logits_HQN - logits_HQN.max(-1, keepdims=True))
+        rows_QN = (rows_HQN / rows_HQN.sum(-1, keepdims=True)).mean(0)
+        maps.append(split_tokens(rows_QN, bank.registers).patches)
+    return np.stack(maps)
+
+
+def _interval(
+    maps_SP: np.ndarray, mean_P: np.ndarray, statistic: Callable[[np.ndarray], float]
+) -> tuple[float, float]:
+    """Interval of a statistic of the mean map of all images, as wide as bootstraps of a sample are.
+
+    It is laid around the value: means of drawn maps are rougher than the mean map that they are
+    drawn from, so their statistics lie to one side of it. maps_SP: (sample, ...) of single images.
+    mean_P: (...) of all images.
+    """
+
+    def of_mean(drawn_SP: np.ndarray) -> float:
+        return statistic(drawn_SP.mean(0))
+
+    low, high = bootstrap_images(maps_SP, of_mean, MAP_DRAWS)
+    value = float(statistic(mean_P))
+    half = (high - low) / 2
+    return value - half, value + half
 
 
 def border_of(grid: tuple[int, int]) -> np.ndarray:

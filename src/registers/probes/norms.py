@@ -3,6 +3,8 @@
 Figs. 3, 4, 7 and 15.
 """
 
+from functools import partial
+
 import numpy as np
 
 from registers.bank import TokenBank
@@ -44,7 +46,7 @@ def norm_rows(bank: TokenBank, fixed: float | None = None) -> list[Measurement]:
     - "max_over_median" (its interval leaves the median as it is), "kurtosis",
       "share_above_3x_median".
 
-    Registers, last layer:
+    Registers, last layer, intervals likewise:
     - "registers_over_patches": the median of their norms over the norm that 99 % of patches stay
       below. Above 1, what norms are high are theirs.
     - "register_quantisation": share of the variance of their norms that lies between registers; 1
@@ -98,21 +100,7 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
     signs = statistics(norms)
     median = signs["median"]
 
-    def row(metric: str, value: float | None, interval=(None, None), note="") -> Measurement:
-        return Measurement(
-            question=QUESTION,
-            metric=metric,
-            backbone=bank.name,
-            value=value,
-            data=bank.data,
-            token="patch",
-            layer=bank.layers,
-            low=interval[0],
-            high=interval[1],
-            n=len(norms),
-            note=note,
-        )
-
+    row = partial(_row, bank, "patch")
     rows = [row("second_mode", int(cutoff.second_mode), note=cutoff.reason)]
     if cutoff.value is None:
         rows += [
@@ -134,6 +122,30 @@ def _outliers(bank: TokenBank, fixed: float | None) -> list[Measurement]:
         row("kurtosis", signs["kurtosis"]),
         row("share_above_3x_median", signs["share_above_3x_median"], above),
     ]
+
+
+def _row(
+    bank: TokenBank,
+    token: str,
+    metric: str,
+    value: float | None,
+    interval: tuple[float | None, float | None] = (None, None),
+    note: str = "",
+) -> Measurement:
+    """A row about the norms of all images after the last layer."""
+    return Measurement(
+        question=QUESTION,
+        metric=metric,
+        backbone=bank.name,
+        value=value,
+        data=bank.data,
+        token=token,
+        layer=bank.layers,
+        low=interval[0],
+        high=interval[1],
+        n=len(bank),
+        note=note,
+    )
 
 
 def _level(norms: np.ndarray, cutoff: float) -> tuple[float | None, tuple[float, float]]:
@@ -173,24 +185,20 @@ def _registers(bank: TokenBank) -> list[Measurement]:
     tokens = bank.split_norms(bank.layers)
     registers = np.asarray(tokens.registers, dtype=np.float64)  # (images, R)
     patches = np.asarray(tokens.patches, dtype=np.float64)
-    values = {
-        "registers_over_patches": float(np.median(registers) / np.percentile(patches, 99)),
-        "register_quantisation": between_share(registers),
-    }
-    return [
-        Measurement(
-            question=QUESTION,
-            metric=metric,
-            backbone=bank.name,
-            value=value,
-            data=bank.data,
-            token="registers",
-            layer=bank.layers,
-            n=len(registers),
-            note="" if value is not None else "needs at least two registers",
-        )
-        for metric, value in values.items()
-    ]
+    tokens_BN = np.concatenate([registers, patches], axis=1)
+
+    def above_patches(drawn_BN: np.ndarray) -> float:
+        registers_of_it, patches_of_it = np.split(drawn_BN, [bank.registers], axis=1)
+        return float(np.median(registers_of_it) / np.percentile(patches_of_it, 99))
+
+    row = partial(_row, bank, "registers")
+    spread = bootstrap_images(tokens_BN, above_patches, LEVEL_DRAWS)
+    rows = [row("registers_over_patches", above_patches(tokens_BN), spread)]
+    quantised = between_share(registers)
+    if quantised is None:
+        return [*rows, row("register_quantisation", None, note="needs at least two registers")]
+    spread = bootstrap_images(registers, lambda drawn: between_share(drawn) or 0.0, LEVEL_DRAWS)
+    return [*rows, row("register_quantisation", quantised, spread)]
 
 
 def between_share(norms_BR: np.ndarray) -> float | None:

@@ -1,10 +1,13 @@
 """Numbers of tables about kinds of token: a value with its interval, or none and the reason."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import stdev
 
 import pandas as pd
 
+from registers.differences import Estimate, newcombe, on_same_images, over_images
 from registers.figures import selection
 from registers.figures.paint import style
 from registers.tables.typeset import DASH
@@ -19,19 +22,26 @@ MEAN = "mean of all sets"
 class TableCell:
     """One number of a table.
 
-    value: the mean over seeds; None where there is none, with the reason.
-    low, high: the span of the seeds' intervals.
+    seeds: the value of each seed with its interval over images; none where there is no value, with
+    the reason.
     chance: the value of guessing.
     n: test images.
     """
 
-    value: float | None
-    low: float
-    high: float
+    seeds: dict[int, Estimate]
     chance: float
     reason: str
     digits: int
     n: int = 0
+
+    @property
+    def value(self) -> float | None:
+        """The mean over seeds."""
+        return on_same_images(self.seeds.values()).value if self.seeds else None
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        return {seed: estimate.value for seed, estimate in self.seeds.items()}
 
     @property
     def short(self) -> str:
@@ -53,20 +63,37 @@ class TableCell:
 
     @property
     def numbers(self) -> dict[str, float | int | str | None]:
-        """ours, low, high, chance, n and note, as a row of a table has them."""
-        if self.value is None:
-            return {"ours": None, "low": None, "high": None, "chance": None, "n": 0} | {
-                "note": self.reason
-            }
-        values = {"ours": self.value, "low": self.low, "high": self.high, "chance": self.chance}
-        rounded = {name: round(value, self.digits + 1) for name, value in values.items()}
-        return rounded | {"n": self.n, "note": self.note}
+        """ours, std, low, high, chance, n, seeds and note, as a row of a table has them.
+
+        low, high: the span of the seeds' intervals. std: over seeds; NaN of a single one.
+        """
+        names = ("ours", "std", "low", "high", "chance")
+        if not self.seeds:
+            return dict.fromkeys(names) | {"n": 0, "seeds": 0, "note": self.reason}
+        several = list(self.by_seed.values())
+        values = (
+            self.value,
+            stdev(several) if len(several) > 1 else math.nan,
+            min(estimate.low for estimate in self.seeds.values()),
+            max(estimate.high for estimate in self.seeds.values()),
+            self.chance,
+        )
+        rounded = {name: round(value, self.digits + 1) for name, value in zip(names, values)}
+        return rounded | {"n": self.n, "seeds": len(self.seeds), "note": self.note}
 
     def against(self, other: "TableCell") -> str:
-        """Whether this interval lies above or below another, in words."""
-        if self.low > other.high:
+        """Whether this lies above or below another token's number, by the claims' rule.
+
+        Over images: both speak of the tokens of the same backbones.
+        """
+        shared = sorted(set(self.seeds) & set(other.seeds))
+        if not shared:
+            return "not apart from"
+        both = (on_same_images([cell.seeds[seed] for seed in shared]) for cell in (self, other))
+        low, high = over_images(newcombe(*both), len(shared)).interval
+        if low > 0:
             return "above"
-        return "below" if self.high < other.low else "not apart from"
+        return "below" if high < 0 else "not apart from"
 
     def _written(self, value: float) -> str:
         return f"{value:.{self.digits}f}"
@@ -80,11 +107,13 @@ def cell(rows: pd.DataFrame, scale: float = 100, digits: int = 1) -> TableCell:
     known = rows.dropna(subset=["value"])
     if known.empty:
         reason = rows["note"].iloc[0] if len(rows) else "not measured in this run"
-        return TableCell(None, float("nan"), float("nan"), float("nan"), reason, digits)
+        return TableCell({}, float("nan"), reason, digits)
+    numbers = known.groupby("seed")[["value", "low", "high"]].mean()
     return TableCell(
-        value=float(scale * known["value"].mean()),
-        low=float(scale * known["low"].min()),
-        high=float(scale * known["high"].max()),
+        seeds={
+            int(row.Index): Estimate(scale * row.value, scale * row.low, scale * row.high)
+            for row in numbers.itertuples()
+        },
         chance=float(scale * known["chance"].mean()),
         reason=known["note"].iloc[0],
         digits=digits,

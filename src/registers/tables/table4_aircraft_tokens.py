@@ -43,7 +43,11 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     for (registers, _), part in order.groupby(["registers", "token"], sort=False):
         row = part.iloc[0].to_dict()
         if len(part) > 1:
-            row |= {"ours": part["ours"].mean(), "low": part["low"].min()}
+            row |= {
+                "ours": part["ours"].mean(),
+                "std": part["std"].mean(),
+                "low": part["low"].min(),
+            }
             row |= {"high": part["high"].max()}
         label = style.registers_label(int(registers), cells.is_added(row))
         joined.append(row | {"registers": label})

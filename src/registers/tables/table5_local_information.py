@@ -3,6 +3,7 @@
 
 import pandas as pd
 
+from registers.differences import in_words
 from registers.figures.local_measures import MEASURES, PIXELS, POSITION
 from registers.figures.paint import style
 from registers.tables import cells, typeset
@@ -59,11 +60,10 @@ def caption(position: pd.DataFrame, reconstruction: pd.DataFrame, reference: pd.
         who = "patches that are no outliers"
     change = ""
     if len(parts) > 1:
-        position_change = _change(last[POSITION.column], first[POSITION.column])
+        position_change = _change(last[POSITION.column], first[POSITION.column], " points")
         error_change = _change(last[PIXELS.column], first[PIXELS.column])
-        change = (
-            f"; by the intervals top-1 is {position_change} and the error {error_change} {having}"
-        )
+        texts = [("top-1 changes by", [position_change]), ("the error by", [error_change])]
+        change = f"; {having} {style.remarked(texts)}"
     return (
         f"From {models[0].title}'s {who} a linear model tells the position of {top1} "
         f"(chance {first[POSITION.column].guess} %), and the pixels with an L2 error of {errors} "
@@ -76,8 +76,12 @@ def _cell(row: pd.Series) -> str:
     return typeset.cell(row, DIGITS[row["measure"]])
 
 
-def _change(after: cells.TableCell, before: cells.TableCell) -> str:
-    return {"above": "higher", "below": "lower"}.get(after.against(before), "the same")
+def _change(after: cells.TableCell, before: cells.TableCell, unit: str = "") -> tuple[str, str]:
+    """The change, and how sure it is by the claims' rule."""
+    if not (after.seeds and before.seeds):
+        return typeset.DASH, ""
+    written = style.change(after.value - before.value, after.digits)
+    return f"{written}{unit}", in_words(after.by_seed, before.by_seed)
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, cells.TableCell]:
