@@ -90,8 +90,8 @@ def test_fig04_says_what_its_sizes_are(inputs):
     sizes = module("fig04").draw(**inputs["fig04"]).axes[2]
     labels = [label.get_text().split("\n") for label in sizes.get_xticklabels()]
     assert [name for name, *_ in labels] == list(SIZES)
-    assert labels[0] == ["tiny", "32", "0.050 M"] and labels[-1] == ["giant", "192", "0.30 M"]
-    assert sizes.get_xlabel() == "size in this run, its width, its parameters"
+    assert labels[0] == ["tiny", "32", "0.050"] and labels[-1] == ["giant", "192", "0.30"]
+    assert sizes.get_xlabel() == "size in this run, width, million parameters"
     caption = module("fig04").caption(**inputs["fig04"])
     smallest = "sizes are those of this run, tiny (width 32, 50,000 parameters) to giant (width 192"
     assert smallest in caption and "0.30 million parameters" in caption

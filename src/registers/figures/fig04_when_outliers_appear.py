@@ -80,11 +80,11 @@ def draw(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> Fig
     by_size = _by_size(sizes)
     _columns(size, method, list(by_size.values()))
     labels = [
-        f"{name}\n{width}\n{style.number(parameters / 1e6, 2)} M"
+        f"{name}\n{width}\n{style.number(parameters / 1e6, 2)}"
         for name, width, parameters in _named(by_size, weights)
     ]
     size.set_xticks(range(len(labels)), labels)
-    size.set_xlabel("size in this run, its width, its parameters")
+    size.set_xlabel("size in this run, width, million parameters")
     style.letter(size, "c", "Norms across sizes")
     _remark(size, list(by_size.values()), "at any size")
 
@@ -109,6 +109,8 @@ def caption(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> 
         f"the largest patch norm is farthest from the median in layer {ratio.idxmax()} of "
         f"{len(ratio)} ({style.times(ratio.max())} times the median)"
     )
+    if first := _first_layer(last, len(ratio)):
+        rest += f", and norms have a second mode from layer {first} of {len(ratio)} on"
     if _is_published(last):
         rest += "; no checkpoints on the way are published"
     rest += f"; {_ends(by_size, weights)}"
@@ -176,6 +178,12 @@ def _remark(ax: Axes, models: list[pd.DataFrame], where: str) -> None:
         style.note(ax, f"second mode in {count} of {len(models)}", "upper left", style.CUTOFF)
     else:
         style.note(ax, summaries[0].words, "upper left", style.CUTOFF)
+
+
+def _first_layer(rows: pd.DataFrame, layers: int) -> int:
+    """The layer from which on all have a second mode (the paper: 15 of 40); 0 where none has."""
+    share = rows.loc[rows["metric"] == "first_layer", "value"].dropna()
+    return round(share.iloc[0] * layers) if len(share) else 0
 
 
 def _is_published(rows: pd.DataFrame) -> bool:

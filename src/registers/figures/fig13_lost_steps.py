@@ -2,7 +2,7 @@
 
 Each step has one scale for all models, so that a map that hardly varies looks flat: the share of
 the other patches that a patch is similar to (LOST's score, fewest first), and similarity and
-expansion over those of the seed, around the 0 above which a patch counts to the object.
+expansion over the largest, around the 0 above which a patch counts to the object.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
     """A row per patch of every map, and the box in pixels.
 
     panel: score (% of the other patches that a patch is similar to), similarity and expansion (over
-    those of the seed), component (0 or 1), and box.x0 to box.y1.
+    the largest), component (0 or 1), and box.x0 to box.y1.
     """
     cells = []
     boxes = []
@@ -59,12 +59,12 @@ def draw(lost: image_maps.ImageMaps) -> Figure:
         shares = photos.over(score, maps["score"], image.rgb.shape, image.patch, **few)
         photos.boxes(score, _seed(image), style.CUTOFF)
         lost_images.ends(score, maps["score"], "{:.0f} %")
-        painted = lost_images.over_seed(similarity, maps["similarity"], image)
-        lost_images.over_seed(expansion, maps["expansion"], image)
+        painted = lost_images.relative(similarity, maps["similarity"], image)
+        lost_images.relative(expansion, maps["expansion"], image)
         photos.photo(component, photos.shaded(image.rgb, image.step("component"), image.patch))
         photos.boxes(component, image.box(), style.CUTOFF)
     page.bar(shares, 2, 2, SCORE, grids.ticks(0, 100, 4), lower=grids.LABEL)
-    lost_images.seed_bar(page, painted, 3, 4)
+    lost_images.relative_bar(page, painted, 3, 4)
     return page.figure
 
 
@@ -96,8 +96,8 @@ def _maps(image: LostImage) -> dict[str, np.ndarray]:
     score = image.step("score").astype(float)
     return {
         "score": -100 * score / (score.size - 1),
-        "similarity": image.over_seed("similarity"),
-        "expansion": image.over_seed("expansion"),
+        "similarity": image.relative("similarity"),
+        "expansion": image.relative("expansion"),
     }
 
 

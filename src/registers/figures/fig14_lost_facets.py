@@ -1,7 +1,7 @@
 """Fig. 14: the seed expansion of LOST in OpenCLIP for keys, queries and values, without and with
 registers (paper, appendix C).
 
-All maps share a scale: over the value at the seed, around the 0 above which a patch counts to the
+All maps share a scale: over the largest value, around the 0 above which a patch counts to the
 object.
 """
 
@@ -14,10 +14,10 @@ from registers.figures.paint.lost_images import FACETS, LostImage
 
 
 def table(lost: image_maps.ImageMaps) -> pd.DataFrame:
-    """A row per patch of every map, over its value at the seed; panel: keys, queries, values."""
+    """A row per patch of every map, over the largest; panel: keys, queries, values."""
     rows = []
     for id, image in lost_images.first_images(lost):
-        maps = {name: image.over_seed("expansion", facet) for facet, name in FACETS.items()}
+        maps = {name: image.relative("expansion", facet) for facet, name in FACETS.items()}
         rows.append(
             [image_maps.MapCell(str(id), image.name, name, map) for name, map in maps.items()]
         )
@@ -29,8 +29,8 @@ def draw(lost: image_maps.ImageMaps) -> Figure:
     page = lost_images.page(rows, list(FACETS.values()), facets=False)
     for axes, (_, image) in zip(page.axes, rows):
         for ax, facet in zip(axes[2:], FACETS):
-            painted = lost_images.over_seed(ax, image.over_seed("expansion", facet), image)
-    lost_images.seed_bar(page, painted, 2, 1 + len(FACETS))
+            painted = lost_images.relative(ax, image.relative("expansion", facet), image)
+    lost_images.relative_bar(page, painted, 2, 1 + len(FACETS))
     return page.figure
 
 
@@ -57,7 +57,7 @@ def caption(lost: image_maps.ImageMaps) -> str:
 
 def _by_facet(image: LostImage) -> dict[str, float]:
     """Smoothness of the expansion for keys, queries and values, to the two digits printed."""
-    maps = {name: image.over_seed("expansion", facet) for facet, name in FACETS.items()}
+    maps = {name: image.relative("expansion", facet) for facet, name in FACETS.items()}
     return {name: round(_smoothness(map), 2) for name, map in maps.items()}
 
 

@@ -25,7 +25,7 @@ def draw(maps: image_maps.ImageMaps) -> Figure:
     page = grids.compare(maps, _cells(maps), _paint, below=grids.BAR)
     image = page.axes[0, 1].images[0]
     label = "standard deviations from the mean of the image"
-    page.bar(image, 1, page.axes.shape[1] - 1, label, range(-RANGE, RANGE + 1))
+    page.bar(image, 1, page.axes.shape[1] - 1, label, range(-RANGE, RANGE + 1), extend="both")
     return page.figure
 
 

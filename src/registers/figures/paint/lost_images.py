@@ -15,7 +15,7 @@ from registers.overlap import iou
 from registers.settings.backbone_id import BackboneId
 
 FACETS = dict(zip(lost_arrays.FACETS, ("keys", "queries", "values")))
-OVER_SEED = "over that of the seed (above 0: of the object)"
+RELATIVE = "over the largest (above 0: of the object)"
 DIVERGING = "RdBu_r"  # white at 0, as in Fig. 20
 
 
@@ -53,15 +53,13 @@ class LostImage:
         """score, similarity, expansion, mask, component (h, w); seed (row, column)."""
         return lost_arrays.step(self.arrays, self.index, step, facet)
 
-    def over_seed(self, step: str, facet: str | None = None) -> np.ndarray:
-        """A map (h, w) over its value at the seed, which is above 0 in LOST as published.
+    def relative(self, step: str, facet: str | None = None) -> np.ndarray:
+        """A map (h, w) over its largest value on either side of 0: -1 to 1, in no unit.
 
-        Where it is not, over the largest value on either side of 0.
+        Features have no common scale, but LOST's limit between object and ground is 0 in each map.
         """
         values = self.step(step, facet).astype(float)
-        own = values[tuple(self.step("seed", facet))]
-        own = own if own > 0 else np.abs(values).max()
-        return values / own if own > 0 else values
+        return values / (np.abs(values).max() or 1.0)
 
     def box(self, procedure: str | None = None) -> np.ndarray:
         """The box of LOST as published, or of another procedure: "tuned", "dino_seg"."""
@@ -111,8 +109,8 @@ def page(rows: list[tuple[BackboneId, LostImage]], titles: list[str], facets: bo
     return made
 
 
-def over_seed(ax: Axes, values: np.ndarray, image: LostImage) -> AxesImage:
-    """A map of `LostImage.over_seed` on the scale that all of them share, with its ends below."""
+def relative(ax: Axes, values: np.ndarray, image: LostImage) -> AxesImage:
+    """A map of `LostImage.relative` on the scale that all of them share, with its ends below."""
     ends(ax, values, "{:.2f}")
     scale = dict(cmap=DIVERGING, vmin=-1, vmax=1)
     return photos.over(ax, values, image.rgb.shape, image.patch, **scale)
@@ -124,6 +122,6 @@ def ends(ax: Axes, values: np.ndarray, written: str) -> None:
     ax.set_xlabel(style.span(texts), fontsize=6, labelpad=1.5)
 
 
-def seed_bar(made: grids.Page, image: AxesImage, first: int, last: int) -> None:
-    """The scale of all maps of `over_seed` on a page, below its columns first..last."""
-    made.bar(image, first, last, OVER_SEED, [-1, 0, 1], lower=grids.LABEL, extend="both")
+def relative_bar(made: grids.Page, image: AxesImage, first: int, last: int) -> None:
+    """The scale of all maps of `relative` on a page, below its columns first..last."""
+    made.bar(image, first, last, RELATIVE, [-1, 0, 1], lower=grids.LABEL)
