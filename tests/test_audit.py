@@ -120,7 +120,7 @@ def test_outliers_inside_that_are_gone_at_the_output():
     norms, mask, layout = norms_of([2, 3, 4])
     rows, verdict = judged(norms, layout)
     assert (verdict.onset, verdict.until, verdict.at_output) == (2, 4, False)
-    assert "in layers 2 to 4 of 6, they are gone at the output" in verdict.words
+    assert "in layers 2 to 4 of 6, gone at the output" in verdict.words
     np.testing.assert_array_equal(verdict.mask, mask)
     assert [row.cutoff is None for row in rows] == [True, False, False, False, True, True]
 

@@ -66,13 +66,13 @@ def clean(name: str) -> str:
 def by_method(
     measured: Iterable[Mapping], registers: tuple[int, ...]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """What `dvc metrics` compares: by question, method and "r4", a mean over seeds.
+    """What `dvc metrics` compares: by question, method and "r4" ("r4-tt"), a mean over seeds.
 
     The mean is of the question's first headline. measured: rows with the columns of
     `measurements.read`. registers: the counts to show. Backbones are of the method's own size, at
     the end of training. Several data sets stay apart, "r4 on voc2007".
     """
-    values: dict[tuple[str, str, int, str], list[float]] = {}
+    values: dict[tuple[str, str, int, bool, str], list[float]] = {}
     for row in measured:
         question = row["question"]
         first = HEADLINES.get(question, ("",))[0]
@@ -83,14 +83,15 @@ def by_method(
         own_size = not id.size or row.get("own_size", False)  # published ones always say it
         usual = id.percent == 100 and own_size and not id.noaa
         if usual and id.registers in registers:
-            key = question, row["method"], int(row["registers"]), row["data"]
+            key = question, row["method"], int(row["registers"]), id.test_time, row["data"]
             values.setdefault(key, []).append(float(row["value"]))
     data: dict[str, set[str]] = {}
     for question, *_, name in values:
         data.setdefault(question, set()).add(name)
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for (question, method, count, name), several in sorted(values.items()):
-        label = f"r{count}" if len(data[question]) == 1 else f"r{count} on {name}"
+    for (question, method, count, test_time, name), several in sorted(values.items()):
+        label = f"r{count}-tt" if test_time else f"r{count}"
+        label += "" if len(data[question]) == 1 else f" on {name}"
         mean = round(sum(several) / len(several), 6)
         table.setdefault(question, {}).setdefault(method, {})[label] = mean
     return table

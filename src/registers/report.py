@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment
 
-from registers import artifacts, headlines, inputs, stale, tracking
+from registers import artifacts, headlines, inputs, published, stale, tracking
 from registers.artifacts import Artifact
 from registers.claims import forest
 from registers.claims.loading import load as load_claims
@@ -38,7 +38,7 @@ def build(settings: Settings) -> None:
     measured = inputs.rows(settings, artifacts.evidence(settings))
     printed = inputs.printed()
     claims = load_claims(artifacts.PAPER / "claims.yaml")
-    verdicts = judged(claims, measured, settings.scale, printed)
+    verdicts = judged(claims, evidence(settings, measured), settings.scale, printed)
     _write_claims(layout, verdicts)
     runs = {artifact.id: sections.runs(settings, artifact) for artifact in built}
     keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
@@ -62,6 +62,15 @@ def build(settings: Settings) -> None:
     write_text(layout.page, page)
     handout.write(settings, verdicts, first_screen, shown)
     _remove_old_drawings(layout, built)
+
+
+def evidence(settings: Settings, measured: pd.DataFrame) -> pd.DataFrame:
+    """The rows that claims are judged on.
+
+    A published model whose test-time registers are empty, as nothing could be moved, is no model
+    with registers.
+    """
+    return measured[~measured["backbone"].isin(published.unmoved(settings))]
 
 
 def _first_screen(

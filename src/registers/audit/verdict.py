@@ -289,8 +289,8 @@ def _where(verdict: AuditVerdict) -> str:
     run = f"layers {verdict.onset} to {verdict.until}"
     if verdict.onset == verdict.until:
         run = f"layer {verdict.onset}"
-    gone = "a second mode is left" if verdict.at_output else "they are gone"
-    return f"in {run} of {total}, {gone} at the output"
+    output = "with a second mode left" if verdict.at_output else "gone"
+    return f"in {run} of {total}, {output} at the output"
 
 
 def _details(rows: list[LayerRow], verdict: AuditVerdict, norm_note: str):

@@ -7,7 +7,7 @@ from math import prod
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from registers import artifacts
+from registers import artifacts, published
 from registers.claims.verdicts import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -119,9 +119,16 @@ def _fetched(settings: Settings, ids: list[BackboneId]) -> list[tuple[str, str]]
     return [
         ("Trained", "nothing: these are published models, and every verdict is about them"),
         ("Models", f"{style.listing(map(str, ids))}; {size} parameters"),
+        *_added(settings),
         ("Licences", licences),
         ("Not made", "; ".join(missing)),
     ]
+
+
+def _added(settings: Settings) -> list[tuple[str, str]]:
+    """What was done to models that were published without registers: (name, value)."""
+    words = published.added_in_words(settings)
+    return [("Test-time registers", f"{words}, without training")] if words else []
 
 
 def _data(settings: Settings, roles: Iterable[str]) -> str:
