@@ -54,6 +54,14 @@ def test_jobs_that_end_correct_the_others(settings):
     assert followed.left(TRAININGS) == 0
 
 
+def test_a_job_that_is_late_says_that_the_others_will_be(settings):
+    for work in TRAININGS:
+        ran(settings, work, 100)
+    followed = Clock(settings, TRAININGS, slots=1)
+    assert followed.left((), {TRAININGS[0]: 50}) == 350
+    assert followed.left((), {TRAININGS[0]: 300}) > 600
+
+
 def test_short_jobs_say_little_about_long_ones(settings):
     """Listing data takes half a second where a guess says four: no reason to halve all others."""
     took = {("data", str(n)): 0.5 for n in range(7)}

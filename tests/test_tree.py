@@ -12,7 +12,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from registers import tracking
+from registers import artifacts, tracking
 from registers.layout import Layout
 from registers.measurements import Measurement
 from registers.models import checkpoint
@@ -164,6 +164,11 @@ def test_a_project_may_be_moved_and_links_ask_for_keys(run, uri, tmp_path, monke
     client = MlflowClient(tracking_uri="sqlite:///moved.db")
     pipeline = by_name(client)["smoke"].info.run_id
     assert [file.path for file in client.list_artifacts(pipeline)] == ["figures", "paper.html"]
+
+
+def test_the_list_of_figures_is_read_once():
+    """Read for the description of every run, it took a third of filling a store."""
+    assert artifacts.load() is artifacts.load()
 
 
 def test_a_store_that_is_new_is_filled_with_the_same_links(run, uri, empty_store):

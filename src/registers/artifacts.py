@@ -6,6 +6,7 @@ Read by the rules and by the commands alike.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import yaml
 
@@ -96,6 +97,7 @@ class Picture:
 # --- what there is to draw ------------------------------------------------------------------------
 
 
+@cache
 def load() -> dict[str, Artifact]:
     """All figures and tables by id, in the paper's order."""
     rows = yaml.safe_load((PAPER / "artifacts.yaml").read_text())

@@ -56,11 +56,12 @@ class Clock:
         """Seconds until the last job ends.
 
         finished: those of this run that ended, whose new benchmarks are read. elapsed: by job that
-        runs at the moment, the seconds since it began.
+        runs at the moment, the seconds since it began; one that is late slows down the others too.
         """
         finished = set(finished)
         took = {work: s for work in finished if (s := earlier(self.settings, *work))}
-        pace = Pace(took, self.expected)
+        late = {work: s for work, s in elapsed.items() if s > self.expected[work]}
+        pace = Pace(took | late, self.expected)
         waiting = {
             work: max(0.0, seconds * pace(work) - elapsed.get(work, 0.0))
             for work, seconds in self.expected.items()
