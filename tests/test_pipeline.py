@@ -56,7 +56,15 @@ def test_afterwards_there_is_nothing_to_do(finished):
 
 def test_snakemakes_own_report_is_built(finished, tmp_path):
     snakemake(finished, "--report", str(tmp_path / "report.html"))
-    assert (tmp_path / "report.html").stat().st_size > 100_000
+    page = (tmp_path / "report.html").read_text()
+    built = artifacts.available(load_settings(SMOKE)).values()
+    assert page.count("The paper shows") == len(built)  # a caption each
+    for artifact in built:
+        shown = LAYOUT.drawing(
+            artifact.kind, artifact.id, "png" if artifact.kind == "figures" else "csv"
+        )
+        assert f'"{shown}": {{"name"' in page
+    assert all(f'"{category}"' in page for category in ("Figures", "Tables", "Claims"))
 
 
 def test_every_job_was_recorded_in_mlflow(finished):

@@ -1,5 +1,6 @@
 """`registers plan`: the jobs are Snakemake's own, and the amounts follow from what was measured."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -47,6 +48,13 @@ def test_the_jobs_are_those_of_a_dry_run(smoke, tmp_path):
     for rule in ("world", "data", "train", "tokens", "report"):
         assert rules[rule] == counted[rule], rule
     assert (ROOT / "Snakefile").exists()
+
+
+def test_every_rule_says_what_it_does(tmp_path):
+    lines = snakemake(tmp_path, "--list").splitlines()
+    described = dict(re.findall(r"^(\w+) \((.+)\)$", "\n".join(lines), re.M))
+    assert {"all", "train", "measure", "fig07", "table2", "report", "study"} <= set(described)
+    assert not [line for line in lines if re.fullmatch(r"\w+", line)]  # without a word
 
 
 def test_a_training_takes_its_flops_over_the_speed_and_updates_and_examples(smoke):
