@@ -33,8 +33,8 @@ WINDOW = 8  # batches read ahead, so that images of the same grid meet
 # images on which a facet's mean squared norm is taken, the unit of a bias on raw features
 SCALE_IMAGES = 8
 # LOST compares every patch with every other. The paper's own protocols have at most 2,116 (a photo
-# of COCO, 640 x 640 pixels in patches of 14). A photo of 500 x 375 pixels in patches of 4 has 11,750
-# and takes 16 core-seconds for nine kinds of features and nine biases; 4,096 patches take 2.
+# of COCO, 640 x 640 pixels in patches of 14). A photo of 500 x 375 pixels in patches of 4 has
+# 11,750 and takes 16 core-seconds for nine kinds of features and nine biases; 4,096 patches take 2.
 MOST_PATCHES = 4096
 log = logging.getLogger(__name__)
 
