@@ -9,6 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pypdf import PdfReader
 
 from registers import artifacts, reference
 from registers.claims import forest, printed, wording
@@ -79,6 +80,23 @@ def test_the_conclusion_counts_verdicts_and_says_whether_there_are_outliers(tmp_
     )
 
 
+def test_the_conclusion_counts_the_seeds_with_outliers(tmp_path):
+    """Of three seeds two have outliers in DINOv2, all in DeiT-III, with registers one does."""
+    affected = {"deit3-r0": {0, 1, 2}, "dinov2-r0": {0, 2}, "dinov2-r4": {2}}
+    rows = [
+        planted.norms(f"{name}-s{seed}", outliers=0.02 * (seed in seeds), layers=2, images=20)
+        for name, seeds in affected.items()
+        for seed in range(3)
+    ]
+    made = [Verdict(INCONCLUSIVE, "", "", INCONCLUSIVE, "")]
+    first, second = opening.conclusion(made, planted.frame(tmp_path, *rows))
+    assert first == "Of the paper's 1 claims this run leaves open 1."
+    assert second == (
+        "High-norm outliers appear without registers in DeiT-III and DINOv2 (2 of 3 seeds) and "
+        "with registers in DINOv2 (1 of 3 seeds)."
+    )
+
+
 def test_it_says_what_was_trained_on_what_and_for_how_long(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = load_settings({"scale": "smoke", "registers": [0, 4]})
@@ -99,6 +117,8 @@ def test_it_says_what_was_trained_on_what_and_for_how_long(tmp_path, monkeypatch
     number = len(artifacts.trained(settings))
     assert trained["Trained"].startswith(f"{number} vision transformers (DeiT-III, OpenCLIP")
     assert trained["With"] == "0 and 4 registers; seed 0"
+    several = opening.trained(load_settings({"scale": "smoke", "seeds": [0, 1, 2]}))
+    assert dict(several)["With"].endswith("; seeds 0, 1 and 2")
     assert trained["On"] == "4,800 synthetic scenes of the built-in world, 16 × 16 pixels"
     assert trained["For"].startswith(f"1,000 to 1,500 steps each, {number} minutes of training")
 
@@ -269,13 +289,13 @@ def test_no_line_of_the_pdf_leaves_its_page(tmp_path, weight):
 
 
 def test_the_pdf_begins_a_page_where_one_is_full(tmp_path):
-    image = tmp_path / "image.png"
-    Figure(figsize=(6, 4)).savefig(image, dpi=style.DPI // 4)
+    drawing = tmp_path / "drawing.pdf"
+    Figure(figsize=(1.5, 1)).savefig(drawing)
     table = {"head": [[""], ["top-1 (%)", "world"]], "body": [[["DINOv2"], ["54.0", "paper 84.8"]]]}
     with handout.Handout(tmp_path / "paper.pdf", "title") as pdf:
         for number in range(12):
             pdf.heading(f"Figure {number}", below=2)
-            pdf.picture(image)
+            pdf.picture(drawing)
             pdf.table(table)
             pdf.paragraph("words " * 60)
     pages = pdf.pages
@@ -288,3 +308,29 @@ def test_the_pdf_begins_a_page_where_one_is_full(tmp_path):
     with pytest.raises(ValueError), handout.Handout(tmp_path / "torn.pdf", "title"):
         raise ValueError
     assert not (tmp_path / "torn.pdf").exists()
+
+
+def test_figures_of_the_pdf_are_drawings_that_fit_its_column(tmp_path):
+    """Their words can be searched, large ones are made smaller, and the bytes stay the same."""
+    drawing = tmp_path / "drawing.pdf"
+    figure = Figure(figsize=(12, 3))
+    figure.text(0, 0, "left")
+    figure.text(1, 0, "right", ha="right")
+    figure.savefig(drawing)
+    assert handout.size_of(drawing) == pytest.approx((handout.COLUMN, handout.COLUMN / 4))
+    for name in ("once", "again"):
+        with handout.Handout(tmp_path / f"{name}.pdf", "title") as pdf:
+            pdf.paragraph("a paragraph")
+            pdf.picture(drawing)
+    assert (tmp_path / "once.pdf").read_bytes() == (tmp_path / "again.pdf").read_bytes()
+
+    places = {}
+
+    def look(text, place, *rest):
+        places[text.strip()] = place[4] * handout.POINT, place[5] * handout.POINT
+
+    PdfReader(tmp_path / "once.pdf").pages[0].extract_text(visitor_text=look)
+    assert places["left"][0] == pytest.approx(handout.MARGIN, abs=0.05)
+    assert handout.WIDTH / 2 < places["right"][0] < handout.WIDTH - handout.MARGIN
+    below = places["a paragraph"][1] - places["left"][1]
+    assert below == pytest.approx(handout.COLUMN / 4, abs=0.2)

@@ -43,7 +43,7 @@ def build(settings: Settings) -> None:
     runs = {artifact.id: sections.runs(settings, artifact) for artifact in built}
     keys = {key for behind in (*runs.values(), *(v.runs for v in verdicts)) for key in behind}
     links = tracking.links(settings.mlflow_uri, sorted(keys))
-    shown = [sections.section(layout, artifact, printed, runs[artifact.id]) for artifact in built]
+    shown = [sections.section(settings, artifact, printed, runs[artifact.id]) for artifact in built]
     first_screen = _first_screen(settings, verdicts, measured, shown)
     page = _template().render(
         **first_screen,
@@ -53,7 +53,7 @@ def build(settings: Settings) -> None:
         tally={name: sum(v.verdict == name for v in verdicts) for name in VERDICTS},
         together=together(verdicts),
         artifacts=shown,
-        pictures=[sections.further(layout, picture) for picture in artifacts.pictures(settings)],
+        pictures=[sections.further(settings, picture) for picture in artifacts.pictures(settings)],
         handout=layout.handout.name,
         link=links.get,
     )

@@ -1,16 +1,21 @@
-"""The regenerated paper to hand around: one PDF, paper.pdf, of the page's figures and tables."""
+"""The regenerated paper to hand around: one PDF, paper.pdf, of the page's figures and tables.
 
+Words and tables are set by matplotlib; figures, which have PDFs of their own, are put between them
+as they are, so that they stay sharp at any size and their words can be searched.
+"""
+
+import io
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 from matplotlib.lines import Line2D
-from PIL import Image
+from pypdf import PageObject, PdfReader, PdfWriter, Transformation
 
 from registers.claims.verdicts import VERDICTS, Verdict
 from registers.figures.paint import style
@@ -47,11 +52,11 @@ def write(
         for sentence in first_screen["conclusion"]:
             pdf.paragraph(sentence, 10)
         if first_screen["first"]:
-            pdf.picture(layout.drawing("figures", first_screen["first"]["id"], "png"))
+            pdf.picture(layout.drawing("figures", first_screen["first"]["id"], "pdf"))
         for name, value in first_screen["trained"]:
             pdf.paragraph(f"{name}: {value}.")
         counts = (f"{sum(v.verdict == name for v in verdicts)} {name}" for name in VERDICTS)
-        claims = layout.claims.with_suffix(".png")
+        claims = layout.claims.with_suffix(".pdf")
         pdf.heading(f"Claims of the paper: {style.listing(counts)}", below=size_of(claims)[1])
         pdf.picture(claims)
         pdf.paragraph(first_screen["forest"]["caption"], 8, style.GREY)
@@ -61,19 +66,37 @@ def write(
                 pdf.heading(title, below=2.5)
                 pdf.table(each["table"])
             else:
-                image = layout.drawing("figures", each["id"], "png")
-                pdf.heading(title, below=size_of(image)[1])
-                pdf.picture(image)
+                drawing = layout.drawing("figures", each["id"], "pdf")
+                pdf.heading(title, below=size_of(drawing)[1])
+                pdf.picture(drawing)
             pdf.paragraph(f"This run: {each['ours']}", 8)
             pdf.paragraph(f"The paper: {each['caption']}", 8, style.GREY)
 
 
-def size_of(image: Path) -> tuple[float, float]:
-    """Width and height of a picture in the PDF, in inches: of a column, or of a page, at most."""
-    with Image.open(image) as opened:
-        width, height = (side / style.DPI for side in opened.size)
+def size_of(drawing: Path) -> tuple[float, float]:
+    """Width and height of a drawing in the PDF, in inches: of a column, or of a page, at most."""
+    box = PdfReader(drawing).pages[0].mediabox
+    width, height = float(box.width) * POINT, float(box.height) * POINT
     smaller = min(1.0, COLUMN / width, (HEIGHT - 2 * MARGIN - 1.2) / height)
     return width * smaller, height * smaller
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A drawing on a page: number of the page, lower left corner and width (in inches)."""
+
+    drawing: Path
+    page: int
+    left: float
+    bottom: float
+    width: float
+
+    def on(self, page: PageObject) -> None:
+        """Put the drawing onto its page."""
+        (own,) = PdfReader(self.drawing).pages
+        scale = self.width / (float(own.mediabox.width) * POINT)
+        place = Transformation().scale(scale).translate(self.left / POINT, self.bottom / POINT)
+        page.merge_transformed_page(own, place)
 
 
 class Handout:
@@ -86,6 +109,7 @@ class Handout:
         self.path = path
         self.title = title
         self.pages: list[Figure] = []
+        self.placed: list[Placed] = []
         self.page()
 
     def __enter__(self) -> "Handout":
@@ -120,15 +144,13 @@ class Handout:
             self.top -= size * POINT * LEADING
         self.top -= 0.4 * size * POINT
 
-    def picture(self, image: Path) -> None:
-        """A picture over the width of the page, smaller where it would be taller than a page."""
-        width, height = size_of(image)
+    def picture(self, drawing: Path) -> None:
+        """A drawing over the width of the page, smaller where it would be taller than a page."""
+        width, height = size_of(drawing)
         self.need(height)
         left = MARGIN + (COLUMN - width) / 2
-        place = [left / WIDTH, (self.top - height) / HEIGHT, width / WIDTH, height / HEIGHT]
-        ax = self.pages[-1].add_axes(place)
-        ax.set_axis_off()
-        ax.imshow(imread(image), aspect="auto", interpolation="none")
+        bottom = self.top - height
+        self.placed.append(Placed(drawing, len(self.pages) - 1, left, bottom, width))
         self.top -= height + 0.12
 
     def table(self, table: dict[str, Any], size: float = 7.5) -> None:
@@ -173,9 +195,16 @@ class Handout:
         self.pages[-1].text(x / WIDTH, y / HEIGHT, text, fontsize=size, va="top", **drawing)
 
     def _write(self, path: Path) -> None:
-        about = {"Title": self.title, "CreationDate": None, "Producer": None, "Creator": None}
-        with matplotlib.rc_context({"pdf.compression": 9}), PdfPages(path, metadata=about) as pdf:
+        text = io.BytesIO()
+        with matplotlib.rc_context({"pdf.compression": 9}), PdfPages(text) as pdf:
             for number, page in enumerate(self.pages, start=1):
                 foot = dict(ha="center", fontsize=7.5, color=style.GREY)
                 page.text(0.5, 0.4 / HEIGHT, f"{number} of {len(self.pages)}", **foot)
                 pdf.savefig(page)
+        whole = PdfWriter(clone_from=text)
+        for placed in self.placed:
+            placed.on(whole.pages[placed.page])
+        for page in whole.pages:
+            page.compress_content_streams()
+        whole.metadata = {"/Title": self.title}  # no date: the same page gives the same bytes
+        whole.write(path)

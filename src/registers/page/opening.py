@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from math import prod
 
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from registers import artifacts, published
+from registers import artifacts, inputs, published
 from registers.claims.verdicts import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -64,16 +64,22 @@ def _outliers(measured: pd.DataFrame) -> str:
             f"patch norm is {ends} times the median), so nothing here can confirm or refute what "
             "the paper says of outliers."
         )
-    without = affected.loc[affected["registers"] == 0, "method"]
-    with_registers = affected.loc[affected["registers"] > 0, "method"]
+    without = _models(affected[affected["registers"] == 0], modes[modes["registers"] == 0])
+    with_registers = _models(affected[affected["registers"] > 0], modes[modes["registers"] > 0])
     return (
-        f"High-norm outliers appear without registers in {_models(without)} and with registers in "
-        f"{_models(with_registers)}."
+        f"High-norm outliers appear without registers in {without} and with registers in "
+        f"{with_registers}."
     )
 
 
-def _models(methods: Iterable[str]) -> str:
-    names = dict.fromkeys(style.name(method) for method in methods)
+def _models(affected: pd.DataFrame, of: pd.DataFrame) -> str:
+    """Methods with outliers, and in how many of their seeds where it is not all of them."""
+    names = []
+    for method, rows in affected.groupby("method", sort=False):
+        number = rows["seed"].nunique()
+        seeds = of.loc[of["method"] == method, "seed"].nunique()
+        some = f" ({number} of {seeds} seeds)" if number < seeds else ""
+        names.append(style.name(method) + some)
     return style.listing(names) if names else "no model"
 
 
@@ -88,7 +94,7 @@ def trained(settings: Settings) -> list[tuple[str, str]]:
     methods = [style.name(method) for method in dict.fromkeys(id.method for id in ids)]
     counts = style.listing(str(count) for count in settings.registers)
     seeds = style.listing(str(seed) for seed in settings.seeds)
-    size = _range([_parameters(settings, id) for id in ids], _in_words)
+    size = _range([_parameters(settings, id) for id in ids], style.count)
     steps = _range([_steps(settings, id) for id in ids], lambda number: f"{number:,}")
     backbones = f"{len(ids)} vision transformers"
     if size:
@@ -96,7 +102,7 @@ def trained(settings: Settings) -> list[tuple[str, str]]:
     lengths = [f"{steps} steps each" if steps else "", _minutes(settings, ids)]
     return [
         ("Trained", f"{backbones} ({style.listing(methods)})"),
-        ("With", f"{counts} registers; seed {seeds}"),
+        ("With", f"{counts} registers; {'seed' if len(settings.seeds) == 1 else 'seeds'} {seeds}"),
         ("On", _data(settings, [METHODS[id.method].role for id in ids])),
         ("For", ", ".join(filter(None, lengths)) or "not recorded"),
     ]
@@ -105,7 +111,7 @@ def trained(settings: Settings) -> list[tuple[str, str]]:
 def _fetched(settings: Settings, ids: list[BackboneId]) -> list[tuple[str, str]]:
     """Which published models were looked at, and what is missing for the rest: (name, value)."""
     models = [released.catalogue()[str(id)] for id in ids]
-    size = _range([_parameters(settings, id) for id in ids], _in_words)
+    size = _range([_parameters(settings, id) for id in ids], style.count)
     forbidding = [model.id for model in models if model.non_commercial]
     licences = style.listing(dict.fromkeys(model.licence for model in models))
     if forbidding:
@@ -150,11 +156,9 @@ def _data(settings: Settings, roles: Iterable[str]) -> str:
 
 
 def _parameters(settings: Settings, id: BackboneId) -> int | None:
-    """Parameters of a backbone, from the head of its weights; None where they are not here."""
+    """Parameters of a backbone; None where its weights are not here."""
     try:
-        with safe_open(settings.layout.checkpoint(id), "numpy") as weights:
-            names = weights.keys()
-            return sum(prod(weights.get_slice(name).get_shape()) for name in names)
+        return sum(map(prod, inputs.shapes_of(settings.layout.checkpoint(id)).values()))
     except (OSError, SafetensorError):
         return None
 
@@ -199,10 +203,3 @@ def _range(numbers: Iterable[int | None], written) -> str:
     """0.05 to 1.1 million; "" where none is known."""
     known = [number for number in numbers if number is not None]
     return style.span(written(end) for end in (min(known), max(known))) if known else ""
-
-
-def _in_words(count: int) -> str:
-    """54,800; 1.1 million."""
-    if count >= 1e5:
-        return f"{style.number(count / 1e6, 2)} million"
-    return f"{float(f'{count:.3g}'):,.0f}"

@@ -1,6 +1,7 @@
 """What the page shows of each figure, table and picture."""
 
 import base64
+import io
 import math
 import os
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from registers import artifacts, inputs
 from registers.artifacts import Artifact, Picture
@@ -18,10 +20,12 @@ from registers.settings.run import Settings
 from registers.tables import typeset
 
 RULE_FILE = "workflow/rules/artifacts.smk"
+EFFORT = 50  # of 100 that WebP takes to find a small file
 
 
-def section(layout: Layout, artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
+def section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys: list[str]) -> dict:
     """All that the page shows of one artifact. keys: of the runs behind it."""
+    layout = settings.layout
     stem = layout.drawing(artifact.kind, artifact.id)
     in_text = artifact.section[0].isdigit()
     root = artifacts.PAPER.parent
@@ -29,7 +33,7 @@ def section(layout: Layout, artifact: Artifact, printed: pd.DataFrame, keys: lis
         **asdict(artifact),
         "number": number(artifact),
         "place": f"{'section' if in_text else 'appendix'} {artifact.section}",
-        "ours": stem.with_suffix(".txt").read_text().strip(),
+        "ours": caption(settings, stem, settings.seeds[0] if artifact.is_of_one_seed else None),
         "csv": on_page(layout, stem.with_suffix(".csv")),
         "source": artifact.source,
         "source_link": relative(layout, root / artifact.source),
@@ -56,16 +60,28 @@ def number(artifact: Artifact) -> str:
     return f"{'Table' if artifact.kind == 'tables' else 'Figure'} {digits}"
 
 
-def further(layout: Layout, drawn: Picture) -> dict:
+def further(settings: Settings, drawn: Picture) -> dict:
     """What the page shows of a picture beyond the paper's."""
+    layout = settings.layout
     stem = layout.drawing("pictures", drawn.id)
     return {
         "id": drawn.id,
         "picture": picture(stem),
-        "ours": stem.with_suffix(".txt").read_text().strip(),
+        "ours": caption(settings, stem, BackboneId.parse(drawn.backbone).seed),
         "pdf": on_page(layout, stem.with_suffix(".pdf")),
         "command": command(stem.with_suffix(".png").as_posix()),
     }
+
+
+def caption(settings: Settings, stem: Path, seed: int | None) -> str:
+    """What was drawn, in words; of several seeds also which one it shows.
+
+    stem: path of the drawing without ending. seed: None for means over seeds and exact answers.
+    """
+    text = stem.with_suffix(".txt").read_text().strip()
+    if seed is None or len(settings.seeds) == 1:
+        return text
+    return f"{text} It shows seed {seed}, of seeds {style.listing(map(str, settings.seeds))}."
 
 
 def runs(settings: Settings, artifact: Artifact) -> list[str]:
@@ -131,8 +147,11 @@ def picture(stem: Path) -> dict[str, str]:
 
 
 def embedded(image: Path) -> str:
-    """A picture as the page holds it."""
-    return "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode()
+    """A picture as the page holds it: WebP, which loses nothing either, takes half as much room."""
+    packed = io.BytesIO()
+    with Image.open(image) as opened:
+        opened.convert("RGB").save(packed, "WEBP", lossless=True, quality=EFFORT, method=4)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
 
 
 def command(target: str) -> str:
