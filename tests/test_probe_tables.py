@@ -51,6 +51,19 @@ def test_table1_looks_like_the_papers_with_its_number_in_the_cell(outliers):
     assert shown.loc["chance"].tolist() == ["10.0"] * 4
 
 
+def test_tokens_that_fewer_images_have_have_a_chance_of_their_own(tmp_path):
+    names = ("dinov2-r0-s0", "deit3-r0-s0")
+    tokens = planted.frame(tmp_path, *(planted.token_class(name) for name in names))
+    for method, chance in (("dinov2", 0.25), ("deit3", 0.2)):
+        tokens.loc[(tokens["token"] == TAIL) & (tokens["method"] == method), "chance"] = chance
+    own = "% for the high-norm tail (2 %), which fewer images have"
+    assert f"chance is 10.0 % and 20.0 to 25.0 {own}" in table1.caption(tokens, PRINTED)
+    shown = table1.shown(table1.table(tokens, PRINTED)).set_index("model")
+    assert shown.loc["chance", TAIL] == "20.0 to 25.0"
+    one = tokens[tokens["method"] == "dinov2"]
+    assert f"chance is 10.0 % and 25.0 {own}" in table4.caption(one, PRINTED)
+
+
 def test_a_table_reads_the_same_from_its_file(tmp_path, outliers):
     """The page shows the CSV file, whose empty cells are numbers that do not exist."""
     for module in (table1, table6):

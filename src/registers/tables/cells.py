@@ -185,6 +185,22 @@ def without_outliers(models: Iterable[TableModel]) -> str:
     return "; where norms have no second mode there are no outliers"
 
 
+def chance(models: Iterable[dict[str, TableCell]]) -> str:
+    """For a caption: the level of guessing, and that of tokens which fewer images have.
+
+    models: of each its cells by kind of token.
+    """
+    models = list(models)
+    guess = models[0]["cls"].guess
+    texts = [f"{guess} %"]
+    for token, name in ((OUTLIER, "outliers"), (TAIL, f"the {TAIL}")):
+        guesses = sorted({cells[token].guess for cells in models if cells[token].seeds}, key=float)
+        if guesses and guesses != [guess]:
+            ends = style.span((guesses[0], guesses[-1]))
+            texts.append(f"{ends} % for {name}, which fewer images have")
+    return style.listing(texts)
+
+
 # --- the paper's
 
 

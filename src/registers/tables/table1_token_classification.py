@@ -3,7 +3,6 @@
 
 import pandas as pd
 
-from registers.figures.paint import style
 from registers.tables import cells, typeset
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
@@ -41,24 +40,21 @@ def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
     findings = [_finding(model) for model in models]
     sets = len(cells.label_sets(tokens))
     top1 = f"mean top-1 over {sets} label sets" if sets > 1 else "top-1"
-    means = tokens[(tokens["metric"] == "top1_mean") & (tokens["token"] == "cls")]
-    reason = cells.without_outliers(models)
     return (
-        f"From one token per image, {top1} is {'; '.join(findings)} "
-        f"(chance {style.percent(means['chance'].mean())}){reason}."
+        f"From one token per image, {top1} is {'; '.join(findings)}; "
+        f"chance is {cells.chance(map(_means, models))}{cells.without_outliers(models)}."
     )
 
 
 def _finding(model: cells.TableModel) -> str:
-    means = {token: _cells(model.rows, token, [])[0] for token in cells.TOKENS}
+    means = _means(model)
     normal = means[NORMAL]
     outlier = means[OUTLIER]
     if outlier.value is not None:
-        own = _own_chance(outlier, means["cls"])
         side = f"{outlier.against(normal)} normal ones by their intervals"
-        high = f"{outlier.short} % from an outlier{own}, {side}"
+        high = f"{outlier.short} % from an outlier, {side}"
     elif means[TAIL].value is not None:
-        high = f"{means[TAIL].short} % from the {TAIL}{_own_chance(means[TAIL], means['cls'])}"
+        high = f"{means[TAIL].short} % from the {TAIL}"
     else:
         high = f"too few images for the {TAIL}"
     return (
@@ -67,9 +63,9 @@ def _finding(model: cells.TableModel) -> str:
     )
 
 
-def _own_chance(cell: cells.TableCell, cls: cells.TableCell) -> str:
-    """The level of guessing of a token that fewer images have, where it differs from [CLS]'s."""
-    return "" if cell.guess == cls.guess else f" (chance {cell.guess} %, as fewer images have one)"
+def _means(model: cells.TableModel) -> dict[str, cells.TableCell]:
+    """The mean over label sets by kind of token."""
+    return {token: _cells(model.rows, token, [])[0] for token in cells.TOKENS}
 
 
 def _cells(rows: pd.DataFrame, token: str, sets: list[str]) -> list[cells.TableCell]:

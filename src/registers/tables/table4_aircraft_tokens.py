@@ -58,7 +58,7 @@ def caption(tokens: pd.DataFrame, reference: pd.DataFrame) -> str:
     data, tokens = _fine(tokens)
     models = cells.models(tokens)
     findings = [_finding(model) for model in models]
-    chance = style.percent(tokens.loc[tokens["token"] == "cls", "chance"].mean())
+    chance = cells.chance(_cells(model.rows) for model in models)
     reason = cells.without_outliers(models)
     return (
         f'On "{data}" (the paper: Aircraft), from one token of {models[0].title} per image, '
