@@ -15,6 +15,7 @@ from small_hub import asked
 
 from registers import artifacts, published
 from registers.draw import draw
+from registers.evals.dense import feature_maps
 from registers.measure import measure
 from registers.measurements import read
 from registers.models import checkpoint
@@ -138,6 +139,19 @@ def test_linear_scores_and_the_table_name_them(run):
     assert "added at test time, without training" in table.with_suffix(".txt").read_text()
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_dense_heads_see_patches_alone_and_no_outliers(run, images, normed):
+    """What segmentation and depth are trained on."""
+    settings, _ = run
+    seen = {}
+    for name in (PLAIN, ADDED):
+        backbone = checkpoint.load(settings.layout.checkpoint(name))
+        seen[name] = feature_maps(backbone, pixels(backbone, images[0]), normed).patches
+        assert seen[name].shape == (16, 48, 7, 7)
+    high, low = (seen[name].norm(dim=1).max() for name in (PLAIN, ADDED))
+    assert normed or high > 10 * low
+
+
 def test_families_pair_a_model_with_its_test_time_registers(run):
     settings, _ = run
     for name in ("ends", "focus", "main", "released"):
@@ -149,7 +163,7 @@ def test_families_pair_a_model_with_its_test_time_registers(run):
 def test_a_plan_says_what_is_made_and_fetches_nothing_for_it(run):
     settings, _ = run
     text = start.plan(settings)
-    assert "1 published models" in text or "1 published model" in text
+    assert text.startswith("1 published model, 1 MB; all are on this machine")
     assert f"4 test-time registers, made of {PLAIN}" in text
     assert all(not model.test_time_of for model in start.missing(settings))
 

@@ -27,10 +27,11 @@ def plan(settings: Settings) -> str:
     """What a run fetches and computes: models with licences, disk and time; lines for people."""
     models = [catalogue()[id] for id in settings.models]
     published = [model for model in models if not model.test_time_of]
+    noun = "model" if len(published) == 1 else "models"
     waiting = missing(settings)
     fetched = sum(model.mb for model in waiting)
     lines = [
-        f"{len(published)} published models, {sum(model.mb for model in models)} MB; "
+        f"{len(published)} published {noun}, {sum(model.mb for model in models)} MB; "
         + (_fetching(waiting, fetched) if waiting else "all are on this machine"),
         *(_about(model, model in waiting) for model in models),
         lock.moved(waiting),
