@@ -137,6 +137,31 @@ def test_learning_is_judged_by_most_seeds(tmp_path, failed, expected):
     assert verdict(claim(EXPECT, given=given), frame).verdict == expected
 
 
+UNCHANGED = {  # at what a backbone without registers scores: nothing learnt, and clearly learnt
+    "cls-score-unchanged": lambda name, level: planted.token_class(name, cls=level),
+    "patch-score-unchanged": lambda name, level: planted.token_class(name, normal=level),
+    "local-information-unchanged": lambda name, level: planted.local(
+        name, normal=(level - 0.1 + 1 / 64, 0.5, 4.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_what_was_not_learnt_did_not_stay_unchanged(tmp_path, name):
+    """Equal at the level of guessing is no evidence that registers leave a score as it is."""
+    for level, expected in ((0.1, NOT_TESTABLE), (0.8, REPRODUCED)):
+        noise = (0.0, 1e-3, -1e-3)
+        rows = [
+            row
+            for count in (0, 1, 4)
+            for seed in SEEDS
+            for row in UNCHANGED[name](
+                f"dinov2-r{count}-s{seed}", level + noise[(seed - count) % 3]
+            )
+        ]
+        assert verdict(CLAIMS[name], planted.frame(tmp_path, rows)).verdict == expected
+
+
 # --- claims about given backbones -----------------------------------------------------------------
 
 PEAK = {"question": "maps", "metric": "attention_peak"}

@@ -6,7 +6,7 @@ import pytest
 from registers.models.sequence import split_tokens
 from registers.probes import token_class
 from registers.probes.kinds import Kind
-from registers.vocabulary import NORMAL, OUTLIER
+from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
 IMAGES = 160
 
@@ -60,3 +60,24 @@ def test_the_largest_spread_is_kept():
     spreads = [row.value for (metric, token, _), row in rows.items()
                if (metric, token) == ("top1_std", NORMAL)]  # fmt: skip
     assert rows["top1_std_max", NORMAL, ""].value == pytest.approx(max(spreads))
+
+
+def test_the_tail_leaves_no_image_out():
+    """It is a quantile that few images have: without outliers all test images count."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, IMAGES)
+    tokens = rng.standard_normal((IMAGES, 5, 4))
+    everything = np.ones((IMAGES, 4), dtype=bool)
+    few = everything & (np.arange(IMAGES) < 20)[:, None]
+    kinds = [Kind(NORMAL, everything, ""), Kind(OUTLIER, None, "none"), Kind(TAIL, few, "")]
+    rows = token_class.classify(
+        split_tokens(tokens, 0),
+        kinds,
+        {"class": labels},
+        backbone="b",
+        draws=2,
+        strengths=np.array([1.0]),
+    )
+    tested = {row.token: row.n for row in rows if row.metric == "top1_main"}
+    assert tested["cls"] == tested[NORMAL] == IMAGES // 2
+    assert tested[TAIL] < 20

@@ -14,6 +14,7 @@ from registers.probes.kinds import Kind, bank_kinds, halves, joined
 from registers.probes.solvers import STRENGTHS, logistic_best, reduce
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
+from registers.vocabulary import TAIL
 
 QUESTION = "token_class"
 MAIN = ("class", "fine", "label")  # what images show; attributes of the background are no class
@@ -77,7 +78,8 @@ def classify(
       class of these.
     - "top1_std": standard deviation over draws (n - 1); only for drawn tokens.
     - "top1_main": mean over the label sets that say what the image shows (`MAIN`), on test images
-      that have every kind of patch there is, so that kinds are compared on the same images.
+      that have both normal patches and outliers, so that these are compared on the same images;
+      on all where there are no outliers. (The tail, which few images have, leaves none out.)
     - "top1_std_max": the largest top1_std.
     - "top1_mean": mean over all label sets that could be fitted, its interval from the same
       bootstrap, an image's answers to all sets kept together.
@@ -85,7 +87,7 @@ def classify(
     rows = []
     both = np.ones(len(tokens.patches), dtype=bool)
     for kind in kinds:
-        if kind.mask is not None:
+        if kind.mask is not None and kind.name != TAIL:
             both &= kind.mask.any(1)
     for name, x in _single_tokens(tokens).items():
         everyone = np.ones(len(x), dtype=bool)
@@ -136,7 +138,7 @@ class _Probe:
 
     token: its name.
     drawn: one (B, D) for each draw.
-    has: (B,) images that take part. both: (B,) those that have every kind of patch.
+    has: (B,) images that take part. both: (B,) those that have normal patches and outliers, if any.
     note, backbone: for the rows.
     strengths, seed: see `classify`.
     """
