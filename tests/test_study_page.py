@@ -12,7 +12,7 @@ from registers.measurements import Measurement
 from registers.measurements import write as write_rows
 from registers.study.results import load
 from registers.study.run import run
-from registers.study.summary import draw_headline, recipes, write
+from registers.study.summary import cost, draw_headline, recipes, rooms, write
 from registers.study.sweep import read_sweep
 
 HELD = dict(second_mode=True, redundant=True, global_not_local=True, stored=True)
@@ -133,3 +133,19 @@ def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
     assert (row["steps"], row["ratio"], row["second_mode"]) == (77, 1.5, False)
     assert row["why"] == "no second mode: it falls"
     assert recipes(tmp_path / "none", tmp_path / "recipes.csv") == [row]
+
+
+def test_the_map_of_room_holds_what_differs_in_nothing_but_units_and_symbols():
+    names = ["area-short", "hidden-12", "symbols-16-hidden-24", "sgd", "registers"]
+    frame = pd.DataFrame(dict(variant=names, registers=[0, 0, 0, 0, 4]))
+    expected = {(6, 48): "area-short", (12, 48): "hidden-12", (24, 16): "symbols-16-hidden-24"}
+    assert rooms(read_sweep(), frame) == expected
+
+
+def test_the_cost_of_the_headline_is_the_sum_of_its_runs_or_an_estimate_from_others():
+    timed = pd.DataFrame(dict(core_seconds=[60.0, 90.0], steps=[3000, 3000]))
+    assert cost(timed, timed) == dict(core_minutes=2.5, cost_measured=True, timed=2)
+    untimed = timed.assign(core_seconds=float("nan"))
+    estimate = cost(untimed, pd.concat([untimed, timed[:1]]))
+    assert estimate == dict(core_minutes=pytest.approx(2.0), cost_measured=False, timed=1)
+    assert cost(untimed, untimed)["core_minutes"] is None

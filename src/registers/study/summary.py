@@ -51,9 +51,12 @@ def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
     frame = load(runs / "none", sweep, folder / "results.csv")  # numbers as a clone reads them
     draw(sweep, frame, runs, folder)
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = environment.from_string(TEMPLATE.read_text())
+    template = environment.get_template(TEMPLATE.name)
     files.write_text(out / "emergence.md", template.render(**facts(sweep, frame, runs, out)))
     return frame
 
@@ -108,6 +111,9 @@ class Seeds:
         mine = (self.frame.variant == variant) & (self.frame.registers == registers)
         return self.frame[mine].sort_values("seed")
 
+    def ran(self, variant: str, registers: int = 0) -> int:
+        return len(self.of(variant, registers))
+
     def over(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
         """One number a seed: 0.99, 1.00 and 0.98."""
         return style.listing(_format(v, digits) for v in self.of(variant, registers)[key])
@@ -145,13 +151,13 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         rows=scenes.to_dict("records"),
         f=_format,
         one=lambda run, key: _cell(frame, run, key),
+        ran=seeds.ran,
         over=seeds.over,
         count=seeds.count,
         first_three=seeds.first_three,
         settled=seeds.settled,
         early=EARLY,
-        core_seconds=mine.core_seconds,
-        rooms=_rooms(sweep, tokens),
+        rooms=rooms(sweep, tokens),
         recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
         table=[_hypothesis(sweep, frame, name) for name in sweep.hypotheses],
         complete=complete(frame),
@@ -162,6 +168,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         regime_chance=mine["class/chance"].median(),
         first_seed=headline.seeds[0],
         headline_seeds=len(headline.seeds),
+        **cost(mine, tokens),
         **_doses(sweep),
         **_search(scenes),
     )
@@ -173,18 +180,32 @@ def _not_run(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     return [v for v in planned if not (frame.variant == v).any()]
 
 
-def _rooms(sweep: Sweep, tokens: pd.DataFrame) -> dict[tuple[int, int], str]:
+def cost(mine: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, Any]:
+    """Minutes of one core for the headline: the sum over its runs or, where their processor time
+    was not kept, by the time that a step took in `timed` other runs; None without any."""
+    timed = tokens[tokens.core_seconds.notna()]
+    measured = bool(mine.core_seconds.notna().all())
+    if measured:
+        minutes = mine.core_seconds.sum() / 60
+    elif len(timed):
+        minutes = mine.steps.sum() * timed.core_seconds.sum() / timed.steps.sum() / 60
+    else:
+        minutes = None
+    return dict(core_minutes=minutes, cost_measured=measured, timed=len(timed))
+
+
+def rooms(sweep: Sweep, tokens: pd.DataFrame) -> dict[tuple[int, int], str]:
     """(hidden units, symbols) -> the variant that differs from area-short in nothing else, where it
     has been run."""
     short = sweep.regime("area-short")
-    rooms: dict[tuple[int, int], str] = {}
+    cells: dict[tuple[int, int], str] = {}
     for name in sweep.variants:
         regime = sweep.regime(name)
         room = {key: getattr(regime, key, None) for key in ("hidden", "symbols")}
         run = (tokens.variant == name) & (tokens.registers == 0)
         if run.any() and regime == short.model_copy(update=room):
-            rooms[room["hidden"], room["symbols"]] = name
-    return rooms
+            cells[room["hidden"], room["symbols"]] = name
+    return cells
 
 
 def complete(frame: pd.DataFrame) -> dict[tuple[str, int], tuple[int, int]]:
