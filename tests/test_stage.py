@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pipeline import ROOT
 
-from registers import artifacts, headlines, stage
+from registers import artifacts, headlines, stage, tracking, verbs
 from registers.layout import Layout
 from registers.settings.load import load_settings
 
@@ -85,6 +85,20 @@ def test_backbones_of_other_settings_step_aside_and_come_back(settings, snakemak
     assert (layout.aside / "checkpoints/dinov2-r4-s1/last.safetensors").exists()
     stage.run("reports", load_settings({"scale": "smoke", "registers": [0, 4], "seeds": [1]}))
     assert theirs.exists() and rows.exists() and not ours.exists()
+
+
+def test_a_folder_of_one_experiment_gets_no_store(tmp_path, monkeypatch):
+    """`dvc exp run --temp` filled one with the whole run, in a folder that it then deletes."""
+    folder = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    delivered = []
+    monkeypatch.setattr(tracking, "deliver", lambda *a, **o: delivered.append(a) or (0, 0))
+    verbs.deliver(load_settings({"scale": "smoke"}), None)
+    assert not delivered
+    monkeypatch.chdir(tmp_path)
+    verbs.deliver(load_settings({"scale": "smoke"}), None)
+    assert len(delivered) == 1
 
 
 def test_stages_are_those_of_dvc_yaml():

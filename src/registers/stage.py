@@ -46,6 +46,14 @@ def run(name: str, settings: Settings) -> None:
     records.save(settings.layout)
 
 
+def is_temporary(folder: Path) -> bool:
+    """Whether DVC made a folder for one experiment (`exp run --temp`), to delete it afterwards.
+
+    A store of MLflow's is not worth making there: the spools come back with the experiment.
+    """
+    return ".dvc/tmp/exps/" in f"{folder.as_posix()}/"
+
+
 def due(layout: Layout) -> list[Path]:
     """The files of a run that are there, and that Snakemake would make again.
 

@@ -229,8 +229,10 @@ def report(settings: Settings, options: argparse.Namespace) -> None:
     from registers import tracking
     from registers.draw import draw_training
     from registers.report import build
+    from registers.stage import is_temporary
 
-    tracking.deliver(settings.results.parent, settings.mlflow_uri)
+    if not is_temporary(Path.cwd()):
+        tracking.deliver(settings.results.parent, settings.mlflow_uri)
     with tracking.run(settings.results, "report", "paper", {}, {}, began=BEGAN) as record:
         build(settings)
         draw_training(settings)
@@ -258,9 +260,12 @@ def deliver(settings: Settings, options: argparse.Namespace) -> None:
     registers deliver
     """
     from registers import records, stale, tracking
+    from registers.stage import is_temporary
     from registers.stores.words import masked
 
     records.save(settings.layout)
+    if is_temporary(Path.cwd()):
+        return
     done, waiting = tracking.deliver(settings.results.parent, settings.mlflow_uri)
     if done or waiting:
         store = masked(settings.mlflow_uri)
