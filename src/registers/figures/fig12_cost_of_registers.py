@@ -60,18 +60,22 @@ def caption(cost: pd.DataFrame) -> str:
     models = list(dict.fromkeys(model for model, _ in rows.index))
 
     def added_flops(count: int) -> str:
-        return style.listing(
-            f"{style.number(rows.loc[(model, count), 'flops'])} % ({model})"
-            for model in models
-            if (model, count) in rows.index
-        )
+        texts = []
+        for whose, is_paper in (("the paper's models", True), ("this run's", False)):
+            numbers = [
+                f"{style.number(rows.loc[(model, count), 'flops'])} % ({model})"
+                for model in models
+                if model.startswith(PAPER) == is_paper and (model, count) in rows.index
+            ]
+            texts += [f"{style.listing(numbers)} to the FLOPs of {whose}"] if numbers else []
+        return style.listing(texts)
 
     largest = rows["parameters"].groupby("model").max()
     ends = (largest.min(), largest.max())
     parameters = style.span(f"{style.number(value, 2)} %" for value in ends)
     return (
-        f"Four registers add {added_flops(4)} to the FLOPs, sixteen add {added_flops(16)}; "
-        f"parameters grow by at most {parameters}, depending on the model."
+        f"Four registers add {added_flops(4)}; sixteen add {added_flops(16)}; parameters grow by "
+        f"at most {parameters}, depending on the model (size/patch@pixels)."
     )
 
 

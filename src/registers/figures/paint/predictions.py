@@ -47,10 +47,8 @@ def caption(question: str, arrays: Arrays) -> str:
     _check(question, arrays)
     id = BackboneId.parse(str(arrays["backbone"]))
     photos_of_data = f"{style.plural(len(arrays['names']), 'photo')} of {arrays['data']}"
-    return (
-        f"{question.capitalize()} by {style.model(id.method, id.registers, id.test_time)} on {photos_of_data}: "
-        f"{results[question](arrays)}."
-    )
+    model = style.model(id.method, id.registers, id.test_time)
+    return f"{question.capitalize()} by {model} on {photos_of_data}: {results[question](arrays)}."
 
 
 def _check(question: str, arrays: Arrays) -> None:
