@@ -310,6 +310,21 @@ def test_the_pdf_begins_a_page_where_one_is_full(tmp_path):
     assert not (tmp_path / "torn.pdf").exists()
 
 
+def test_a_long_heading_stays_with_its_figure(tmp_path):
+    """A title of two lines with a figure that just does not fit below it begins a page."""
+    drawing = tmp_path / "drawing.pdf"
+    Figure(figsize=(6, 5)).savefig(drawing)
+    title = "Figure 5. " + "words " * 20
+    for lines in range(20, 40):
+        pdf = handout.Handout(tmp_path / "paper.pdf", "title")
+        for _ in range(lines):
+            pdf.paragraph("a line")
+        pdf.heading(title, below=handout.size_of(drawing)[1])
+        before = len(pdf.pages)
+        pdf.picture(drawing)
+        assert len(pdf.pages) == before
+
+
 def test_figures_of_the_pdf_are_drawings_that_fit_its_column(tmp_path):
     """Their words can be searched, large ones are made smaller, and the bytes stay the same."""
     drawing = tmp_path / "drawing.pdf"

@@ -131,14 +131,14 @@ class Handout:
 
     def heading(self, text: str, below: float, size: float = 12) -> None:
         """A heading, never without the first `below` inches of what follows it."""
-        self.need(size * POINT * 2.2 + below)
+        lines = len(_lines(text, size, "bold"))
+        self.need(size * POINT * (LEADING * lines + 1) + below)
         self.top -= 0.6 * size * POINT if self.top < HEIGHT - MARGIN else 0
         self.paragraph(text, size, weight="bold")
 
     def paragraph(self, text: str, size: float = 9, colour: str = style.INK, **drawing) -> None:
         """Words over the width of the page."""
-        letter = LETTER * size * (BOLD if drawing.get("weight") == "bold" else 1)
-        for line in textwrap.wrap(text, int(COLUMN / letter)):
+        for line in _lines(text, size, drawing.get("weight")):
             self.need(size * POINT * LEADING)
             self._words(MARGIN, self.top, line, size, color=colour, **drawing)
             self.top -= size * POINT * LEADING
@@ -208,3 +208,9 @@ class Handout:
             page.compress_content_streams()
         whole.metadata = {"/Title": self.title}  # no date: the same page gives the same bytes
         whole.write(path)
+
+
+def _lines(text: str, size: float, weight: str | None = None) -> list[str]:
+    """Words as the lines of a column. size: of letters, in points."""
+    letter = LETTER * size * (BOLD if weight == "bold" else 1)
+    return textwrap.wrap(text, int(COLUMN / letter))

@@ -49,7 +49,7 @@ def section(settings: Settings, artifact: Artifact, printed: pd.DataFrame, keys:
     theirs = printed[printed["artifact"] == artifact.id]
     return about | {
         "picture": picture(stem),
-        "printed": [printed_number(row) for row in theirs.itertuples()],
+        "printed": printed_numbers(theirs),
         "pdf": on_page(layout, stem.with_suffix(".pdf")),
     }
 
@@ -128,11 +128,18 @@ def grid(rows: pd.DataFrame) -> dict:
     }
 
 
-def printed_number(row) -> str:
-    """A number of the paper: "DINOv2, share above: 2.37 % (Fig. 3)"."""
+def printed_numbers(rows: pd.DataFrame) -> list[str]:
+    """The paper's numbers, source by source: "Fig. 3, caption: DINOv2, share above: 2.37 %"."""
+    texts = []
+    for source, part in rows.groupby("source", sort=False):
+        numbers = [f"{row.row}, {row.column}: {_printed(row)}" for row in part.itertuples()]
+        texts.append(f"{source}: {'; '.join(numbers)}")
+    return texts
+
+
+def _printed(row) -> str:
     value = row.note if row.value is None or math.isnan(row.value) else f"{row.value:g}"
-    unit = f" {row.unit}" if row.unit else ""
-    return f"{style.capitalised(row.row)}, {row.column}: {value}{unit} ({row.source})"
+    return f"{value} {row.unit}" if row.unit else value
 
 
 # --- links ----------------------------------------------------------------------------------------
