@@ -24,7 +24,7 @@ from registers.claims.verdicts import (
     judged,
     verdict,
 )
-from registers.figures.paint import dark, style
+from registers.figures.paint import dark, photos, style
 from registers.page import handout, opening, sections
 from registers.settings.load import load_settings
 
@@ -275,6 +275,13 @@ def test_a_figure_has_a_dark_twin_whose_pictures_keep_their_colours():
     assert style.rgb(line.get_color()[:3]) == style.rgb("#e9e9ec")
     assert style.rgb(data.get_color()) == style.rgb(style.colour("dinov2"))
     assert photo.get_array().min() == 255 and kept.get_color() == style.INK
+
+
+def test_true_boxes_stay_white_on_a_dark_page():
+    ax = Figure().subplots()
+    photos.boxes(ax, np.array([0, 0, 4, 4]), "white")
+    dark.darken(ax.figure)
+    assert ax.patches[0].get_edgecolor() == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("weight", ["normal", "bold"])

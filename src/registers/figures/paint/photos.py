@@ -57,5 +57,6 @@ def boxes(ax: Axes, corners: np.ndarray, colour: str) -> None:
     """
     rim = withStroke(linewidth=1.8, foreground=style.INK if colour == "white" else "white")
     frame = dict(fill=False, edgecolor=colour, linewidth=1, clip_on=False, path_effects=[rim])
+    frame["gid"] = style.ON_COLOUR  # a white box stays white on a dark page
     for x0, y0, x1, y1 in np.reshape(corners, (-1, 4)):
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
