@@ -120,6 +120,8 @@ def metrics(settings: Settings, measured: pd.DataFrame, verdicts: list[Verdict])
 def together(verdicts: list[Verdict]) -> str:
     """How many verdicts on samples there are, and how many stand when all are taken together."""
     asked = [v for v in verdicts if v.p is not None]
+    if not asked:
+        return "None of the verdicts here rests on samples."
     decided = [v for v in asked if v.verdict in (REPRODUCED, CONTRADICTED)]
     standing = sum(bool(v.together) for v in decided)
     return (
