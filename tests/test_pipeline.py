@@ -47,7 +47,7 @@ def test_the_report_is_self_contained(finished):
     page = (finished / PAGE).read_text()
     elsewhere = r'(?:src|href)="(?:https?:)?//(?!127\.0\.0\.1)[^"]*\.(?:js|css|png|woff2?)"'
     assert not re.findall(elsewhere, page)
-    assert 'src="data:image/png;base64,' in page and "<script src" not in page
+    assert 'src="data:image/webp;base64,' in page and "<script src" not in page
 
 
 def test_afterwards_there_is_nothing_to_do(finished):

@@ -17,7 +17,7 @@ from registers.settings.load import load_settings
 
 TRACEBACK = "REGISTERS_TRACEBACK"
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-HOW_TO_TRACE = f"registers: the same command, or snakemake, after {TRACEBACK}=1 shows the traceback"
+HOW_TO_TRACE = f"(the same command, or snakemake, after {TRACEBACK}=1 shows the traceback)"
 
 
 def main(arguments: list[str] | None = None) -> int:

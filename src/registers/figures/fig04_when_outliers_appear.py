@@ -84,7 +84,7 @@ def draw(steps: pd.DataFrame, sizes: pd.DataFrame, weights: pd.DataFrame) -> Fig
         for name, width, parameters in _named(by_size, weights)
     ]
     size.set_xticks(range(len(labels)), labels)
-    size.set_xlabel("size in this run, width, million parameters")
+    size.set_xlabel("name, width, million parameters")
     style.letter(size, "c", "Norms across sizes")
     _remark(size, list(by_size.values()), "at any size")
 
