@@ -91,7 +91,7 @@ def test_fig04_says_what_its_sizes_are(inputs):
     labels = [label.get_text().split("\n") for label in sizes.get_xticklabels()]
     assert [name for name, *_ in labels] == list(SIZES)
     assert labels[0] == ["tiny", "32", "0.050"] and labels[-1] == ["giant", "192", "0.30"]
-    assert sizes.get_xlabel() == "size in this run, width, million parameters"
+    assert sizes.get_xlabel() == "name, width, million parameters"
     caption = module("fig04").caption(**inputs["fig04"])
     smallest = "sizes are those of this run, tiny (width 32, 50,000 parameters) to giant (width 192"
     assert smallest in caption and "0.30 million parameters" in caption
