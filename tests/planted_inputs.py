@@ -176,3 +176,12 @@ def _of_tasks(folder):
         },
         "table3": {"discovery": planted.frame(folder, *discovery), "reference": PRINTED},
     }
+
+
+def grid(rows, **where):
+    """The values of one map of a table, (rows, columns)."""
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    side = rows["row"].max() + 1
+    assert len(rows) == side**2, "one value per patch"
+    return rows.sort_values(["row", "column"])["value"].to_numpy().reshape(side, side)

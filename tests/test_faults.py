@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -392,8 +393,6 @@ def test_a_name_full_of_signs_is_drawn_as_it_is(tmp_path):
 
 
 def test_names_are_no_html():
-    import pandas as pd
-
     text = typeset.markdown(
         pd.DataFrame({"class": ["<img src=x onerror=alert(1)>", "a|b", "A & B\nC"]})
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import planted_arrays
 import pytest
-from planted_inputs import module
+from planted_inputs import grid, module
 
 
 def lost_of(name, degrees, similarity, expansion):

@@ -6,7 +6,7 @@ import numpy as np
 import planted
 import planted_arrays
 import pytest
-from planted_inputs import module
+from planted_inputs import grid, module
 
 from registers.figures.paint import image_maps
 
@@ -18,15 +18,6 @@ def ends(without=PEAK, with_registers=2.0, **kwargs):
     peaks = {f"{method}-r0-s0": peak for method, peak in without.items()}
     peaks |= {f"{method}-r4-s0": with_registers for method in without}
     return {name: planted_arrays.maps(name, peak, **kwargs) for name, peak in peaks.items()}
-
-
-def grid(rows, **where):
-    """The values of one map of a table, (rows, columns)."""
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    side = rows["row"].max() + 1
-    assert len(rows) == side**2, "one value per patch"
-    return rows.sort_values(["row", "column"])["value"].to_numpy().reshape(side, side)
 
 
 # --- all methods without and with registers
