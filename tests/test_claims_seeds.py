@@ -1,5 +1,7 @@
 """Several seeds, from the files that are measured to verdicts, tables and captions."""
 
+import math
+
 import numpy as np
 import planted
 import pytest
@@ -7,6 +9,7 @@ from test_claims import CLAIMS, image_rows
 from test_claims_statistics import EXPECT, HIGHER, accuracies, claim
 
 from registers import artifacts
+from registers.claims.forest import position
 from registers.claims.numbers import Number, constant, difference, measured
 from registers.claims.verdicts import (
     CONTRADICTED,
@@ -201,6 +204,47 @@ def test_few_images_are_judged_by_students_t(tmp_path):
         gap = difference(a, constant(0, a), "images")
         false += min(gap.p_above(0), gap.p_below(0)) <= ALPHA / 2
     assert 0.035 <= false / 2000 <= 0.065
+
+
+RATIO = {
+    "compare": [{**PEAK, "method": "deit3"}, ">", {**PEAK, "method": "dino"}],
+    "times": [2, math.inf],
+}
+
+
+def test_a_heavy_tail_is_compared_by_ratio(tmp_path):
+    """Peaks of attention five times as high in every image: differences drown, ratios do not."""
+    rng = np.random.default_rng(0)
+    images = np.geomspace(0.1, 1e4, 8)
+    frame = peaks(tmp_path, deit3={0: 5 * images * np.exp(rng.normal(0, 0.1, 8))}, dino={0: images})
+    linear = {"compare": RATIO["compare"]}
+    assert verdict(claim(linear, unit="images"), frame).verdict == INCONCLUSIVE
+    result = verdict(claim(RATIO, unit="images"), frame)
+    assert result.verdict == REPRODUCED
+    assert result.effect.value == pytest.approx(5, rel=0.1)
+    assert result.effect.low < 5 < result.effect.high and result.effect.words.endswith(" times")
+    assert 0 < position(result.effect, 5) < position(result.effect, 10)
+    assert position(result.effect, 2) == pytest.approx(0)
+
+
+def test_a_ratio_over_seeds_is_of_geometric_means(tmp_path):
+    """Hand computed: means of logs by seed, a t interval over their three differences."""
+    ratios = {0: 4.0, 1: 8.0, 2: 16.0}
+    frame = peaks(
+        tmp_path,
+        deit3={seed: [ratio * 2, ratio / 2] for seed, ratio in ratios.items()},
+        dino={seed: [1.0, 1.0] for seed in ratios},
+    )
+    effect = verdict(claim(RATIO), frame).effect
+    half = 4.302653 * math.log(2) / math.sqrt(3)
+    assert effect.value == pytest.approx(8)
+    assert (effect.low, effect.high) == pytest.approx((8 * math.exp(-half), 8 * math.exp(half)))
+
+
+def test_what_has_no_logarithm_has_no_ratio(tmp_path):
+    frame = peaks(tmp_path, deit3={0: [1.0, 0.0]}, dino={0: [1.0, 2.0]})
+    result = verdict(claim(RATIO, unit="images"), frame)
+    assert result.verdict == NOT_TESTABLE and "above 0" in result.reason
 
 
 def test_a_single_image_says_nothing(tmp_path):

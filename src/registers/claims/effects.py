@@ -53,3 +53,13 @@ def effect_of(
     low, high = (value, value) if gap.exact else (end + shift for end in gap.interval)
     ends = tuple(end + shift if math.isfinite(end) else None for end in claimed)
     return Effect(about, unit, signed, value, low, high, ends, paper)
+
+
+def ratio_of(
+    gap: Difference, claimed: tuple[float, float], about: str, paper: float | None
+) -> Effect:
+    """A difference of logarithms, shown as the ratio that it is."""
+    value = math.exp(gap.value)
+    low, high = (value, value) if gap.exact else (math.exp(end) for end in gap.interval)
+    ends = (claimed[0] or None, claimed[1] if math.isfinite(claimed[1]) else None)
+    return Effect(about, wording.TIMES, False, value, low, high, ends, paper)

@@ -4,7 +4,9 @@ Claims are about accuracies, norms and costs, so each line has a scale of its ow
 edge of what is claimed (or the middle, where both ends are), right of it the claim holds.
 """
 
+import math
 import textwrap
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -117,7 +119,16 @@ def title(v: Verdict) -> str:
 
 
 def position(effect: Effect, value: float) -> float:
-    """Where a number stands on its line, from -1 to 1: right of 0 (or around it) as claimed."""
+    """Where a number stands on its line, from -1 to 1: right of 0 (or around it) as claimed.
+
+    Ratios stand on a logarithmic scale.
+    """
+    if effect.unit == wording.TIMES:
+        ends = ("value", "low", "high", "paper")
+        logs = {name: _logarithm(getattr(effect, name)) for name in ends}
+        claimed = tuple(_logarithm(end) for end in effect.claimed)
+        effect = replace(effect, **logs, claimed=claimed, unit="")
+        value = _logarithm(value)
     centre, toward = _centre(effect)
     reach = max(
         abs(number - centre)
@@ -204,6 +215,10 @@ def _centre(effect: Effect) -> tuple[float, int]:
     if low is None:
         return high, -1
     return (low, 1) if high is None else ((low + high) / 2, 1)
+
+
+def _logarithm(number: float | None) -> float | None:
+    return None if number is None else math.log(number)
 
 
 def _x(place: float) -> float:

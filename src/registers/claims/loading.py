@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 OPERATIONS = ("compare", "between", "all", "rarer", "every", "some", "for each")
-WORDS = {*OPERATIONS, "within", "by", "is", "then", "given"}
+WORDS = {*OPERATIONS, "within", "by", "times", "is", "then", "given"}
 COMPARISONS = ("<", ">", ">=", "=")
 UNITS = ("exact", "images", "training")
 SCALES = ("smoke", "laptop", "evening", "gpu", "paper", "any")

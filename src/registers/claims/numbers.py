@@ -42,15 +42,18 @@ class Number:
         return on_same_images(self.seeds.values())
 
 
-def measured(measurements: pd.DataFrame, selector: Selector) -> Number:
+def measured(measurements: pd.DataFrame, selector: Selector, logs: bool = False) -> Number:
     """What a selector names. A list in it means all of its values.
 
     Several rows of one seed are averaged: data sets, whose intervals are independent; tokens or
     backbones asked about the same images, whose intervals are not; or images (coordinate "image"),
     over which the interval is then taken. A row without an interval is exact; an exact question has
-    no seed, which counts as seed 0. Raises Missing where something listed has no value.
+    no seed, which counts as seed 0. logs: natural logarithms of the values, so that means are
+    geometric. Raises Missing where something listed has no value, or one that has no logarithm.
     """
     rows = _of_shared_seeds([known(measurements, each) for each in each_listed(selector)])
+    if logs:
+        rows = _logarithms(rows)
     return Number({int(seed): _mean(part) for seed, part in rows.groupby(_seeds(rows))}, rows)
 
 
@@ -99,6 +102,13 @@ def _of_shared_seeds(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not shared:
         raise Missing("no seed has all of what is averaged")
     return rows[_seeds(rows).isin(shared)]
+
+
+def _logarithms(rows: pd.DataFrame) -> pd.DataFrame:
+    ends = ["value", "low", "high"]
+    if (rows[ends] <= 0).any(axis=None):
+        raise Missing("a ratio needs numbers above 0")
+    return rows.assign(**{end: np.log(rows[end].astype(float)) for end in ends})
 
 
 def _seeds(rows: pd.DataFrame) -> pd.Series:

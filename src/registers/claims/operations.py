@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from registers.claims import printed, wording
-from registers.claims.effects import Effect, effect_of
+from registers.claims.effects import Effect, effect_of, ratio_of
 from registers.claims.numbers import constant, difference, measured, of_both
 from registers.claims.selectors import Missing, each_listed, known
 from registers.claims.selectors import select as selected
@@ -130,8 +130,11 @@ def _better_than_guessing(rows: pd.DataFrame) -> pd.Series:
 def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
     """Two numbers compare as claimed, for >= and = within a margin ("2 %": of the second).
 
-    by: [low, high], in which the difference lies instead.
+    by: [low, high], in which the difference lies instead. times: [low, high], in which the ratio
+    of geometric means lies instead, for numbers whose tail is heavy.
     """
+    if "times" in expectation:
+        return _compare_ratio(expectation, scope)
     first, comparison, second = expectation["compare"]
     a = measured(scope.rows, scope.selector(first))
     if isinstance(second, dict):
@@ -162,6 +165,23 @@ def _compare(expectation: dict[str, Any], scope: Scope) -> Finding:
     rows = pd.concat([a.rows, b.rows])
     strict = comparison in "<>" and "by" not in expectation
     return _placed(gap, low, high, reason, rows, scope, effect, strict)
+
+
+def _compare_ratio(expectation: dict[str, Any], scope: Scope) -> Finding:
+    """The first number is so many times the second, by geometric means."""
+    first, _, second = expectation["compare"]
+    sides = (scope.selector(first), scope.selector(second))
+    a, b = (measured(scope.rows, side, logs=True) for side in sides)
+    if scope.unit == "training":
+        a, b = of_both(a, b)
+    gap = difference(a, b, scope.unit)
+    ends = expectation["times"]
+    effect = ratio_of(gap, ends, scope.about(*sides), scope.paper)
+    means = [wording.number(*[math.exp(side.mean)] * 3, "") for side in (a, b)]
+    reason = f"{means[0]} against {means[1]}: {effect.words}"
+    low, high = (math.log(end) if end else -math.inf for end in ends)
+    rows = pd.concat([a.rows, b.rows])
+    return _placed(gap, low, high, reason, rows, scope, effect, strict=True)
 
 
 def _effect_of_comparison(

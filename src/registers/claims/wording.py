@@ -47,6 +47,7 @@ TITLES = {  # where the name of a metric does not read well
 POINTS = "points"
 SHARE = "%"
 OF_IT = "% of it"  # relative to the second number of a comparison
+TIMES = "times"  # a ratio
 TINY = 0.001  # what lies nearer to 0 is not written out
 DIGITS = 3  # after the point at most
 
@@ -77,7 +78,8 @@ def number(value: float, low: float, high: float, unit: str, signed: bool = Fals
         text = style.number(number)
         if half > 0:
             digits = min(max(0, 1 - math.floor(math.log10(half))), DIGITS)
-            text = f"{number:.{min(digits, 1) if half >= 0.05 and unit else digits}f}"
+            of_percents = half >= 0.05 and unit not in ("", TIMES)
+            text = f"{number:.{min(digits, 1) if of_percents else digits}f}"
         elif number and abs(number) < TINY:
             return f"<{TINY:g}" if number > 0 else f">-{TINY:g}"
         elif unit:
