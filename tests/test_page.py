@@ -212,6 +212,7 @@ def test_claims_write_numbers_as_people_do():
     assert wording.number(-4.591e-05, -0.02, 0.02, "", True) == "0.000 [-0.020, +0.020]"
     assert wording.number(672.3, 600, 740, "") == "672 [600, 740]"
     assert wording.number(3.8e-8, 3.8e-8, 3.8e-8, wording.SHARE) == "<0.001 %"
+    assert wording.number(1.211, 0.038, 38.56, wording.TIMES) == "1.21 [0.0380, 38.6] times"
 
 
 def test_claims_and_tables_have_one_unit(verdicts):

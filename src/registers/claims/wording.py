@@ -69,8 +69,12 @@ def unit(metric: str, difference: bool = False, relative: bool = False) -> str:
 def number(value: float, low: float, high: float, unit: str, signed: bool = False) -> str:
     """A number with its interval: "+1.3 [-2.0, +4.6] points", "41.1 %", "0.83 [0.80, 0.86]".
 
-    value, low, high: of the rows. Digits end where the interval makes them meaningless.
+    value, low, high: of the rows. Digits end where the interval makes them meaningless; ratios
+    have three, as their interval is as wide in factors on both sides.
     """
+    if unit == TIMES:
+        ends = f" [{style.number(low)}, {style.number(high)}]" if low < high else ""
+        return f"{style.number(value)}{ends} {TIMES}"
     value, low, high = (scale(unit) * number for number in (value, low, high))
     half = (high - low) / 2
 
@@ -78,8 +82,7 @@ def number(value: float, low: float, high: float, unit: str, signed: bool = Fals
         text = style.number(number)
         if half > 0:
             digits = min(max(0, 1 - math.floor(math.log10(half))), DIGITS)
-            of_percents = half >= 0.05 and unit not in ("", TIMES)
-            text = f"{number:.{min(digits, 1) if of_percents else digits}f}"
+            text = f"{number:.{min(digits, 1) if half >= 0.05 and unit else digits}f}"
         elif number and abs(number) < TINY:
             return f"<{TINY:g}" if number > 0 else f">-{TINY:g}"
         elif unit:

@@ -123,8 +123,9 @@ def _token(ax: Axes, x: float, y: float, face: str, label: str, faint: bool = Fa
         **drawing,
     )
     ax.add_patch(box)
-    ink = style.GREY if faint else style.INK
-    ax.text(x, y, label, ha="center", va="center", fontsize=7, color=ink, gid=style.ON_COLOUR)
+    # a faint box lets a dark page through, so its label changes with the page
+    words = {"color": style.GREY} if faint else {"color": style.INK, "gid": style.ON_COLOUR}
+    ax.text(x, y, label, ha="center", va="center", fontsize=7, **words)
 
 
 def _arrow(ax: Axes, x: float, start: float, end: float, faint: bool = False) -> None:

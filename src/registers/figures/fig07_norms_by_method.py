@@ -49,7 +49,7 @@ def draw(norms: pd.DataFrame) -> Figure:
         ax.set_ylabel(f"{style.registers_label(registers)}\nshare of tokens")
     for ax in axes[-1]:
         style.logarithmic(ax.xaxis)
-    figure.supxlabel("L2 norm of patch tokens at the output (black line: median)", fontsize=8)
+    figure.supxlabel("L2 norm of patch tokens at the output (line: median)", fontsize=8)
     axes[0, 0].set_ylim(floor, max(bins["share"].max() for bins in histograms.values()) * 1.3)
     distributions.headroom(axes[0, 0], shares=True)
     return figure

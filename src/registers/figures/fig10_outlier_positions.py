@@ -61,7 +61,9 @@ def draw(positions: pd.DataFrame, interpolation: pd.DataFrame) -> Figure:
     highest = grids.top(100 * model.cell.values for model in models)
     titles = [""] * len(models)
     groups = range(1, len(models))
-    page = grids.page(1, len(models), titles, groups, side=2.1, below=grids.BAR, above=0.15)
+    page = grids.page(
+        1, len(models), titles, groups, side=2.1, below=grids.BAR, above=0.15, whole=True
+    )
     for ax, model in zip(page.axes[0], models):
         image = grids.show(ax, 100 * model.cell.values, low=0, high=highest)
         bound = style.number(model.bound)
