@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
-
-import numpy as np
 
 from registers import artifacts
 from registers.audit import hub
+from registers.clock import core_flops
 from registers.exact import demands
 from registers.readers import photos
 from registers.released import lock
@@ -125,17 +123,7 @@ def _minutes(settings: Settings) -> float:
         for id in settings.models
         for question in asked
     )
-    return work / (SHARE * _speed()) / 60
-
-
-def _speed() -> float:
-    """FLOPs a core-second of this machine's matrix product, whatever else it does meanwhile."""
-    side = 1024
-    a = np.ones((side, side), np.float32)
-    a @ a
-    began = time.process_time()
-    a @ a
-    return 2 * side**3 / (time.process_time() - began)
+    return work / (SHARE * core_flops()) / 60
 
 
 def _unreachable() -> str:
