@@ -7,6 +7,7 @@ import pytest
 
 from registers import digest as digests
 from registers.questions import QUESTIONS
+from registers.registry import METHODS
 
 PACKAGE = Path(digests.__file__).parent
 
@@ -97,3 +98,11 @@ def test_a_colour_makes_no_weights_stale_but_a_loss_does(copy):
     file.write_text(file.read_text() + "\nUNUSED = 1\n")
     forget()
     assert digests.training_digest(recipe) != before
+
+
+def test_another_cutoff_makes_no_weights_stale():
+    """Who tries MIN_RATIO at scale paper measures again, and trains nothing again."""
+    for method in METHODS.values():
+        recipe = method.factory.partition(":")[0]
+        trained = digests.closure([recipe, "registers.train"])
+        assert "registers.outliers" not in trained and "registers.norm_statistics" in trained

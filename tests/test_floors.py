@@ -20,7 +20,7 @@ FLOOR_0 = {
     "vocabulary", "lost_arrays", "overlap", "inputs", "run_lock", "watchdog",
     "headlines", "records", "published",
 }  # fmt: skip
-FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers"}
+FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers", "norm_statistics"}
 MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}
 FLOOR_3 = {"probes", "evals", "exact"}
 FLOOR_4 = {"figures", "tables"}

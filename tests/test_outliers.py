@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from registers.outliers import find_cutoff, high_norm_tail, statistics
+from registers.norm_statistics import statistics
+from registers.outliers import find_cutoff, high_norm_tail
 
 IMAGES, PATCHES = 128, 196
 

@@ -6,15 +6,13 @@ goes on correct what is expected of the others: the machine may be slower today 
 """
 
 import shutil
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 
-import numpy as np
-
 from registers.exact import demands, flops
+from registers.exact.flops import core_flops
 from registers.plan import earlier
 from registers.questions import QUESTIONS
 from registers.settings.backbone_id import BackboneId
@@ -120,17 +118,6 @@ def guess(settings: Settings, work: Work, speed: float) -> float:
 
 
 @cache
-def core_flops() -> float:
-    """FLOPs a core-second of a large matrix product here, whatever else the machine does."""
-    side = 512
-    a = np.ones((side, side), np.float32)
-    a @ a
-    began = time.process_time()
-    for _ in range(4):
-        a @ a
-    return 4 * 2 * side**3 / (time.process_time() - began)
-
-
 def has_gpu(device: str) -> bool:
     """Whether jobs take turns on an accelerator, by what `device` of the settings says."""
     has_nvidia = shutil.which("nvidia-smi") is not None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from registers.norm_statistics import as_numbers
+
 # What counts as a second mode.
 # Its distance from the median. Outliers are "roughly 10x higher" (section 2.1, ViT-g); different
 # parts of one picture stay below 2x.
@@ -103,30 +105,6 @@ def high_norm_tail(norms, share: float = 0.02) -> Cutoff:
     above = float((ascending > value).mean())
     reason = f"the {share:.3g} of highest norms; a quantile, not a second mode"
     return Cutoff(value, above, "high-norm tail", False, reason)
-
-
-def statistics(norms) -> dict[str, float]:
-    """Cheap signs of outliers, to log while training. norms: any shape, numpy or torch.
-
-    median, max, max_over_median; kurtosis: the fourth standardised moment (3 for a normal
-    distribution, 0 if all are equal); share_above_3x_median: of all tokens. Raises ValueError for
-    empty or non-finite norms.
-    """
-    x = _numpy(norms).ravel()
-    if not x.size or not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).sum())
-        raise ValueError(f"norms: {bad} of {x.size} values are NaN or infinite; must be finite")
-    median = float(np.median(x))
-    highest = float(x.max())
-    deviation = x - x.mean()
-    variance = float((deviation**2).mean())
-    return {
-        "median": median,
-        "max": highest,
-        "max_over_median": highest / median if median else 0.0,
-        "kurtosis": float((deviation**4).mean()) / variance**2 if variance > 0 else 0.0,
-        "share_above_3x_median": float((x > 3 * median).mean()),
-    }
 
 
 # --- the test for a second mode
@@ -279,14 +257,8 @@ def _emptiest(counts: np.ndarray, lower: int, peak: int) -> float:
 # --- input
 
 
-def _numpy(norms) -> np.ndarray:
-    if hasattr(norms, "detach"):  # a torch tensor; this module does not import torch
-        norms = norms.detach().float().cpu().numpy()
-    return np.asarray(norms, dtype=np.float64)
-
-
 def _checked(norms) -> np.ndarray:
-    x = _numpy(norms)
+    x = as_numbers(norms)
     if x.size < MIN_TOKENS:
         raise ValueError(f"norms: {x.size} values; must be at least {MIN_TOKENS}")
     bad = int((~np.isfinite(x)).sum())

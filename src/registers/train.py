@@ -26,7 +26,7 @@ from registers.layout import checkpoint_name
 from registers.methods.method import Method, Progress, build, recipe_module
 from registers.models import checkpoint
 from registers.models.machine import launch
-from registers.outliers import statistics
+from registers.norm_statistics import statistics
 from registers.settings.backbone_id import BackboneId
 from registers.settings.errors import ConfigError
 from registers.settings.identity import training_identity

@@ -10,7 +10,8 @@ import numpy as np
 from registers.bank import TokenBank
 from registers.intervals import bootstrap_images
 from registers.measurements import Measured, Measurement
-from registers.outliers import find_cutoff, high_norm_tail, statistics
+from registers.norm_statistics import statistics
+from registers.outliers import find_cutoff, high_norm_tail
 from registers.readers.evaluation_set import EvaluationSet
 from registers.settings.run import Settings
 from registers.vocabulary import BINS_PER_DECADE

@@ -157,7 +157,7 @@ def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
                     facecolors=face,
                     linewidths=0.8,
                 )
-        ax.set_xlabel(title)
+        ax.set_xlabel(title, fontsize=7)
         ax.axvline(nothing, color=style.INK, lw=0.6)
         ax.set_xlim(0, max(1.08 * extent, 1.08 * _largest(frame, rows, column)))
     names = [name for _, name in rows]

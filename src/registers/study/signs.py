@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from registers.models.sequence import Tokens
-from registers.outliers import statistics
+from registers.norm_statistics import statistics
 
 
 @torch.no_grad()

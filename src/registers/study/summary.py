@@ -156,6 +156,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         count=seeds.count,
         first_three=seeds.first_three,
         settled=seeds.settled,
+        changes=lambda name: changes(sweep, name),
         early=EARLY,
         rooms=rooms(sweep, tokens),
         recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
@@ -172,6 +173,11 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         **_doses(sweep),
         **_search(scenes),
     )
+
+
+def changes(sweep: Sweep, name: str) -> str:
+    """The settings in which a variant differs from the one that it extends: `codes` 32."""
+    return ", ".join(f"`{key}` {value}" for key, value in sweep.variants[name].change.items())
 
 
 def _not_run(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
