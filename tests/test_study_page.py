@@ -149,3 +149,11 @@ def test_the_cost_of_the_headline_is_the_sum_of_its_runs_or_an_estimate_from_oth
     estimate = cost(untimed, pd.concat([untimed, timed[:1]]))
     assert estimate == dict(core_minutes=pytest.approx(2.0), cost_measured=False, timed=1)
     assert cost(untimed, untimed)["core_minutes"] is None
+
+
+def test_the_readme_says_in_how_many_seeds_the_effect_is_whole():
+    rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
+    mine = rows[(rows.variant == read_sweep().headline) & (rows.registers == 4)]
+    held = mine.registers_take_over.astype(str).eq("True").sum()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"All four conditions hold in {held} of {len(mine)} seeds (`make emergence`)" in readme

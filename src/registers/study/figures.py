@@ -28,21 +28,26 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
     figure, axes = style.canvas(
         len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1.2, 1.25, 1.6, 1.7]}
     )
-    for row, (panels, name) in enumerate(zip(axes, names, strict=True)):
-        run = json.loads((runs / name / "run.json").read_text())
+    every = []
+    for name in names:
         with np.load(runs / name / "maps.npz") as arrays:
-            maps = {key: arrays[key] for key in arrays.files}
+            every.append({key: arrays[key] for key in arrays.files})
+    highest = max(np.max(maps["all_norms"]) / np.median(maps["all_norms"]) for maps in every)
+    for panels, name, maps in zip(axes, names, every, strict=True):
+        run = json.loads((runs / name / "run.json").read_text())
         draw_scene(panels[0], maps, scene)
-        image = draw_norms(panels[1], maps, scene)
+        image = draw_norms(panels[1], maps, scene, highest)
         weights = draw_attention(panels[2], maps, scene, run["registers"])
-        draw_histogram(panels[3], maps, run["numbers"]["cutoff"], legend=row > 0)
+        draw_histogram(panels[3], maps, run["numbers"]["cutoff"], highest)
         panels[0].set_ylabel(style.registers_label(run["registers"]))
-        figure.colorbar(image, ax=panels[1], shrink=0.6, ticks=[0, 2, 4])
+        figure.colorbar(image, ax=panels[1], shrink=0.6)
         figure.colorbar(weights, ax=panels[2], shrink=0.6)
     titles = ("scene", "norm / median", "attention of one head", "norms of all patches")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     axes[-1][3].set_xlabel("norm / median")
+    kinds = axes[0][3].get_legend_handles_labels()
+    figure.legend(*kinds, loc="outside lower right", ncols=2)
     return figure
 
 
@@ -79,11 +84,11 @@ def _square(x: float, y: float, size: float = 1.0, **look) -> Rectangle:
     return Rectangle((x - size / 2, y - size / 2), size, size, fill=False, **look)
 
 
-def draw_norms(ax: Axes, maps: dict[str, np.ndarray], scene: int):
+def draw_norms(ax: Axes, maps: dict[str, np.ndarray], scene: int, highest: float):
     """After the last block, over the median of all patches."""
     norms = maps["norms"][-1][scene] / np.median(maps["all_norms"])
     grid = round(len(norms) ** 0.5)
-    image = ax.imshow(norms.reshape(grid, grid), vmin=0, vmax=HIGHEST, cmap="magma")
+    image = ax.imshow(norms.reshape(grid, grid), vmin=0, vmax=highest, cmap="magma")
     _bare(ax)
     return image
 
@@ -106,12 +111,12 @@ def draw_attention(ax: Axes, maps: dict[str, np.ndarray], scene: int, registers:
 
 
 def draw_histogram(
-    ax: Axes, maps: dict[str, np.ndarray], cutoff: float | None, legend: bool
+    ax: Axes, maps: dict[str, np.ndarray], cutoff: float | None, highest: float
 ) -> None:
     """All patches, those that are blank in colour; the cut-off, where there is a second mode."""
     norms = maps["all_norms"] / np.median(maps["all_norms"])
     blank = maps["all_redundant"]
-    bins = np.linspace(0, max(5.0, float(norms.max())), 80)
+    bins = np.linspace(0, 1.05 * highest, 80)
     ax.hist(norms[~blank], bins, color=style.GREY, alpha=0.7, label="other patches")
     ax.hist(norms[blank], bins, color=style.CUTOFF, alpha=0.8, label="blank patches")
     if cutoff:
@@ -122,8 +127,6 @@ def draw_histogram(
     ax.set_yscale("log")
     style.logarithmic(ax.yaxis)
     ax.set_ylabel("patches")
-    if legend:
-        ax.legend(loc="upper right")
 
 
 # --- which ingredients are needed
