@@ -122,7 +122,7 @@ def draw_histogram(
     if cutoff:
         ax.axvline(cutoff / np.median(maps["all_norms"]), color=style.INK, lw=0.8, ls=":")
     else:
-        style.note(ax, "no second mode", "lower right")
+        style.note(ax, "no second mode", "upper right")
     ax.set_ylim(bottom=0.7)
     ax.set_yscale("log")
     style.logarithmic(ax.yaxis)
