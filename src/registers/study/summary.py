@@ -129,6 +129,11 @@ class Seeds:
         held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
         return f"{sum(held)} of {len(held)}"
 
+    def none_left(self, variant: str) -> str:
+        """5 of 5: in how many seeds with four registers no second mode is left."""
+        left = self.of(variant, 4)[CONDITIONS[0]].fillna(True).astype(bool)
+        return f"{(~left).sum()} of {len(left)}"
+
     def settled(self, variant: str, registers: int, where: str) -> str:
         """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
         weights = self.of(variant, registers)["pool_on_" + where]
@@ -157,6 +162,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         count=seeds.count,
         first_three=seeds.first_three,
         settled=seeds.settled,
+        none_left=seeds.none_left,
         changes=lambda name: changes(sweep, name),
         early=EARLY,
         rooms=rooms(sweep, tokens),
