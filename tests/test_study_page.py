@@ -155,7 +155,10 @@ def test_the_readme_says_in_how_many_seeds_the_effect_is_whole():
     rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
     rows = rows[rows.registers == 4]
     readme = " ".join((ROOT / "README.md").read_text().split())
-    told = "All four conditions hold in {} seeds, by which", "(`make emergence`), and in {} new ones"
-    for sentence, variant in zip(told, (read_sweep().headline, "many-codes-again")):
+    told = {
+        read_sweep().headline: "All four conditions hold in {} seeds, by which",
+        "many-codes-again": "(`make emergence`), and in {} new ones",
+    }
+    for variant, sentence in told.items():
         held = rows[rows.variant == variant].registers_take_over.astype(str).eq("True")
         assert sentence.format(f"{held.sum()} of {len(held)}") in readme
