@@ -22,6 +22,14 @@ HEAD = "id: x, where: here, text: words, unit: images, from: any"
         (f"{HEAD}, expect: {{every: [{{evaluate: 1}}]}}", "claim x: operation evaluate"),
         (f"{HEAD}, expect: {{some: [{{evaluate: 1}}]}}", "claim x: operation evaluate"),
         (HEAD, "claim x: must have either expect or untestable"),
+        (
+            f'{HEAD}, expect: {{compare: [{{}}, ">", 2], times: [1, 2]}}',
+            "claim x: times; must stand be",
+        ),
+        (
+            f'{HEAD}, expect: {{compare: [{{}}, ">", {{}}], times: [1, 2], within: 1}}',
+            "claim x: times; must stand without within",
+        ),
         (HEAD.replace("images", "seeds"), "claim x: unit seeds; must be one of exact, images"),
         (HEAD.replace(", from: any", ""), "claim x: from is missing"),
         (f"{HEAD}, given: {{all: 1}}, untestable: no", "claim x: given all; must be one of any"),

@@ -241,6 +241,16 @@ def test_a_ratio_over_seeds_is_of_geometric_means(tmp_path):
     assert (effect.low, effect.high) == pytest.approx((8 * math.exp(-half), 8 * math.exp(half)))
 
 
+def test_two_seeds_that_differ_by_any_factor_have_a_ratio(tmp_path):
+    """The t interval of two logarithms 200 apart reaches where exp overflows."""
+    frame = peaks(
+        tmp_path, deit3={0: [1e-40] * 2, 1: [1e40] * 2}, dino={0: [1.0] * 2, 1: [1.0] * 2}
+    )
+    result = verdict(claim(RATIO), frame)
+    assert result.verdict == INCONCLUSIVE and "[<0.001, >1000] times" in result.reason
+    assert -1 <= position(result.effect, result.effect.high) <= 1
+
+
 def test_what_has_no_logarithm_has_no_ratio(tmp_path):
     frame = peaks(tmp_path, deit3={0: [1.0, 0.0]}, dino={0: [1.0, 2.0]})
     result = verdict(claim(RATIO, unit="images"), frame)

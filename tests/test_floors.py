@@ -18,7 +18,7 @@ FLOOR_0 = {
     "settings", "registry", "layout", "questions", "artifacts", "digest", "stale",
     "measurements", "intervals", "differences", "files", "tracking", "stores", "reference",
     "vocabulary", "lost_arrays", "overlap", "inputs", "run_lock", "watchdog",
-    "headlines", "records", "published",
+    "headlines", "records", "published", "core_speed",
 }  # fmt: skip
 FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers", "norm_statistics"}
 MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}

@@ -213,6 +213,7 @@ def test_claims_write_numbers_as_people_do():
     assert wording.number(672.3, 600, 740, "") == "672 [600, 740]"
     assert wording.number(3.8e-8, 3.8e-8, 3.8e-8, wording.SHARE) == "<0.001 %"
     assert wording.number(1.211, 0.038, 38.56, wording.TIMES) == "1.21 [0.0380, 38.6] times"
+    assert wording.number(1.2, 4e-9, 3e8, wording.TIMES) == "1.20 [<0.001, >1000] times"
 
 
 def test_claims_and_tables_have_one_unit(verdicts):

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 
+from registers.core_speed import core_flops
 from registers.exact import demands, flops
-from registers.exact.flops import core_flops
 from registers.plan import earlier
 from registers.questions import QUESTIONS
 from registers.settings.backbone_id import BackboneId

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from registers.claims import wording
 from registers.differences import Difference
 
+FARTHEST = 100.0  # of the logarithm of a ratio: two seeds can have any interval
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -58,8 +60,12 @@ def effect_of(
 def ratio_of(
     gap: Difference, claimed: tuple[float, float], about: str, paper: float | None
 ) -> Effect:
-    """A difference of logarithms, shown as the ratio that it is."""
-    value = math.exp(gap.value)
-    low, high = (value, value) if gap.exact else (math.exp(end) for end in gap.interval)
+    """A difference of logarithms, shown as the ratio that it is, up to e^100."""
+
+    def ratio(logarithm: float) -> float:
+        return math.exp(min(max(logarithm, -FARTHEST), FARTHEST))
+
+    value = ratio(gap.value)
+    low, high = (value, value) if gap.exact else (ratio(end) for end in gap.interval)
     ends = (claimed[0] or None, claimed[1] if math.isfinite(claimed[1]) else None)
     return Effect(about, wording.TIMES, False, value, low, high, ends, paper)

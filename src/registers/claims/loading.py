@@ -46,11 +46,23 @@ def _check(expectation: dict[str, Any], claim: str) -> None:
         if comparison not in COMPARISONS:
             allowed = ", ".join(COMPARISONS)
             raise ValueError(f'claim {claim}: compare "{comparison}"; must be one of {allowed}')
+    if "times" in expectation:
+        _check_times(expectation, claim)
     _check_premise(expectation.get("given", {}), claim)
     for inner in [*expectation.get("every", []), *expectation.get("some", [])]:
         _check(inner, claim)
     if "then" in expectation:
         _check(expectation["then"], claim)
+
+
+def _check_times(expectation: dict[str, Any], claim: str) -> None:
+    """A ratio is of two measured numbers, and is all that is asked of them."""
+    sides = expectation.get("compare", [None])[::2]
+    if len(sides) != 2 or not all(isinstance(side, dict) for side in sides):
+        raise ValueError(f"claim {claim}: times; must stand beside compare with two selectors")
+    for word in ("within", "by"):
+        if word in expectation:
+            raise ValueError(f"claim {claim}: times; must stand without {word}")
 
 
 def _check_premise(premise: dict[str, Any], claim: str) -> None:

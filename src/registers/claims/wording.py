@@ -73,8 +73,8 @@ def number(value: float, low: float, high: float, unit: str, signed: bool = Fals
     have three, as their interval is as wide in factors on both sides.
     """
     if unit == TIMES:
-        ends = f" [{style.number(low)}, {style.number(high)}]" if low < high else ""
-        return f"{style.number(value)}{ends} {TIMES}"
+        ends = f" [{_ratio(low)}, {_ratio(high)}]" if low < high else ""
+        return f"{_ratio(value)}{ends} {TIMES}"
     value, low, high = (scale(unit) * number for number in (value, low, high))
     half = (high - low) / 2
 
@@ -94,6 +94,13 @@ def number(value: float, low: float, high: float, unit: str, signed: bool = Fals
 
     interval = f" [{written(low)}, {written(high)}]" if half > 0 else ""
     return f"{written(value)}{interval}{f' {unit}' if unit else ''}"
+
+
+def _ratio(number: float) -> str:
+    """Three digits of what a reader can tell apart."""
+    if number < TINY:
+        return f"<{TINY:g}"
+    return style.number(number) if number <= 1 / TINY else f">{1 / TINY:g}"
 
 
 def title(metric: str) -> str:

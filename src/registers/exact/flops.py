@@ -5,10 +5,7 @@ ask too. A multiply-accumulate is two FLOPs; a backward pass is two forward pass
 tests/test_flops.py holds the formulas against torch's own counter.
 """
 
-import time
 from dataclasses import dataclass
-
-import numpy as np
 
 from registers.settings.backbone_id import BackboneId
 from registers.settings.recipes import DistillationRecipe, Recipe
@@ -196,14 +193,3 @@ def trained_parameters(settings: Settings, id: BackboneId) -> int:
 def has_teacher(id: BackboneId) -> bool:
     """Whether a second copy of all weights follows the trained one."""
     return id.method in ("dinov2", "dino")
-
-
-def core_flops() -> float:
-    """FLOPs a core-second of a large matrix product here, whatever else the machine does."""
-    side = 512
-    a = np.ones((side, side), np.float32)
-    a @ a
-    began = time.process_time()
-    for _ in range(4):
-        a @ a
-    return 4 * 2 * side**3 / (time.process_time() - began)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from registers import artifacts
 from registers.audit import hub
+from registers.core_speed import core_flops
 from registers.exact import demands
-from registers.exact.flops import core_flops
 from registers.readers import photos
 from registers.released import lock
 from registers.settings.backbone_id import BackboneId
