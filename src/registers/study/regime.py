@@ -99,7 +99,8 @@ class TokenRegime(Section):
     """Scenes, ViT and optimisation of one training in the token world.
 
     Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
-    how many there are of each. blanks: patches of which nothing is asked; blanks_at: "random",
+    how many there are of each. signed: whether each patch shows its symbol's vector or the opposite
+    one, at random, so that no linear map can read it. blanks: patches of which nothing is asked; blanks_at: "random",
     "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle.
     content: what a blank shows besides its mark, with norm `noise`: the vector of a random
     "symbol", Gaussian "noise" of its own, noise "shared" by all blanks of the scene, or one symbol
@@ -109,12 +110,16 @@ class TokenRegime(Section):
     pictures of 8 x 8 pixels ("glyphs", see `tokens_world`). paper: norm of the grain that every
     patch has besides. texture: norm of a pattern that all patches of a scene show, blank or not.
 
-    Losses. own, right: weights of the two local losses; label: weight of the label's, which is
-    asked from step `label_from` on.
+    Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
+    its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
+    patch but a blank has room to spare. label: weight of the label's, which is asked from step
+    `label_from` on.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
-    joins "late", before the last block. hidden: units of each MLP. attends_from: the first block
+    joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of the
+    first block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
+    attends_from: the first block
     that has attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the
     first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
     learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
@@ -127,6 +132,7 @@ class TokenRegime(Section):
     channels: int = Field(64, ge=8)
     symbols: int = Field(48, ge=2)
     codes: int = Field(8, ge=2)
+    signed: bool = False
     blanks: int = Field(2, ge=1)
     blanks_at: Literal["random", "together", "area"] = "random"
     content: Literal["symbol", "noise", "shared", "tile"] = "symbol"
@@ -139,6 +145,7 @@ class TokenRegime(Section):
     texture: float = Field(0.0, ge=0)
     own: float = Field(1.0, ge=0)
     right: float = Field(1.0, ge=0)
+    kept: float = Field(0.0, ge=0)
     label: float = Field(1.0, ge=0)
     label_from: int = Field(0, ge=0)
     summary: Literal["query", "cls", "late"] = "query"
@@ -146,6 +153,8 @@ class TokenRegime(Section):
     depth: int = Field(3, ge=1)
     heads: int = Field(4, ge=1)
     hidden: int = Field(6, ge=1)
+    stem_hidden: int = Field(0, ge=0)
+    layer_scale: float = Field(0.0, ge=0)
     attends_from: int = Field(1, ge=0)
     mlps: int = Field(99, ge=0)
     activation: Literal["gelu", "relu"] = "gelu"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from registers.models.sequence import Tokens
 from registers.norm_statistics import statistics
+from registers.study.tokens_world import TokenScenes
 
 
 @torch.no_grad()
@@ -28,7 +29,12 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
     if net.query is not None:
         pool = net.pool(seen.last)
         row["pool_on_registers"] = float(pool[:, : net.registers].sum(1).mean())
-        row["pool_on_redundant"] = float((pool[:, net.registers :] * probe.redundant).sum(1).mean())
+        on_patches = pool[:, net.registers :]
+        row["pool_on_redundant"] = float((on_patches * probe.redundant).sum(1).mean())
+        if isinstance(probe, TokenScenes):
+            row["pool_on_marked"] = float((on_patches * probe.marked).sum(1).mean())
+            others = probe.triggered & ~probe.marked
+            row["pool_on_triggered"] = float((on_patches * others).sum(1).mean())
     row["redundant"] = float(probe.redundant.float().mean())
     return row
 

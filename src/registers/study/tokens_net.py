@@ -3,6 +3,7 @@
 import math
 
 import torch
+from timm.layers import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -57,22 +58,31 @@ class TokenBlock(nn.Module):
         self.attn = TokenAttention(regime) if attends else None
         self.mlp = None
         if number < regime.mlps:
+            hidden = regime.hidden if number else regime.stem_hidden or regime.hidden
             self.mlp = nn.Sequential(
                 nn.LayerNorm(regime.width),
-                nn.Linear(regime.width, regime.hidden, bias=False),
+                nn.Linear(regime.width, hidden, bias=False),
                 nn.GELU() if regime.activation == "gelu" else nn.ReLU(),
-                nn.Linear(regime.hidden, regime.width, bias=False),
+                nn.Linear(hidden, regime.width, bias=False),
             )
+        self.scale1, self.scale2 = (_scale(regime, part) for part in (self.attn, self.mlp))
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The residual stream after the block, and its attention's weights, where it has any."""
         weights = None
         if self.attn is not None:
             update, weights = self.attn(self.norm1(x), allowed)
-            x = x + update
+            x = x + self.scale1(update)
         if self.mlp is not None:
-            x = x + self.mlp(x)
+            x = x + self.scale2(self.mlp(x))
         return x, weights
+
+
+def _scale(regime: TokenRegime, part: nn.Module | None) -> nn.Module:
+    """What multiplies a part's update (Touvron et al., 2021)."""
+    if part is None or not regime.layer_scale:
+        return nn.Identity()
+    return LayerScale(regime.width, init_values=regime.layer_scale)
 
 
 class TokenNet(nn.Module):
@@ -95,6 +105,7 @@ class TokenNet(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.own = nn.Linear(width, regime.symbols)
         self.right = nn.Linear(width, regime.symbols)
+        self.kept = nn.Linear(width, regime.symbols) if regime.kept else None
         self.label = nn.Linear(width, regime.classes)
         self.label_asked = True  # a training may begin without
         self._start()
@@ -161,23 +172,26 @@ class TokenNet(nn.Module):
     def losses(
         self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and accuracies: of the label, of "local" answers (both heads) and
+        """The loss to minimise, and accuracies: of the label, of "local" answers (all heads) and
         of the "triggered" ones among them. No patch is ever masked in this world."""
         last = self(scenes.images, hidden_BP).last
         logits = self.label(self.summary(last))
         loss = self.regime.label * self.label_asked * F.cross_entropy(logits, scenes.label)
-        answers = []
-        for head, asked, weight in (
+        local = [
             (self.right, scenes.right, self.regime.right),
             (self.own, scenes.own, self.regime.own),
-        ):
+        ]
+        if self.kept is not None:
+            local.append((self.kept, scenes.kept, self.regime.kept))
+        answers = []
+        for head, asked, weight in local:
             answers.append(head(last.patches))
             loss = loss + weight * F.cross_entropy(
                 answers[-1].transpose(1, 2), asked, ignore_index=NOTHING
             )
         if torch.is_grad_enabled():  # a step of the optimiser wants no accuracies and pays for them
             return loss, {}
-        asked = torch.stack([scenes.right, scenes.own])
+        asked = torch.stack([asked for _, asked, _ in local])
         right = torch.stack(answers).argmax(-1) == asked
         asks = asked != NOTHING
         return loss, {

@@ -10,6 +10,7 @@ share:
   defend itself against other patches' contents by growing);
 - its own symbol or, where it carries the trigger mark, its left neighbour's, through one head (so
   that copying always and selecting later needs an MLP of some rank);
+- in some regimes: its own symbol, trigger mark or not, through a head of its own;
 - of the scene: the label, read once for all patches.
 
 Neighbours are those on a ring of each row. Nothing is asked where the answer would be a blank's.
@@ -29,7 +30,7 @@ NOTHING = -1  # a patch of which a head asks nothing
 
 class TokenScenes(NamedTuple):
     """A batch of scenes. images (B, P, C): what the patches show. label (B,). symbols (B, P): also
-    of blanks, whatever they show. own, right (B, P): what the two local heads are asked, or -1.
+    of blanks, whatever they show. own, right, kept (B, P): what the local heads are asked, or -1.
     redundant (B, P): blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a
     code."""
 
@@ -38,6 +39,7 @@ class TokenScenes(NamedTuple):
     symbols: Tensor
     own: Tensor
     right: Tensor
+    kept: Tensor
     redundant: Tensor
     triggered: Tensor
     marked: Tensor
@@ -74,7 +76,11 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     digits = regime.codes ** torch.arange(regime.keys, device=device)
 
     # --- what they show
-    images = book.symbols[symbols] + triggered[..., None] * book.trigger
+    shown = book.symbols[symbols]
+    if regime.signed:
+        flips = torch.rand(batch, cells, 1, generator=generator, device=device) < 0.5
+        shown = torch.where(flips, -shown, shown)
+    images = shown + triggered[..., None] * book.trigger
     images[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
     content = _content(regime, book, symbols, generator)
     images = torch.where(
@@ -102,6 +108,7 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
         symbols=symbols,
         own=own,
         right=told,
+        kept=symbols.masked_fill(blank, NOTHING),
         redundant=blank,
         triggered=triggered,
         marked=torch.zeros_like(blank).scatter_(1, holders, True),
