@@ -35,7 +35,10 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
     highest = max(np.max(maps["all_norms"]) / np.median(maps["all_norms"]) for maps in every)
     for panels, name, maps in zip(axes, names, every, strict=True):
         run = json.loads((runs / name / "run.json").read_text())
-        draw_scene(panels[0], maps, scene)
+        if run["regime"]["appearance"] == "glyphs":
+            draw_wall(panels[0], maps, scene)
+        else:
+            draw_scene(panels[0], maps, scene)
         image = draw_norms(panels[1], maps, scene, highest)
         weights = draw_attention(panels[2], maps, scene, run["registers"])
         draw_histogram(panels[3], maps, run["numbers"]["cutoff"], highest)
@@ -59,8 +62,8 @@ def _bare(ax: Axes) -> None:
 
 
 def draw_scene(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
-    """Pixels where patches are pictures, else a symbol's number in its colour. A triangle: tells
-    its left neighbour's symbol; a frame: carries the code; hatched: blank."""
+    """A symbol's number in its colour. A triangle: tells its left neighbour's symbol; a frame:
+    carries the code; hatched: blank."""
     grid = round(maps["redundant"].shape[1] ** 0.5)
     hues = colormaps["twilight"](maps["symbols"][scene] / (maps["symbols"].max() + 1))[:, :3]
     tints = 0.45 * hues + 0.55
@@ -77,6 +80,23 @@ def draw_scene(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
             ax.plot(x - 0.34, y - 0.3, marker="<", ms=2.5, color=style.INK, lw=0)
         if maps["marked"][scene, cell]:
             ax.add_patch(_square(x, y, size=0.86, ec=style.CUTOFF, lw=1.2))
+    _bare(ax)
+
+
+def draw_wall(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
+    """The picture as the ViT gets it, with lines between patches; a frame: carries the code."""
+    patches = maps["images"][scene]
+    grid, side = (round(number**0.5) for number in patches.shape)
+    picture = patches.reshape(grid, grid, side, side).swapaxes(1, 2).reshape(2 * [grid * side])
+    extent = (-0.5, grid - 0.5, grid - 0.5, -0.5)
+    bounds = np.quantile(picture, (0.01, 0.99))
+    ax.imshow(-picture, vmin=-bounds[1], vmax=-bounds[0], extent=extent, cmap="gray")
+    for line in np.arange(0.5, grid - 1):
+        ax.axhline(line, color="white", lw=0.7)
+        ax.axvline(line, color="white", lw=0.7)
+    for cell in np.flatnonzero(maps["marked"][scene]):
+        y, x = divmod(cell, grid)
+        ax.add_patch(_square(x, y, size=0.98, ec=style.CUTOFF, lw=1.4))
     _bare(ax)
 
 
