@@ -33,6 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     first = verbs.add_parser("headline", help="the page's first figure, and its counts")
     first.add_argument("--out", type=Path, default=Path("reports"))
     first.set_defaults(verb=headline)
+    images = verbs.add_parser("pictures", help="scenes of glyphs as image files with captions")
+    images.add_argument("variant", help="one whose patches are glyphs, e.g. wall")
+    images.add_argument("out", type=Path)
+    images.add_argument("--train", type=int, default=20000, help="scenes; default: %(default)s")
+    images.add_argument("--val", type=int, default=2000, help="scenes; default: %(default)s")
+    images.set_defaults(verb=pictures)
     options = parser.parse_args(arguments)
     try:
         options.verb(read_sweep(options.sweep), options)
@@ -106,6 +112,13 @@ def headline(sweep: Sweep, options: argparse.Namespace) -> None:
     mine = frame[frame.run.isin(sweep.headline_names())]
     columns = ["run", "redundant_over_others", "second_mode", "redundant", "global_not_local"]
     print(mine[[*columns, "registers_take_over"]].to_string(index=False))
+
+
+def pictures(sweep: Sweep, options: argparse.Namespace) -> None:
+    from registers.study.pictures import write_pictures
+
+    counts = {"train": options.train, "val": options.val}
+    write_pictures(sweep.regime(options.variant), options.out, counts)
 
 
 if __name__ == "__main__":
