@@ -133,6 +133,19 @@ def test_blank_paper_has_no_ink_and_glyphs_differ():
     assert torch.allclose(book.symbols.norm(dim=1), torch.ones(regime.symbols))
 
 
+def test_signs_average_to_nothing_and_hide_no_answer():
+    """A linear map cannot tell a symbol whose vector is shown as often as the opposite one."""
+    plain, signed = (some(400, signed=value, triggers=0.0, keys=1)[1] for value in (False, True))
+    book = codebook(TokenRegime()).symbols
+    shown = ~signed.redundant & ~signed.marked
+    for batch, told in ((plain, 1.0), (signed, 0.0)):
+        ordinary = ~batch.redundant & ~batch.marked
+        match = (batch.images[ordinary] @ book.T).gather(1, batch.symbols[ordinary][:, None])
+        assert float(match.mean()) == pytest.approx(told, abs=0.05)
+    sizes = (signed.images[shown] @ book.T).abs()
+    assert torch.equal(sizes.argmax(1), signed.symbols[shown])
+
+
 # --- the net
 
 
@@ -146,6 +159,17 @@ def test_the_stem_has_no_attention_and_late_blocks_may_have_no_mlp():
     assert [block.attn is not None for block in blocks] == [False, False, True, True]
     assert [block.mlp is not None for block in blocks] == [True, True, True, False]
     assert blocks[0].mlp[1].out_features == TokenRegime().hidden
+
+
+def test_the_stem_may_be_wider_and_branches_may_start_small():
+    wide = net(stem_hidden=20)
+    assert [block.mlp[1].out_features for block in wide.blocks] == [20, 6, 6]
+    images = some(4)[1].images
+    with torch.no_grad():
+        for scale, moved in ((1e-4, 1e-2), (0.0, None)):
+            seen = net(layer_scale=scale)(images)
+            update = (seen.layers[-1] - seen.start).norm() / seen.start.norm()
+            assert update < moved if moved else update > 0.1
 
 
 @pytest.mark.parametrize(
@@ -195,6 +219,23 @@ def test_a_label_that_is_not_asked_for_yet_moves_nothing():
         one.losses(batch)[0].backward()
         assert bool(one.label.weight.grad.any()) == bool(one.query.grad.any()) == asked
         assert one.own.weight.grad.any()
+
+
+def test_every_ordinary_patch_may_be_asked_for_its_own_symbol_always():
+    _, batch = some(8)
+    assert torch.equal(batch.kept[~batch.redundant], batch.symbols[~batch.redundant])
+    assert (batch.kept[batch.redundant] == NOTHING).all()
+    torch.manual_seed(0)
+    without = net()
+    assert without.kept is None
+    one = net(kept=2.0)
+    one.load_state_dict(without.state_dict(), strict=False)
+    with torch.no_grad():
+        answers = one.kept(one(batch.images).last.patches)
+        told = torch.nn.functional.cross_entropy(
+            answers[~batch.redundant], batch.symbols[~batch.redundant]
+        )
+        assert torch.allclose(one.losses(batch)[0], without.losses(batch)[0] + 2 * told)
 
 
 def test_a_spare_key_takes_weight_and_gives_nothing():
@@ -266,3 +307,4 @@ def test_the_watch_names_every_layer_and_no_attention_in_the_stem():
     assert "layer1/head_on_redundant" not in row
     assert "layer2/head_on_registers" in row
     assert row["pool_on_redundant"] + row["pool_on_registers"] < 1
+    assert 0 < row["pool_on_marked"] < row["pool_on_triggered"] < 1  # one patch, and many

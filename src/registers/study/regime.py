@@ -124,7 +124,7 @@ class TokenRegime(Section):
     first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
     learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
     embedding and position. positions_from: the block before which positions are added; a block
-    before it sees contents only.
+    before it sees contents only. position_norm: of a position at the start of training.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -162,6 +162,7 @@ class TokenRegime(Section):
     spare_key: bool = False
     embed_norm: bool = False
     positions_from: int = Field(0, ge=0)
+    position_norm: float = Field(1.0, ge=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(4e-3, ge=0)
     beta2: float = Field(0.99, ge=0)

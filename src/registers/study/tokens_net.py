@@ -93,7 +93,8 @@ class TokenNet(nn.Module):
         self.regime, self.registers = regime, registers
         width = regime.width
         self.embed = nn.Linear(regime.channels, width)
-        self.pos_embed = nn.Parameter(torch.randn(regime.grid**2, width) / width**0.5)
+        places = regime.position_norm * torch.randn(regime.grid**2, width) / width**0.5
+        self.pos_embed = nn.Parameter(places)
         self.reg_token = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None
         self.enters = {"cls": 0, "late": regime.depth - 1}.get(regime.summary)
         self.cls_token = (
