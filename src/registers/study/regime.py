@@ -100,7 +100,8 @@ class TokenRegime(Section):
 
     Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
     how many there are of each. signed: whether each patch shows its symbol's vector or the opposite
-    one, at random, so that no linear map can read it. blanks: patches of which nothing is asked; blanks_at: "random",
+    one, at random, so that no linear map can read it. echo: whether the right half of each row repeats
+    the left half's symbols, so that a masked patch can be told from another. blanks: patches of which nothing is asked; blanks_at: "random",
     "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle.
     content: what a blank shows besides its mark, with norm `noise`: the vector of a random
     "symbol", Gaussian "noise" of its own, noise "shared" by all blanks of the scene, or one symbol
@@ -113,7 +114,8 @@ class TokenRegime(Section):
     Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
     patch but a blank has room to spare. label: weight of the label's, which is asked from step
-    `label_from` on.
+    `label_from` on. objective: these "tasks", or in their place the loss of one of the paper's
+    methods (`tokens_methods`); masked: share of patches that DINOv2's masks hide.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
@@ -133,6 +135,7 @@ class TokenRegime(Section):
     symbols: int = Field(48, ge=2)
     codes: int = Field(8, ge=2)
     signed: bool = False
+    echo: bool = False
     blanks: int = Field(2, ge=1)
     blanks_at: Literal["random", "together", "area"] = "random"
     content: Literal["symbol", "noise", "shared", "tile"] = "symbol"
@@ -148,6 +151,8 @@ class TokenRegime(Section):
     kept: float = Field(0.0, ge=0)
     label: float = Field(1.0, ge=0)
     label_from: int = Field(0, ge=0)
+    objective: Literal["tasks", "deit3", "openclip", "dinov2"] = "tasks"
+    masked: float = Field(0.0, ge=0)
     summary: Literal["query", "cls", "late"] = "query"
     width: int = Field(48, ge=4)
     depth: int = Field(3, ge=1)
@@ -215,6 +220,12 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.positions_from", regime.positions_from, f"below depth {regime.depth}")
     if regime.label_from >= regime.steps:
         raise refusal(f"{key}.label_from", regime.label_from, f"below its {regime.steps} steps")
+    if regime.echo and regime.grid % 2:
+        raise refusal(f"{key}.grid", regime.grid, "even where rows echo")
+    if (regime.masked > 0) != (regime.objective == "dinov2") or regime.masked >= 1:
+        raise refusal(f"{key}.masked", regime.masked, "between 0 and 1 for dinov2, 0 otherwise")
+    if regime.objective == "dinov2" and regime.summary == "query":
+        raise refusal(f"{key}.summary", regime.summary, "cls or late for dinov2")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
     _check_training(regime, key)

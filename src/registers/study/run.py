@@ -15,7 +15,7 @@ from tqdm import tqdm
 from registers import files, tracking
 from registers.models import checkpoint
 from registers.study.examine import examine
-from registers.study.regime import AnyRegime, Regime, TokenRegime, regime_of
+from registers.study.regime import AnyRegime, TokenRegime, regime_of
 from registers.study.signs import watch
 from registers.study.sweep import Sweep
 from registers.study.worlds import build_net, scenes
@@ -95,6 +95,8 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), regime.clip)
         self.optimizer.step()
         self.step += 1
+        if hasattr(self.net, "after_step"):
+            self.net.after_step(self.step / regime.steps)
 
     @property
     def finite(self) -> bool:
@@ -184,7 +186,7 @@ def again(sweep: Sweep, out: Path, device: torch.device) -> None:
 
 def mask(regime: AnyRegime, seed: int, device: torch.device) -> Tensor | None:
     """(B, P), True where a patch is hidden behind a mask token in this step."""
-    if not isinstance(regime, Regime) or not regime.masked:
+    if not regime.masked:
         return None
     generator = torch.Generator(device=device).manual_seed(seed + 5 * 10**8)
     shares = torch.rand(regime.batch, regime.grid**2, generator=generator, device=device)

@@ -128,9 +128,18 @@ class TokenNet(nn.Module):
         cls = self.enters is not None and layer >= self.enters
         return split_tokens(x_BND, self.registers, cls=cls)
 
-    def forward(self, images_BPC: Tensor, hidden_BP: Tensor | None = None) -> Seen:
-        """hidden: patches that no token may look at from the second block on (an ablation)."""
+    def forward(
+        self,
+        images_BPC: Tensor,
+        hidden_BP: Tensor | None = None,
+        masked_BP: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Seen:
+        """hidden: patches that no token may look at from the second block on (an ablation).
+        masked: patches in whose place the mask token, (D,), enters."""
         patches = self.embed(images_BPC)
+        if masked_BP is not None:
+            patches = torch.where(masked_BP[..., None], mask_token, patches)
         late = self.regime.positions_from
         start = patches if late else patches + self.pos_embed
         x = start

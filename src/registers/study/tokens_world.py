@@ -29,12 +29,14 @@ NOTHING = -1  # a patch of which a head asks nothing
 
 
 class TokenScenes(NamedTuple):
-    """A batch of scenes. images (B, P, C): what the patches show. label (B,). symbols (B, P): also
+    """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): the same scene with
+    other textures and grain where a method wants two views, else the same. label (B,). symbols (B, P): also
     of blanks, whatever they show. own, right, kept (B, P): what the local heads are asked, or -1.
     redundant (B, P): blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a
     code."""
 
     images: Tensor
+    again: Tensor
     label: Tensor
     symbols: Tensor
     own: Tensor
@@ -65,6 +67,10 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
 
     # --- who is what
     symbols = torch.randint(regime.symbols, (batch, cells), generator=generator, device=device)
+    if regime.echo:
+        half = regime.grid // 2
+        rows_of_symbols = symbols.view(batch, regime.grid, regime.grid)
+        symbols = torch.cat([rows_of_symbols[..., :half]] * 2, -1).flatten(1)
     triggered = torch.rand(batch, cells, generator=generator, device=device) < regime.triggers
     order = torch.rand(batch, cells, generator=generator, device=device).argsort(1)
     blank = _blanks(regime, order)
@@ -80,19 +86,9 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     if regime.signed:
         flips = torch.rand(batch, cells, 1, generator=generator, device=device) < 0.5
         shown = torch.where(flips, -shown, shown)
-    images = shown + triggered[..., None] * book.trigger
-    images[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
-    content = _content(regime, book, symbols, generator)
-    images = torch.where(
-        blank[..., None], regime.noise * content + regime.mark * book.blank, images
-    )
-    if regime.paper:
-        grain = torch.randn(images.shape, generator=generator, device=device)
-        images = images + regime.paper * grain / regime.channels**0.5
-    if regime.texture:
-        shape = (batch, 1, regime.channels)
-        pattern = torch.randn(shape, generator=generator, device=device)
-        images = images + regime.texture * F.normalize(pattern, dim=-1)
+    shown = shown + triggered[..., None] * book.trigger
+    shown[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
+    images = _picture(regime, book, symbols, blank, shown, generator)
 
     # --- what they are asked
     left, right = (
@@ -102,8 +98,12 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     own = symbols.gather(1, source).masked_fill(blank.gather(1, source) | blank, NOTHING)
     told = symbols[:, right].masked_fill(blank[:, right] | blank, NOTHING)
     triggered = triggered & ~blank
+    again = images
+    if regime.objective == "dinov2":
+        again = _picture(regime, book, symbols, blank, shown, generator)
     return TokenScenes(
         images=images,
+        again=again,
         label=(codes * digits).sum(1),
         symbols=symbols,
         own=own,
@@ -113,6 +113,28 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
         triggered=triggered,
         marked=torch.zeros_like(blank).scatter_(1, holders, True),
     )
+
+
+def _picture(
+    regime: TokenRegime,
+    book: Book,
+    symbols: Tensor,
+    blank: Tensor,
+    shown: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """(B, P, C): blanks' contents in place of what they would have shown, then grain, then the
+    scene's texture."""
+    content = _content(regime, book, symbols, generator)
+    images = torch.where(blank[..., None], regime.noise * content + regime.mark * book.blank, shown)
+    if regime.paper:
+        grain = torch.randn(images.shape, generator=generator, device=images.device)
+        images = images + regime.paper * grain / regime.channels**0.5
+    if regime.texture:
+        shape = (len(symbols), 1, regime.channels)
+        pattern = torch.randn(shape, generator=generator, device=images.device)
+        images = images + regime.texture * F.normalize(pattern, dim=-1)
+    return images
 
 
 def _blanks(regime: TokenRegime, order: Tensor) -> Tensor:

@@ -8,14 +8,18 @@ from torch import nn
 from registers.study.net import Net
 from registers.study.regime import AnyRegime, TokenRegime
 from registers.study.scenes import draw
+from registers.study.tokens_methods import LabelNet, SelfNet, TextNet
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import draw_tokens
+
+OBJECTIVES = {"tasks": TokenNet, "deit3": LabelNet, "openclip": TextNet, "dinov2": SelfNet}
 
 
 def build_net(regime: AnyRegime, registers: int) -> nn.Module:
     """A freshly initialised net."""
-    kind = TokenNet if isinstance(regime, TokenRegime) else Net
-    return kind(regime, registers)
+    if isinstance(regime, TokenRegime):
+        return OBJECTIVES[regime.objective](regime, registers)
+    return Net(regime, registers)
 
 
 def scenes(regime: AnyRegime, count: int, seed: int, device: torch.device) -> Any:

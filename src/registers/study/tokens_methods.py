@@ -1,0 +1,158 @@
+"""The losses of the paper's three methods on scenes of the token world, in the study's own ViT.
+
+Which part of a method keeps it from showing the effect, its loss or its ViT? Here the ViT is the one
+in which the effect was found, and the losses are those of the recipes (`registers.losses`), without
+their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the label; OpenCLIP gets a
+caption that tells all that a scene shows; DINOv2 two views that differ in textures and grain, and
+masks.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from registers.losses import contrastive, dino_loss, ibot_loss, koleo, sinkhorn_knopp
+from registers.models.heads import DinoHead
+from registers.models.sequence import Tokens
+from registers.models.teacher import follow, frozen_copy
+from registers.models.text import VOCABULARY, TextTower
+from registers.study.net import Seen
+from registers.study.regime import TokenRegime
+from registers.study.tokens_net import TokenNet
+from registers.study.tokens_world import TokenScenes
+
+SMOOTHING = 0.1  # DeiT-III
+SCALE_START, SCALE_MOST = math.log(1 / 0.07), math.log(100)  # OpenCLIP
+EMBED, TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS = 64, 64, 2, 4  # as at scale laptop
+PROTOTYPES, HEAD_HIDDEN, BOTTLENECK = 512, 128, 64  # as at scale laptop
+MOMENTUM = 0.99  # of the teacher at the start, rising to 1; as at scale laptop
+TEMPERATURES, WARM = (0.04, 0.07), 0.3  # of the teacher; the share of steps over which it rises
+KOLEO_WEIGHT = 0.1
+
+
+class LabelNet(TokenNet):
+    """DeiT-III: the label alone, with label smoothing."""
+
+    def losses(
+        self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the label's accuracy."""
+        logits = self.label(self.summary(self(scenes.images, hidden_BP).last))
+        loss = F.cross_entropy(logits, scenes.label, label_smoothing=SMOOTHING)
+        return loss, {"accuracy": (logits.argmax(1) == scenes.label).float().mean()}
+
+
+class TextNet(TokenNet):
+    """OpenCLIP: pictures and captions of a batch find each other."""
+
+    def __init__(self, regime: TokenRegime, registers: int) -> None:
+        super().__init__(regime, registers)
+        words = regime.classes + 2 * regime.symbols + 1
+        length = regime.grid**2 + 3  # the label's word, and the start and the end of text
+        shape = (EMBED, length, TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS)
+        self.text = TextTower(*shape, vocabulary=range(1, words + 1))
+        self.projection = nn.Parameter(torch.randn(regime.width, EMBED) / regime.width**0.5)
+        self.logit_scale = nn.Parameter(torch.tensor(SCALE_START))
+
+    def caption(self, scenes: TokenScenes) -> Tensor:
+        """(B, T), ids for the text tower: the label, then a word for each patch, row by row. A
+        symbol with a trigger and one without are two words; all blanks are one."""
+        first = 1 + self.regime.classes
+        words = first + scenes.symbols + self.regime.symbols * scenes.triggered
+        words = words.masked_fill(scenes.redundant, first + 2 * self.regime.symbols)
+        start = torch.full_like(words[:, :1], VOCABULARY - 2)
+        return torch.cat([start, 1 + scenes.label[:, None], words, start + 1], 1)
+
+    def losses(
+        self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and as "accuracy" the share of pictures that find their caption in the
+        batch."""
+        picture_BE = self.summary(self(scenes.images, hidden_BP).last) @ self.projection
+        picture_BE = F.normalize(picture_BE, dim=-1)
+        text_BE = F.normalize(self.text(self.caption(scenes)), dim=-1)
+        loss = contrastive(picture_BE, text_BE, self.logit_scale.clamp(0, SCALE_MOST).exp())
+        own = torch.arange(len(text_BE), device=text_BE.device)
+        return loss, {"accuracy": ((picture_BE @ text_BE.T).argmax(1) == own).float().mean()}
+
+    def unread(self, scenes: TokenScenes, unread_BP: Tensor) -> float:
+        """The share of pictures that find their caption where the query leaves patches out."""
+        summary = self.summary(self(scenes.images).last, unread_BP)
+        text_BE = F.normalize(self.text(self.caption(scenes)), dim=-1)
+        own = torch.arange(len(text_BE), device=text_BE.device)
+        found = (summary @ self.projection @ text_BE.T).argmax(1) == own
+        return float(found.float().mean())
+
+
+class SelfNet(nn.Module):
+    """DINOv2: a student learns prototypes of [CLS] and of masked patches from its own moving
+    average, the teacher, which is what is examined."""
+
+    asked = ""  # no loss has an accuracy
+    query = None
+
+    def __init__(self, regime: TokenRegime, registers: int) -> None:
+        super().__init__()
+        self.regime, self.registers = regime, registers
+        self.student = TokenNet(regime, registers)
+        self.mask_token = nn.Parameter(torch.zeros(regime.width))
+        shape = (regime.width, HEAD_HIDDEN, BOTTLENECK, PROTOTYPES)
+        self.dino_head, self.ibot_head = DinoHead(*shape), DinoHead(*shape)
+        self.teacher = frozen_copy(self.student)
+        self.teacher_dino_head = frozen_copy(self.dino_head)
+        self.teacher_ibot_head = frozen_copy(self.ibot_head)
+        self.register_buffer("progress", torch.zeros(()))  # a resumed training needs it
+
+    def losses(
+        self, scenes: TokenScenes, mask_BP: Tensor | None = None, hidden_BP: None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """DINO + iBOT + 0.1 KoLeo. Of the two views of a scene one is masked, by turns."""
+        if mask_BP is None:  # a look, not a step
+            return torch.zeros(()), {}
+        views = torch.cat([scenes.images, scenes.again])
+        odd = (torch.arange(len(mask_BP), device=mask_BP.device) % 2 == 1)[:, None]
+        masks = torch.cat([mask_BP & odd, mask_BP & ~odd])
+        with torch.no_grad():
+            taught = self.teacher(views).last
+            temperature = self.temperature
+            cls = sinkhorn_knopp(self.teacher_dino_head(taught.cls), temperature)
+            patches = sinkhorn_knopp(self.teacher_ibot_head(taught.patches[masks]), temperature)
+        seen = self.student(views, None, masks, self.mask_token).last
+        logits = self.dino_head(seen.cls).unflatten(0, (2, -1))
+        loss = dino_loss(logits, cls.unflatten(0, (2, -1)))
+        loss = loss + ibot_loss(self.ibot_head(seen.patches[masks]), patches, masks)
+        return loss + KOLEO_WEIGHT * sum(koleo(view) for view in seen.cls.chunk(2)), {}
+
+    @property
+    def temperature(self) -> float:
+        start, end = TEMPERATURES
+        return start + (end - start) * min(1.0, float(self.progress) / WARM)
+
+    def after_step(self, progress: float) -> None:
+        """The teacher follows the student. progress: share of the steps that are done."""
+        self.progress.fill_(progress)
+        momentum = 1 - (1 - MOMENTUM) * 0.5 * (1 + math.cos(math.pi * progress))
+        follow(self.teacher, self.student, momentum)
+        follow(self.teacher_dino_head, self.dino_head, momentum)
+        follow(self.teacher_ibot_head, self.ibot_head, momentum)
+
+    # --- what the signs and the examination ask of a net, of the teacher
+
+    def forward(self, images_BPC: Tensor, hidden_BP: Tensor | None = None) -> Seen:
+        return self.teacher(images_BPC, hidden_BP)
+
+    observe = forward
+
+    def split(self, x_BND: Tensor, layer: int) -> Tokens:
+        return self.teacher.split(x_BND, layer)
+
+    def labels(self, scenes: TokenScenes) -> dict[str, Tensor]:
+        return self.teacher.labels(scenes)
+
+    def knows(self, scenes: TokenScenes) -> Tensor:
+        return self.teacher.knows(scenes)
+
+    def pixels(self, scenes: TokenScenes) -> Tensor:
+        return self.teacher.pixels(scenes)

@@ -1,0 +1,106 @@
+"""The methods' losses in the study's ViT: they are those of the recipes, on what scenes show."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from registers.losses import contrastive
+from registers.study.regime import TokenRegime, check_tokens
+from registers.study.tokens_methods import MOMENTUM, TEMPERATURES, SelfNet, TextNet
+from registers.study.tokens_world import draw_tokens
+from registers.study.worlds import build_net
+
+WALL = dict(appearance="glyphs", blanks=4, blanks_at="area", content="shared", mark=0.0, paper=0.3)
+SELF = dict(WALL, objective="dinov2", summary="cls", grid=6, echo=True, masked=0.3)
+
+
+def some(count: int = 12, registers: int = 0, **settings):
+    regime = TokenRegime(**settings)
+    check_tokens(regime, "regime")
+    torch.manual_seed(0)
+    net = build_net(regime, registers)
+    return net, draw_tokens(regime, count, torch.Generator().manual_seed(2))
+
+
+def test_rows_echo_and_views_differ_in_texture_and_grain_alone():
+    _, scenes = some(**SELF)
+    left, right = scenes.symbols.view(-1, 6, 6).split(3, dim=2)
+    assert torch.equal(left, right)
+    ink = ~scenes.redundant
+    grain = (scenes.images - scenes.again)[ink].norm(dim=-1)
+    assert grain.mean() == pytest.approx(0.3 * 2**0.5, rel=0.1)
+    assert (scenes.images - scenes.again)[scenes.redundant].norm(dim=-1).min() > 0.8
+    plain = some(**WALL)[1]
+    assert plain.again is plain.images
+
+
+def test_a_caption_tells_all_that_is_shown():
+    net, scenes = some(**WALL, objective="openclip")
+    ids = net.caption(scenes)
+    assert ids.shape == (12, 28)
+    assert len(ids.unique(dim=0)) == 12
+    words = ids[:, 2:-1] - 1 - net.regime.classes
+    plain = ~scenes.redundant & ~scenes.triggered
+    assert torch.equal(words[plain], scenes.symbols[plain])
+    assert torch.equal(words[scenes.triggered], scenes.symbols[scenes.triggered] + 48)
+    assert (words[scenes.redundant] == 96).all()
+    assert set(ids.unique().tolist()) <= set(net.text.vocabulary.tolist())
+
+
+def test_pictures_and_captions_meet_in_the_recipes_loss():
+    net, scenes = some(**WALL, objective="openclip", summary="cls")
+    assert isinstance(net, TextNet)
+    with torch.no_grad():
+        loss, metrics = net.losses(scenes)
+        pictures = F.normalize(net(scenes.images).last.cls @ net.projection, dim=-1)
+        texts = F.normalize(net.text(net.caption(scenes)), dim=-1)
+        assert torch.allclose(loss, contrastive(pictures, texts, net.logit_scale.exp()))
+    assert 0 <= metrics["accuracy"] <= 1
+
+
+def test_a_label_alone_moves_no_local_head():
+    net, scenes = some(**WALL, objective="deit3", summary="cls")
+    net.losses(scenes)[0].backward()
+    assert net.label.weight.grad.any() and net.own.weight.grad is None
+
+
+def test_the_student_sees_masks_and_the_teacher_follows():
+    net, scenes = some(registers=2, **SELF)
+    assert isinstance(net, SelfNet)
+    mask = torch.rand(12, 36, generator=torch.Generator().manual_seed(1)) < 0.3
+    loss, _ = net.losses(scenes, mask)
+    loss.backward()
+    assert net.mask_token.grad.any() and net.student.embed.weight.grad.any()
+    assert all(p.grad is None for p in net.teacher.parameters())
+    assert not torch.allclose(loss, net.losses(scenes, ~mask)[0])
+    before = net.teacher.embed.weight.clone()
+    with torch.no_grad():
+        net.student.embed.weight += 1
+    net.after_step(0.0)
+    moved = net.teacher.embed.weight - before
+    assert torch.allclose(moved, torch.full_like(moved, 1 - MOMENTUM), atol=1e-5)
+    assert net.temperature == pytest.approx(TEMPERATURES[0])
+    net.after_step(1.0)
+    assert net.temperature == pytest.approx(TEMPERATURES[1])
+    state = net.state_dict()
+    again = build_net(net.regime, 2)
+    again.load_state_dict(state)
+    assert again.temperature == net.temperature
+    with torch.no_grad():
+        seen = net(scenes.images)
+        assert torch.equal(seen.layers[-1], net.teacher(scenes.images).layers[-1])
+        assert net.split(seen.layers[-1], 2).registers.shape == (12, 2, 48)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(SELF, grid=5), "even where rows echo"),
+        (dict(SELF, masked=0.0), "between 0 and 1 for dinov2"),
+        (dict(WALL, masked=0.3), "between 0 and 1 for dinov2"),
+        (dict(SELF, summary="query"), "cls or late"),
+    ],
+)
+def test_objectives_that_cannot_be_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        check_tokens(TokenRegime(**change), "regime")
