@@ -276,11 +276,16 @@ def test_every_way_to_read_the_label_trains_and_is_examined(tmp_path, summary):
     assert "class/reg1" in result["numbers"]
 
 
-@pytest.mark.parametrize("world", ["scenes", "tokens"])
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, world):
+TAUGHT = dict(world="tokens", objective="dinov2", masked=0.3, summary="cls")
+
+
+@pytest.mark.parametrize(
+    "change", [{}, dict(world="tokens"), TAUGHT], ids=["scenes", "tokens", "taught"]
+)
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, change):
     from registers.study import run as module
 
-    settings = sweep(world=world)
+    settings = sweep(**change)
     one(settings, tmp_path / "whole")
     rate = module.rate
 
@@ -361,6 +366,7 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"plain_at": "corners", "objects": (4, 14)}, "at most 12"),
         ({"texture_loss": 1.0}, "tiled"),
         ({"masked": 1.0}, "masked: 1.0 is not allowed; must be below 1"),
+        ({"world": "tokens", "masked": 0.5}, "between 0 and 1 for dinov2"),
         ({"world": "tokens", "blanks": 24}, "blanks: 24 is not allowed; must be at most 23"),
         ({"world": "tokens", "blanks": 5, "blanks_at": "area"}, "a rectangle"),
         ({"world": "tokens", "attends_from": 3}, "below depth 3"),

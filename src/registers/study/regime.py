@@ -99,17 +99,18 @@ class TokenRegime(Section):
     """Scenes, ViT and optimisation of one training in the token world.
 
     Scenes. grid: patches down and across. channels: numbers that make a patch. symbols, codes:
-    how many there are of each. signed: whether each patch shows its symbol's vector or the opposite
-    one, at random, so that no linear map can read it. echo: whether the right half of each row repeats
-    the left half's symbols, so that a masked patch can be told from another. blanks: patches of which nothing is asked; blanks_at: "random",
-    "together", side by side in one row, which is a ring, or as an "area", the squarest rectangle.
-    content: what a blank shows besides its mark, with norm `noise`: the vector of a random
-    "symbol", Gaussian "noise" of its own, noise "shared" by all blanks of the scene, or one symbol
-    that all blanks of the scene show, as a "tile". mark: norm of the blanks' mark. keys: patches
-    that carry a code; the label is the ordered list of their codes. triggers: share of patches
-    that carry the trigger mark. appearance: all vectors are random directions ("vectors"), or
-    pictures of 8 x 8 pixels ("glyphs", see `tokens_world`). paper: norm of the grain that every
-    patch has besides. texture: norm of a pattern that all patches of a scene show, blank or not.
+    how many there are of each. signed: whether each patch shows its symbol's vector or the
+    opposite one, at random, so that no linear map can read it. echo: whether the right half of
+    each row repeats the left half's symbols, so that a masked patch can be told from another.
+    blanks: patches of which nothing is asked; blanks_at: "random", "together", side by side in one
+    row, which is a ring, or as an "area", the squarest rectangle. content: what a blank shows
+    besides its mark, with norm `noise`: the vector of a random "symbol", Gaussian "noise" of its
+    own, noise "shared" by all blanks of the scene, or one symbol that all blanks of the scene
+    show, as a "tile". mark: norm of the blanks' mark. keys: patches that carry a code; the label
+    is the ordered list of their codes. triggers: share of patches that carry the trigger mark.
+    appearance: all vectors are random directions ("vectors"), or pictures of 8 x 8 pixels
+    ("glyphs", see `tokens_world`). paper: norm of the grain that every patch has besides. texture:
+    norm of a pattern that all patches of a scene show, blank or not.
 
     Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
@@ -119,14 +120,14 @@ class TokenRegime(Section):
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
-    joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of the
-    first block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
-    attends_from: the first block
-    that has attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the
-    first on. attention: the weights' non-linearity. spare_key: whether each head has one more,
-    learned key whose value is 0 (an explicit way to do nothing). embed_norm: LayerNorm after the
-    embedding and position. positions_from: the block before which positions are added; a block
-    before it sees contents only. position_norm: of a position at the start of training.
+    joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of the first
+    block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
+    attends_from: the first block that has attention; the blocks before are an MLP stem. mlps:
+    blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
+    whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
+    embed_norm: LayerNorm after the embedding and position. positions_from: the block before which
+    positions are added; a block before it sees contents only. position_norm: of a position at the
+    start of training.
     """
 
     world: Literal["tokens"] = "tokens"

@@ -32,7 +32,8 @@ class Sweep(Section):
     """bases: name -> settings that variants start from. hypotheses: name -> statement. images:
     scenes that a finished net is examined on. shown: variants of the search's figures. headline:
     the variant that the page opens with. ingredients: variants that the ablation figure compares
-    with it, under the names it prints."""
+    with it, under the names it prints. vectors: of some of these, the variant that changes the
+    same where patches are vectors."""
 
     bases: dict[str, dict[str, Any]]
     hypotheses: dict[str, str]
@@ -42,6 +43,7 @@ class Sweep(Section):
     shown: tuple[str, ...] = ()
     headline: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
+    vectors: dict[str, str] = Field(default_factory=dict)
     images: int = Field(1024, ge=128)
     log_every: int = Field(100, ge=1)
     save_every: int = Field(500, ge=1)
@@ -93,6 +95,7 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             must = f"one of {', '.join(sweep.hypotheses)}"
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
-    for name in (*sweep.shown, *sweep.ingredients, *filter(None, [sweep.headline])):
+    named = (*sweep.shown, *sweep.ingredients, *sweep.vectors, *sweep.vectors.values())
+    for name in (*named, *filter(None, [sweep.headline])):
         sweep.regime(name)
     return sweep

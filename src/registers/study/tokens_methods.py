@@ -1,10 +1,10 @@
 """The losses of the paper's three methods on scenes of the token world, in the study's own ViT.
 
-Which part of a method keeps it from showing the effect, its loss or its ViT? Here the ViT is the one
-in which the effect was found, and the losses are those of the recipes (`registers.losses`), without
-their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the label; OpenCLIP gets a
-caption that tells all that a scene shows; DINOv2 two views that differ in textures and grain, and
-masks.
+What keeps a method from showing the effect here, its loss or its ViT? In this file the ViT is the
+one in which the effect was found, and the losses are those of the recipes (`registers.losses`)
+without their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the label;
+OpenCLIP gets a caption that tells all that a scene shows; DINOv2 two views that differ in textures
+and grain, and masks.
 """
 
 import math

@@ -29,11 +29,11 @@ NOTHING = -1  # a patch of which a head asks nothing
 
 
 class TokenScenes(NamedTuple):
-    """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): the same scene with
-    other textures and grain where a method wants two views, else the same. label (B,). symbols (B, P): also
-    of blanks, whatever they show. own, right, kept (B, P): what the local heads are asked, or -1.
-    redundant (B, P): blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a
-    code."""
+    """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): the same scene
+    with other textures and grain where a method wants two views, else the same. label (B,).
+    symbols (B, P): also of blanks, whatever they show. own, right, kept (B, P): what the local
+    heads are asked, or -1. redundant (B, P): blank. triggered (B, P): carries the trigger mark.
+    marked (B, P): carries a code."""
 
     images: Tensor
     again: Tensor
