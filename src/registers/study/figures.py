@@ -26,7 +26,7 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
     """A row for each run: one scene, its norms and what one head's attention falls on, and the
     norms of all scenes."""
     figure, axes = style.canvas(
-        len(names), 4, 1.75 * len(names), gridspec_kw={"width_ratios": [1.2, 1.25, 1.6, 1.7]}
+        len(names), 4, 1.55 * len(names), gridspec_kw={"width_ratios": [1.35, 1.55, 1.9, 1.6]}
     )
     every = []
     for name in names:
