@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from registers.losses import contrastive
 from registers.study.regime import TokenRegime, check_tokens
 from registers.study.tokens_methods import MOMENTUM, TEMPERATURES, SelfNet, TextNet
-from registers.study.tokens_world import draw_tokens
+from registers.study.tokens_world import codebook, draw_tokens
 from registers.study.worlds import build_net
 
 WALL = dict(appearance="glyphs", blanks=4, blanks_at="area", content="shared", mark=0.0, paper=0.3)
@@ -32,6 +32,25 @@ def test_rows_echo_and_views_differ_in_texture_and_grain_alone():
     assert (scenes.images - scenes.again)[scenes.redundant].norm(dim=-1).min() > 0.8
     plain = some(**WALL)[1]
     assert plain.again is plain.images
+
+
+def test_views_of_one_label_share_nothing_else():
+    bare = dict(SELF, paper=0.0)
+    _, scenes = some(**bare)
+    _, label = some(**bare, views="label")
+    assert torch.equal(scenes.images, label.images)
+    for batch, same in ((scenes, True), (label, False)):
+        walls = [view.amin(dim=-1) < -1e-3 for view in (batch.images, batch.again)]
+        assert torch.equal(walls[0], batch.redundant)
+        assert torch.equal(*walls) == same
+    book = codebook(TokenRegime(**bare))
+    parts = torch.cat([book.symbols, book.codes, book.keys, book.trigger[None]])
+    for view in (label.images, label.again):
+        ink = view * (view.amin(dim=-1, keepdim=True) > -1e-3)
+        told = torch.linalg.lstsq(parts.T, ink.flatten(0, 1).T).solution.T.view(12, 36, -1)
+        holder = told[..., -3].argmax(1)
+        codes = told[torch.arange(12), holder][:, 48:-3].argmax(1)
+        assert torch.equal(codes, label.label)
 
 
 def test_a_caption_tells_all_that_is_shown():

@@ -116,7 +116,9 @@ class TokenRegime(Section):
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
     patch but a blank has room to spare. label: weight of the label's, which is asked from step
     `label_from` on. objective: these "tasks", or in their place the loss of one of the paper's
-    methods (`tokens_methods`); masked: share of patches that DINOv2's masks hide.
+    methods (`tokens_methods`). Of DINOv2, masked: share of patches that masks hide; views: whether
+    the second view is of the same "scene", with other textures and grain, or of another that has
+    the same "label" alone, as two crops of a photo share what it shows and not their details.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
@@ -154,6 +156,7 @@ class TokenRegime(Section):
     label_from: int = Field(0, ge=0)
     objective: Literal["tasks", "deit3", "openclip", "dinov2"] = "tasks"
     masked: float = Field(0.0, ge=0)
+    views: Literal["scene", "label"] = "scene"
     summary: Literal["query", "cls", "late"] = "query"
     width: int = Field(48, ge=4)
     depth: int = Field(3, ge=1)

@@ -29,11 +29,10 @@ NOTHING = -1  # a patch of which a head asks nothing
 
 
 class TokenScenes(NamedTuple):
-    """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): the same scene
-    with other textures and grain where a method wants two views, else the same. label (B,).
-    symbols (B, P): also of blanks, whatever they show. own, right, kept (B, P): what the local
-    heads are asked, or -1. redundant (B, P): blank. triggered (B, P): carries the trigger mark.
-    marked (B, P): carries a code."""
+    """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): a second view
+    where a method wants one, else the same. label (B,). symbols (B, P): also of blanks, whatever
+    they show. own, right, kept (B, P): what the local heads are asked, or -1. redundant (B, P):
+    blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a code."""
 
     images: Tensor
     again: Tensor
@@ -61,46 +60,22 @@ class Book(NamedTuple):
 def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> TokenScenes:
     """`batch` scenes from the generator's state, on the generator's device."""
     device = generator.device
-    cells = regime.grid**2
-    book = Book(*(part.to(device) for part in codebook(regime)))
-    rows = torch.arange(batch, device=device)[:, None]
-
-    # --- who is what
-    symbols = torch.randint(regime.symbols, (batch, cells), generator=generator, device=device)
-    if regime.echo:
-        half = regime.grid // 2
-        rows_of_symbols = symbols.view(batch, regime.grid, regime.grid)
-        symbols = torch.cat([rows_of_symbols[..., :half]] * 2, -1).flatten(1)
-    triggered = torch.rand(batch, cells, generator=generator, device=device) < regime.triggers
-    order = torch.rand(batch, cells, generator=generator, device=device).argsort(1)
-    blank = _blanks(regime, order)
-    blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
-    order = order.gather(1, blanks_first)
-    holders = order[:, regime.blanks :][:, : regime.keys]  # the first that are not blank
+    plan = _plan(regime, batch, generator)
     shape = (batch, regime.keys)
     codes = torch.randint(regime.codes, shape, generator=generator, device=device)
     digits = regime.codes ** torch.arange(regime.keys, device=device)
-
-    # --- what they show
-    shown = book.symbols[symbols]
-    if regime.signed:
-        flips = torch.rand(batch, cells, 1, generator=generator, device=device) < 0.5
-        shown = torch.where(flips, -shown, shown)
-    shown = shown + triggered[..., None] * book.trigger
-    shown[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
-    images = _picture(regime, book, symbols, blank, shown, generator)
+    images = again = _picture(regime, plan, codes, generator)
+    if regime.objective == "dinov2":
+        other = plan if regime.views == "scene" else _plan(regime, batch, generator)
+        again = _picture(regime, other, codes, generator)
 
     # --- what they are asked
-    left, right = (
-        neighbour(torch.arange(cells, device=device), step, regime.grid) for step in (-1, 1)
-    )
-    source = torch.where(triggered, left, torch.arange(cells, device=device))
+    symbols, triggered, blank, holders = plan
+    cells = torch.arange(symbols.shape[1], device=device)
+    left, right = (neighbour(cells, step, regime.grid) for step in (-1, 1))
+    source = torch.where(triggered, left, cells)
     own = symbols.gather(1, source).masked_fill(blank.gather(1, source) | blank, NOTHING)
     told = symbols[:, right].masked_fill(blank[:, right] | blank, NOTHING)
-    triggered = triggered & ~blank
-    again = images
-    if regime.objective == "dinov2":
-        again = _picture(regime, book, symbols, blank, shown, generator)
     return TokenScenes(
         images=images,
         again=again,
@@ -110,29 +85,56 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
         right=told,
         kept=symbols.masked_fill(blank, NOTHING),
         redundant=blank,
-        triggered=triggered,
+        triggered=triggered & ~blank,
         marked=torch.zeros_like(blank).scatter_(1, holders, True),
     )
 
 
-def _picture(
-    regime: TokenRegime,
-    book: Book,
-    symbols: Tensor,
-    blank: Tensor,
-    shown: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """(B, P, C): blanks' contents in place of what they would have shown, then grain, then the
-    scene's texture."""
-    content = _content(regime, book, symbols, generator)
-    images = torch.where(blank[..., None], regime.noise * content + regime.mark * book.blank, shown)
+class _Plan(NamedTuple):
+    """Who is what. symbols, triggered, blank (B, P); holders (B, keys): the patches with a code."""
+
+    symbols: Tensor
+    triggered: Tensor
+    blank: Tensor
+    holders: Tensor
+
+
+def _plan(regime: TokenRegime, batch: int, generator: torch.Generator) -> _Plan:
+    device, cells = generator.device, regime.grid**2
+    symbols = torch.randint(regime.symbols, (batch, cells), generator=generator, device=device)
+    if regime.echo:
+        left, _ = symbols.view(batch, regime.grid, 2, -1).unbind(2)
+        symbols = torch.stack([left, left], 2).flatten(1)
+    triggered = torch.rand(batch, cells, generator=generator, device=device) < regime.triggers
+    order = torch.rand(batch, cells, generator=generator, device=device).argsort(1)
+    blank = _blanks(regime, order)
+    blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
+    order = order.gather(1, blanks_first)
+    holders = order[:, regime.blanks :][:, : regime.keys]  # the first that are not blank
+    return _Plan(symbols, triggered, blank, holders)
+
+
+def _picture(regime: TokenRegime, plan: _Plan, codes: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, P, C): symbols, triggers and codes (B, keys), blanks' contents in their place, then
+    grain, then the scene's texture."""
+    device = generator.device
+    book = Book(*(part.to(device) for part in codebook(regime)))
+    symbols, triggered, blank, holders = plan
+    images = book.symbols[symbols]
+    if regime.signed:
+        flips = torch.rand(*symbols.shape, 1, generator=generator, device=device) < 0.5
+        images = torch.where(flips, -images, images)
+    images = images + triggered[..., None] * book.trigger
+    rows = torch.arange(len(symbols), device=device)[:, None]
+    images[rows, holders] += book.keys[: regime.keys] + book.codes[codes]
+    content = regime.noise * _content(regime, book, symbols, generator)
+    images = torch.where(blank[..., None], content + regime.mark * book.blank, images)
     if regime.paper:
-        grain = torch.randn(images.shape, generator=generator, device=images.device)
+        grain = torch.randn(images.shape, generator=generator, device=device)
         images = images + regime.paper * grain / regime.channels**0.5
     if regime.texture:
         shape = (len(symbols), 1, regime.channels)
-        pattern = torch.randn(shape, generator=generator, device=images.device)
+        pattern = torch.randn(shape, generator=generator, device=device)
         images = images + regime.texture * F.normalize(pattern, dim=-1)
     return images
 
