@@ -140,15 +140,18 @@ def ask_norms(findings: Findings, subject: Subject, cutoff: Cutoff) -> None:
     }
     notes["second_mode"] = cutoff.reason
     redundant = subject.redundant
+    mixed = redundant.any() and not redundant.all()
+    if mixed:
+        embedded = np.linalg.norm(subject.embeddings, axis=-1)
+        numbers["redundant_over_others/embedding"] = _over_others(embedded, redundant)
     for number, norms in enumerate(subject.norms, start=1):
         verdict = find_cutoff(norms)
         name = f"layer{number}"
         numbers[f"{name}/second_mode"] = float(verdict.second_mode)
         numbers[f"{name}/share"] = verdict.share
         numbers[f"{name}/max_over_median"] = float(norms.max() / np.median(norms))
-        if redundant.any() and not redundant.all():
-            ratio = np.median(norms[redundant]) / np.median(norms[~redundant])
-            numbers[f"{name}/redundant_over_others"] = float(ratio)
+        if mixed:
+            numbers[f"{name}/redundant_over_others"] = _over_others(norms, redundant)
         notes[name] = verdict.reason
         if verdict.second_mode:
             inside = redundant[norms > verdict.value]
@@ -157,6 +160,11 @@ def ask_norms(findings: Findings, subject: Subject, cutoff: Cutoff) -> None:
         alone = find_cutoff(subject.norms[-1][redundant])
         numbers["second_mode_of_redundant"] = float(alone.second_mode)
         notes["second_mode_of_redundant"] = alone.reason
+
+
+def _over_others(norms: np.ndarray, redundant: np.ndarray) -> float:
+    """Median norm of redundant patches over that of the others."""
+    return float(np.median(norms[redundant]) / np.median(norms[~redundant]))
 
 
 def ask_redundancy(findings: Findings, subject: Subject, kinds: list[Kind]) -> None:
@@ -247,14 +255,16 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
 def pictures(
     net: nn.Module, scenes: Any, subject: Subject, cutoff: Cutoff
 ) -> dict[str, np.ndarray]:
-    """What the figures show of a run: some scenes, their norms after each block, and one head's
-    attention; all norms after the last block; and how often each place holds an outlier."""
+    """What the figures show of a run: some scenes, their norms after each block, one head's
+    attention and the pooling query's; all norms after the last block; and how often each place holds an outlier."""
     last = subject.norms[-1]
     where = last > cutoff.value if cutoff.value else np.zeros_like(last, dtype=bool)
     few = part(scenes, 0, SHOWN)
     arrays = {name: _array(values) for name, values in few._asdict().items()}
     if hasattr(net, "observe"):
         arrays["attention"] = _array(idle_attention(net, few))
+    if net.query is not None:
+        arrays["pool"] = _array(net.pool(net(few.images).last))
     return arrays | dict(
         norms=np.stack([norms[:SHOWN] for norms in subject.norms]),
         all_norms=last.astype(np.float32),

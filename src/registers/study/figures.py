@@ -22,9 +22,13 @@ HIGHEST = 4.0  # norm over the median at which the colours of norm maps end
 # --- the headline: one scene, without and with registers
 
 
-def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
-    """A row for each run: one scene, its norms and what one head's attention falls on, and the
-    norms of all scenes."""
+READERS = {"pool": "attention of the query", "attention": "attention of one head"}
+
+
+def headline(runs: Path, names: list[str], reader: str, scene: int = 0) -> Figure:
+    """A row for each run: one scene, its norms, what attention falls on, and the norms of all
+    scenes. reader: whose attention, that of the query that pools the label ("pool") or of the head
+    that gives redundant patches and registers most ("attention")."""
     figure, axes = style.canvas(
         len(names), 4, 1.55 * len(names), gridspec_kw={"width_ratios": [1.35, 1.55, 1.9, 1.6]}
     )
@@ -40,12 +44,12 @@ def headline(runs: Path, names: list[str], scene: int = 0) -> Figure:
         else:
             draw_scene(panels[0], maps, scene)
         image = draw_norms(panels[1], maps, scene, highest)
-        weights = draw_attention(panels[2], maps, scene, run["registers"])
+        weights = draw_attention(panels[2], maps[reader][scene], maps, run["registers"])
         draw_histogram(panels[3], maps, run["numbers"]["cutoff"], highest)
         panels[0].set_ylabel(style.registers_label(run["registers"]))
         figure.colorbar(image, ax=panels[1], shrink=0.6)
         figure.colorbar(weights, ax=panels[2], shrink=0.6)
-    titles = ("scene", "norm / median", "attention of one head", "norms of all patches")
+    titles = ("scene", "norm / median", READERS[reader], "norms of all patches")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     axes[-1][3].set_xlabel("norm / median")
@@ -113,9 +117,8 @@ def draw_norms(ax: Axes, maps: dict[str, np.ndarray], scene: int, highest: float
     return image
 
 
-def draw_attention(ax: Axes, maps: dict[str, np.ndarray], scene: int, registers: int):
-    """Mean over queries of one head's weights; registers stand in a column of their own."""
-    weights = maps["attention"][scene]
+def draw_attention(ax: Axes, weights: np.ndarray, maps: dict[str, np.ndarray], registers: int):
+    """Weights (N,) on tokens, patches last; registers stand in a column of their own."""
     patches = weights[-maps["redundant"].shape[1] :]
     grid = round(len(patches) ** 0.5)
     shown = np.full((max(grid, registers), grid + 2), np.nan)
@@ -153,8 +156,8 @@ def draw_histogram(
 
 
 def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
-    """A row a variant, a dot a seed: norms of blanks, what a head gives them, and what the label
-    loses where its query may not read them."""
+    """A row a variant, a dot a seed: norms of blanks, what the query that pools the label gives
+    them, and what the label loses where it may not read them."""
     rows = [row for row in sweep.ingredients.items() if (frame.variant == row[0]).any()]
     figure, axes = style.canvas(1, 4, 0.9 + 0.21 * len(rows), sharey=True)
     chance = frame["class/chance"].median()
@@ -163,7 +166,7 @@ def ingredients(frame: pd.DataFrame, sweep: Sweep) -> Figure:
     columns = (
         ("most_over_others", "norm of blanks / others,\nlargest of the layers", 1, 0),
         ("redundant_over_others", "norm of blanks / others,\nat the output", 1, 0),
-        ("head_on_redundant", "one head's attention\non blanks", even, 1),
+        ("pool_on_redundant", "weight of the query\non blanks", even, 1),
         ("unread/redundant", "label's accuracy where\nblanks are not read", chance, 1),
     )
     for ax, (column, title, nothing, extent) in zip(axes[0], columns, strict=True):

@@ -71,11 +71,14 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def draw_headline(sweep: Sweep, runs: Path, folder: Path) -> None:
     """The first figure: the headline's first seed without and with registers."""
-    names = sweep.names(sweep.headline)
-    first = sweep.variants[sweep.headline].seeds[0]
-    shown = [name for name in names if name.endswith(f"-s{first}")]
-    if shown and all((runs / name / "maps.npz").is_file() for name in shown):
-        style.save(figures.headline(runs, shown), folder / "headline")
+    pair(sweep, sweep.headline, runs, folder / "headline", "pool")
+
+
+def pair(sweep: Sweep, variant: str, runs: Path, figure: Path, reader: str) -> None:
+    """A variant's first seed without and with four registers, where its runs are at hand."""
+    shown = [f"{variant}-r{r}-s{sweep.variants[variant].seeds[0]}" for r in (0, 4)]
+    if all((runs / name / "maps.npz").is_file() for name in shown):
+        style.save(figures.headline(runs, shown, reader), figure)
 
 
 def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
@@ -84,6 +87,8 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
     scenes = frame[frame["regime.world"] != "tokens"]
     if tokens.variant.isin(list(sweep.ingredients)).any():
         style.save(figures.ingredients(tokens, sweep), folder / "ingredients")
+    if sweep.sink:
+        pair(sweep, sweep.sink, runs, folder / "sink", "attention")
     if len(scenes):
         style.save(figures.landscape(scenes), folder / "landscape")
     variants = [v for v in sweep.shown if (frame.variant == v).any()][:CHARTED]

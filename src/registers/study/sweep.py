@@ -31,9 +31,10 @@ class Variant(Section):
 class Sweep(Section):
     """bases: name -> settings that variants start from. hypotheses: name -> statement. images:
     scenes that a finished net is examined on. shown: variants of the search's figures. headline:
-    the variant that the page opens with. ingredients: variants that the ablation figure compares
-    with it, under the names it prints. vectors: of some of these, the variant that changes the
-    same where patches are vectors."""
+    the variant that the page opens with; sink: that of the figure of a head's attention.
+    ingredients: variants that the ablation figure compares with the headline, under the names it
+    prints; controls: those compared with the sink's; vectors: of some of these, the variant that
+    changes the same where patches are vectors."""
 
     bases: dict[str, dict[str, Any]]
     hypotheses: dict[str, str]
@@ -42,7 +43,9 @@ class Sweep(Section):
     seeds: tuple[int, ...] = (0,)
     shown: tuple[str, ...] = ()
     headline: str = ""
+    sink: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
+    controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)
     images: int = Field(1024, ge=128)
     log_every: int = Field(100, ge=1)
@@ -95,7 +98,7 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             must = f"one of {', '.join(sweep.hypotheses)}"
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
-    named = (*sweep.shown, *sweep.ingredients, *sweep.vectors, *sweep.vectors.values())
-    for name in (*named, *filter(None, [sweep.headline])):
+    named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
+    for name in (*named, *filter(None, [sweep.headline, sweep.sink])):
         sweep.regime(name)
     return sweep
