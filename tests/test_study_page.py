@@ -155,7 +155,10 @@ def test_the_readme_says_in_how_many_seeds_the_effect_is_whole():
     rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
     rows = rows[rows.variant == read_sweep().headline]
     readme = " ".join((ROOT / "README.md").read_text().split())
-    told = {0: "Without registers, in {} seeds,", 4: "With four registers, in {}, there is no second"}
+    told = {
+        0: "Without registers, in {} seeds,",
+        4: "With four registers, in {}, there is no second",
+    }
     needed = {0: ["second_mode", "redundant", "global_not_local"], 4: ["registers_take_over"]}
     for registers, sentence in told.items():
         mine = rows[rows.registers == registers]

@@ -256,7 +256,8 @@ def pictures(
     net: nn.Module, scenes: Any, subject: Subject, cutoff: Cutoff
 ) -> dict[str, np.ndarray]:
     """What the figures show of a run: some scenes, their norms after each block, one head's
-    attention and the pooling query's; all norms after the last block; and how often each place holds an outlier."""
+    attention and the pooling query's; all norms after the last block; and how often each place
+    holds an outlier."""
     last = subject.norms[-1]
     where = last > cutoff.value if cutoff.value else np.zeros_like(last, dtype=bool)
     few = part(scenes, 0, SHOWN)

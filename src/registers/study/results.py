@@ -30,12 +30,13 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     "start_ratio", "ratio": largest over median patch norm after the last block, before the first
     and after the last step; "any_layer": the largest of any layer. "redundant_over_others": median
     norm of redundant patches over that of the others after the last block, "most_over_others" the
-    largest of any layer, "embedding_over_others" that of their embeddings before any block. "sink": the largest mean share of attention that one patch takes, over
-    layers; "redundant_sink": the same over layers where the most attended patch is redundant in
-    over 90 % of scenes, "redundant_sink_norm": its norm over the median. "head_on_...": what the
-    one head that gives most gives to all redundant patches or registers. "pool_on_...": weight of
-    the pooled query there. "early/...": signs at step EARLY. "core_seconds": processor time, that
-    of the examination included.
+    largest of any layer, "embedding_over_others" that of their embeddings before any block. "sink":
+    the largest mean share of attention that one patch takes, over layers; "redundant_sink": the
+    same over layers where the most attended patch is redundant in over 90 % of scenes,
+    "redundant_sink_norm": its norm over the median. "head_on_...": what the one head that gives
+    most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
+    there. "early/...": signs at step EARLY. "core_seconds": processor time, that of the examination
+    included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = pd.DataFrame(rows)

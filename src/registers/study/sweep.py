@@ -31,10 +31,11 @@ class Variant(Section):
 class Sweep(Section):
     """bases: name -> settings that variants start from. hypotheses: name -> statement. images:
     scenes that a finished net is examined on. shown: variants of the search's figures. headline:
-    the variant that the page opens with; sink: that of the figure of a head's attention.
-    ingredients: variants that the ablation figure compares with the headline, under the names it
-    prints; controls: those compared with the sink's; vectors: of some of these, the variant that
-    changes the same where patches are vectors."""
+    the variant that the page opens with; quick: how many of its seeds `make emergence` trains.
+    sink: the variant of the figure of a head's attention. ingredients: variants that the ablation
+    figure compares with the headline, under the names it prints; controls: those compared with the
+    sink's; vectors: of some of these, the variant that changes the same where patches are vectors.
+    """
 
     bases: dict[str, dict[str, Any]]
     hypotheses: dict[str, str]
@@ -43,6 +44,7 @@ class Sweep(Section):
     seeds: tuple[int, ...] = (0,)
     shown: tuple[str, ...] = ()
     headline: str = ""
+    quick: int = Field(3, ge=1)
     sink: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
@@ -86,8 +88,11 @@ class Sweep(Section):
         return [f"{v}-r{r}-s{s}" for v, r, s in self.runs() if variant in ("", v)]
 
     def headline_names(self) -> list[str]:
-        """Names of the runs that the headline is drawn from and counted on."""
-        return self.names(self.headline) if self.headline else []
+        """Names of the runs that the quick look trains: some seeds of the headline."""
+        if not self.headline:
+            return []
+        seeds = (self.variants[self.headline].seeds or self.seeds)[: self.quick]
+        return [f"{v}-r{r}-s{s}" for v, r, s in self.runs() if v == self.headline and s in seeds]
 
 
 def read_sweep(path: Path = SWEEP) -> Sweep:
