@@ -73,20 +73,21 @@ def test_the_page_claims_only_what_all_conditions_and_three_seeds_carry(trained,
     runs = tmp_path / "runs"
     out = tmp_path / "out"
     committed(out)
-    for seed in (0, 1, 2):
-        plant(trained, runs, 0, seed)
-        plant(trained, runs, 4, seed, **(TAKEN if seed < 2 else NOT_TAKEN))
     sweep = short()
+    seeds = sweep.variants[sweep.headline].seeds[:3]
+    for seed in seeds:
+        plant(trained, runs, 0, seed)
+        plant(trained, runs, 4, seed, **(TAKEN if seed < seeds[2] else NOT_TAKEN))
     rows = load(runs, sweep).set_index("run")
-    names = [f"{sweep.headline}-r4-s{seed}" for seed in (0, 1, 2)]
+    names = [f"{sweep.headline}-r4-s{seed}" for seed in seeds]
     assert rows.registers_take_over[names].tolist() == [True, True, False]
-    assert rows.registers_take_over[f"{sweep.headline}-r0-s0"] is None
+    assert rows.registers_take_over[f"{sweep.headline}-r0-s{seeds[0]}"] is None
     write(sweep, runs, out)
     page = " ".join((out / "emergence.md").read_text().split())
     assert "fewer than the 3 that a claim needs" in page
     assert "The whole effect was found, " not in page
     assert all(name in page for name in names)
-    plant(trained, runs, 4, 2, **TAKEN)
+    plant(trained, runs, 4, seeds[2], **TAKEN)
     write(sweep, runs, out)
     assert "The whole effect was found, " in (out / "emergence.md").read_text()
     draw_headline(sweep, runs, out / "emergence")
