@@ -70,20 +70,26 @@ class TextNet(TokenNet):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and as "accuracy" the share of pictures that find their caption in the
         batch."""
-        picture_BE = self.summary(self(scenes.images, hidden_BP).last) @ self.projection
-        picture_BE = F.normalize(picture_BE, dim=-1)
-        text_BE = F.normalize(self.text(self.caption(scenes)), dim=-1)
+        summary_BD = self.summary(self(scenes.images, hidden_BP).last)
+        picture_BE, text_BE = self.embeddings(summary_BD, scenes)
         loss = contrastive(picture_BE, text_BE, self.logit_scale.clamp(0, SCALE_MOST).exp())
-        own = torch.arange(len(text_BE), device=text_BE.device)
-        return loss, {"accuracy": ((picture_BE @ text_BE.T).argmax(1) == own).float().mean()}
+        return loss, {"accuracy": _found(picture_BE, text_BE)}
+
+    def embeddings(self, summary_BD: Tensor, scenes: TokenScenes) -> tuple[Tensor, Tensor]:
+        """Of pictures and of their captions, (B, E) each, norm 1."""
+        picture_BE = F.normalize(summary_BD @ self.projection, dim=-1)
+        return picture_BE, F.normalize(self.text(self.caption(scenes)), dim=-1)
 
     def unread(self, scenes: TokenScenes, unread_BP: Tensor) -> float:
         """The share of pictures that find their caption where the query leaves patches out."""
-        summary = self.summary(self(scenes.images).last, unread_BP)
-        text_BE = F.normalize(self.text(self.caption(scenes)), dim=-1)
-        own = torch.arange(len(text_BE), device=text_BE.device)
-        found = (summary @ self.projection @ text_BE.T).argmax(1) == own
-        return float(found.float().mean())
+        summary_BD = self.summary(self(scenes.images).last, unread_BP)
+        return float(_found(*self.embeddings(summary_BD, scenes)))
+
+
+def _found(picture_BE: Tensor, text_BE: Tensor) -> Tensor:
+    """The share of pictures whose own caption is the nearest."""
+    own = torch.arange(len(text_BE), device=text_BE.device)
+    return ((picture_BE @ text_BE.T).argmax(1) == own).float().mean()
 
 
 class SelfNet(nn.Module):
