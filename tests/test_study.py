@@ -307,6 +307,20 @@ def test_an_unknown_variant_or_parent_is_one_line(tmp_path):
             build(Sweep, values | {"variants": {"v": variant}}).regime("v")
 
 
+def test_worlds_are_files_beside_the_sweep(tmp_path):
+    variant = "{extends: small, hypothesis: H, predicts: nothing}"
+    head = {"bases": {"small": SMALL}, "hypotheses": {"H": "a statement"}, "worlds": ["a", "b"]}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(head))
+    (tmp_path / "a.yaml").write_text(f"v: {variant}")
+    with pytest.raises(ConfigError, match="b.yaml: no such file"):
+        read_sweep(tmp_path / "sweep.yaml")
+    (tmp_path / "b.yaml").write_text(f"v: {variant}")
+    with pytest.raises(ConfigError, match="b.v: 'v' is not allowed; must be a name that no other"):
+        read_sweep(tmp_path / "sweep.yaml")
+    (tmp_path / "b.yaml").write_text(f"w: {variant}")
+    assert read_sweep(tmp_path / "sweep.yaml").names() == ["v-r0-s0", "w-r0-s0"]
+
+
 def test_a_variant_changes_only_what_it_names():
     values = sweep(width=32).model_dump()
     values["variants"]["child"] = values["variants"]["v"] | dict(extends="v", change={"depth": 3})

@@ -40,6 +40,11 @@ def every_run(wildcards):
     return run_files(sweep().names())
 
 
+def predictions(wildcards):
+    """What the page prints besides runs: a new sentence writes it anew."""
+    return sweep().model_dump_json(include={"hypotheses", "variants"})
+
+
 def headline_runs(wildcards):
     return run_files(sweep().headline_names())
 

@@ -1,4 +1,5 @@
-"""The sweep: the hypotheses of the study, and the variants that test them (sweep.yaml)."""
+"""The sweep: the hypotheses of the study (sweep.yaml), and the variants that test them, in a file
+for each world beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,19 @@ class Variant(Section):
 
 
 class Sweep(Section):
-    """bases: name -> settings that variants start from. hypotheses: name -> statement. images:
-    scenes that a finished net is examined on. shown: variants of the search's figures. headline:
+    """worlds: files beside the sweep's, without .yaml, that hold more variants. bases: name ->
+    settings that variants start from. hypotheses: name -> statement. images: scenes that a finished
+    net is examined on. shown: variants of the search's figures. headline:
     the variant that the page opens with; quick: how many of its seeds `make emergence` trains.
     sink: the variant of the figure of a head's attention. ingredients: variants that the ablation
     figure compares with the headline, under the names it prints; controls: those compared with the
     sink's; vectors: of some of these, the variant that changes the same where patches are vectors.
     """
 
+    worlds: tuple[str, ...] = ()
     bases: dict[str, dict[str, Any]]
     hypotheses: dict[str, str]
-    variants: dict[str, Variant]
+    variants: dict[str, Variant] = Field(default_factory=dict)
     registers: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0,)
     shown: tuple[str, ...] = ()
@@ -96,8 +99,16 @@ class Sweep(Section):
 
 
 def read_sweep(path: Path = SWEEP) -> Sweep:
-    """The sweep, checked: every regime can be built and every variant has its hypothesis."""
-    sweep = build(Sweep, read_yaml(path), "")
+    """The sweep and its worlds' variants, checked: every regime can be built and every variant has
+    its hypothesis. Raises ConfigError."""
+    values = read_yaml(path)
+    variants = values.setdefault("variants", {})
+    for world in values.get("worlds", ()):
+        more = read_yaml(path.with_name(f"{world}.yaml"))
+        for name in more.keys() & variants.keys():
+            raise refusal(f"{world}.{name}", name, "a name that no other world has")
+        variants |= more
+    sweep = build(Sweep, values, "")
     for name, variant in sweep.variants.items():
         if variant.hypothesis not in sweep.hypotheses:
             must = f"one of {', '.join(sweep.hypotheses)}"
