@@ -283,6 +283,7 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"world": "tokens", "masked": 0.5}, "between 0 and 1 for dinov2"),
         ({"world": "tokens", "blanks": 24}, "blanks: 24 is not allowed; must be at most 23"),
         ({"world": "tokens", "blanks": 5, "blanks_at": "area"}, "a rectangle"),
+        ({"world": "tokens", "holders": 2, "keys": 2}, "holders: 2 is not allowed; must be 1"),
         ({"world": "tokens", "attends_from": 3}, "below depth 3"),
         ({"world": "tokens", "positions_from": 3}, "positions_from: 3 is not allowed"),
         ({"world": "tokens", "label_from": 12}, "below its 12 steps"),
@@ -312,10 +313,12 @@ def test_worlds_are_files_beside_the_sweep(tmp_path):
     head = {"bases": {"small": SMALL}, "hypotheses": {"H": "a statement"}, "worlds": ["a", "b"]}
     (tmp_path / "sweep.yaml").write_text(json.dumps(head))
     (tmp_path / "a.yaml").write_text(f"v: {variant}")
-    with pytest.raises(ConfigError, match="b.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"b\.yaml: no such file"):
         read_sweep(tmp_path / "sweep.yaml")
     (tmp_path / "b.yaml").write_text(f"v: {variant}")
-    with pytest.raises(ConfigError, match="b.v: 'v' is not allowed; must be a name that no other"):
+    with pytest.raises(
+        ConfigError, match=r"b\.v: 'v' is not allowed; must be a name that no other"
+    ):
         read_sweep(tmp_path / "sweep.yaml")
     (tmp_path / "b.yaml").write_text(f"w: {variant}")
     assert read_sweep(tmp_path / "sweep.yaml").names() == ["v-r0-s0", "w-r0-s0"]

@@ -111,13 +111,24 @@ def test_the_student_sees_masks_and_the_teacher_follows():
         assert net.split(seen.layers[-1], 2).registers.shape == (12, 2, 48)
 
 
+def test_what_the_query_pools_can_stand_for_cls():
+    net, scenes = some(registers=2, **SELF | dict(summary="query", prototypes=32))
+    mask = torch.zeros(12, 36, dtype=torch.bool)
+    mask[:, ::3] = True
+    net.losses(scenes, mask)[0].backward()
+    assert net.student.query.grad.any() and net.student.cls_token is None
+    with torch.no_grad():
+        weights = net.pool(net(scenes.images).last)
+    assert weights.shape == (12, 2 + 36) and torch.equal(net.query, net.teacher.query)
+    assert net.dino_head.last_layer.direction.shape[0] == 32
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (dict(SELF, grid=5), "even where rows echo"),
         (dict(SELF, masked=0.0), "between 0 and 1 for dinov2"),
         (dict(WALL, masked=0.3), "between 0 and 1 for dinov2"),
-        (dict(SELF, summary="query"), "cls or late"),
     ],
 )
 def test_objectives_that_cannot_be_are_named(change, message):

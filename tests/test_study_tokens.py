@@ -49,6 +49,16 @@ def test_every_answer_can_be_read_from_the_patches(blanks_at, keys, appearance, 
     assert torch.equal(right[batch.right >= 0], batch.right[batch.right >= 0])
 
 
+def test_several_patches_can_carry_the_code():
+    regime, batch = some(holders=4, appearance="glyphs", symbols=16)
+    assert (batch.marked.sum(1) == 4).all() and not (batch.marked & batch.redundant).any()
+    book = codebook(regime)
+    parts = torch.cat([book.symbols, book.codes, book.trigger[None], book.keys[:1]])
+    shown = torch.linalg.lstsq(parts.T, batch.images[batch.marked].T).solution.T
+    told = shown[:, 16 : 16 + regime.codes].argmax(-1)
+    assert torch.equal(told, batch.label.repeat_interleave(4))
+
+
 @pytest.mark.parametrize("blanks_at", PLACES)
 def test_nothing_is_asked_of_blanks_or_about_them(blanks_at):
     regime, batch = some(blanks_at=blanks_at)

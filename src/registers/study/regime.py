@@ -107,7 +107,8 @@ class TokenRegime(Section):
     besides its mark, with norm `noise`: the vector of a random "symbol", Gaussian "noise" of its
     own, noise "shared" by all blanks of the scene, or one symbol that all blanks of the scene
     show, as a "tile". mark: norm of the blanks' mark. keys: patches that carry a code; the label
-    is the ordered list of their codes. triggers: share of patches that carry the trigger mark.
+    is the ordered list of their codes. holders: of a single code, how many patches carry it, as a
+    thing in a photo fills several. triggers: share of patches that carry the trigger mark.
     appearance: all vectors are random directions ("vectors"), or pictures of 8 x 8 pixels
     ("glyphs", see `tokens_world`). paper: norm of the grain that every patch has besides. texture:
     norm of a pattern that all patches of a scene show, blank or not.
@@ -118,7 +119,8 @@ class TokenRegime(Section):
     `label_from` on. objective: these "tasks", or in their place the loss of one of the paper's
     methods (`tokens_methods`). Of DINOv2, masked: share of patches that masks hide; views: whether
     the second view is of the same "scene", with other textures and grain, or of another that has
-    the same "label" alone, as two crops of a photo share what it shows and not their details.
+    the same "label" alone, as two crops of a photo share what it shows and not their details;
+    prototypes: of each of its two heads.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
@@ -145,6 +147,7 @@ class TokenRegime(Section):
     noise: float = Field(1.0, ge=0)
     mark: float = Field(1.0, ge=0)
     keys: int = Field(1, ge=1, le=2)
+    holders: int = Field(1, ge=1)
     triggers: float = Field(0.3, ge=0)
     appearance: Literal["vectors", "glyphs"] = "vectors"
     paper: float = Field(0.0, ge=0)
@@ -157,6 +160,7 @@ class TokenRegime(Section):
     objective: Literal["tasks", "deit3", "openclip", "dinov2"] = "tasks"
     masked: float = Field(0.0, ge=0)
     views: Literal["scene", "label"] = "scene"
+    prototypes: int = Field(512, ge=2)
     summary: Literal["query", "cls", "late"] = "query"
     width: int = Field(48, ge=4)
     depth: int = Field(3, ge=1)
@@ -211,7 +215,10 @@ def check(regime: Regime, key: str) -> None:
 
 def check_tokens(regime: TokenRegime, key: str) -> None:
     """What the types alone cannot express; raises ConfigError."""
-    most = regime.grid if regime.blanks_at == "together" else regime.grid**2 - 1 - regime.keys
+    if regime.holders > 1 and regime.keys > 1:
+        raise refusal(f"{key}.holders", regime.holders, "1 beside several keys")
+    carry = max(regime.keys, regime.holders)
+    most = regime.grid if regime.blanks_at == "together" else regime.grid**2 - 1 - carry
     if regime.blanks > most:
         raise refusal(f"{key}.blanks", regime.blanks, f"at most {most}")
     if regime.blanks_at == "area":
@@ -228,8 +235,6 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.grid", regime.grid, "even where rows echo")
     if (regime.masked > 0) != (regime.objective == "dinov2") or regime.masked >= 1:
         raise refusal(f"{key}.masked", regime.masked, "between 0 and 1 for dinov2, 0 otherwise")
-    if regime.objective == "dinov2" and regime.summary == "query":
-        raise refusal(f"{key}.summary", regime.summary, "cls or late for dinov2")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
     _check_training(regime, key)

@@ -26,7 +26,7 @@ from registers.study.tokens_world import TokenScenes
 SMOOTHING = 0.1  # DeiT-III
 SCALE_START, SCALE_MOST = math.log(1 / 0.07), math.log(100)  # OpenCLIP
 EMBED, TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS = 64, 64, 2, 4  # as at scale laptop
-PROTOTYPES, HEAD_HIDDEN, BOTTLENECK = 512, 128, 64  # as at scale laptop
+HEAD_HIDDEN, BOTTLENECK = 128, 64  # as at scale laptop
 MOMENTUM = 0.99  # of the teacher at the start, rising to 1; as at scale laptop
 TEMPERATURES, WARM = (0.04, 0.07), 0.3  # of the teacher; the share of steps over which it rises
 KOLEO_WEIGHT = 0.1
@@ -93,18 +93,17 @@ def _found(picture_BE: Tensor, text_BE: Tensor) -> Tensor:
 
 
 class SelfNet(nn.Module):
-    """DINOv2: a student learns prototypes of [CLS] and of masked patches from its own moving
-    average, the teacher, which is what is examined."""
+    """DINOv2: a student learns prototypes of masked patches, and of [CLS] or of what a query pools
+    in its place, from its own moving average, the teacher, which is what is examined."""
 
     asked = ""  # no loss has an accuracy
-    query = None
 
     def __init__(self, regime: TokenRegime, registers: int) -> None:
         super().__init__()
         self.regime, self.registers = regime, registers
         self.student = TokenNet(regime, registers)
         self.mask_token = nn.Parameter(torch.zeros(regime.width))
-        shape = (regime.width, HEAD_HIDDEN, BOTTLENECK, PROTOTYPES)
+        shape = (regime.width, HEAD_HIDDEN, BOTTLENECK, regime.prototypes)
         self.dino_head, self.ibot_head = DinoHead(*shape), DinoHead(*shape)
         self.teacher = frozen_copy(self.student)
         self.teacher_dino_head = frozen_copy(self.dino_head)
@@ -123,13 +122,15 @@ class SelfNet(nn.Module):
         with torch.no_grad():
             taught = self.teacher(views).last
             temperature = self.temperature
-            cls = sinkhorn_knopp(self.teacher_dino_head(taught.cls), temperature)
+            whole = self.teacher_dino_head(self.teacher.summary(taught))
+            whole = sinkhorn_knopp(whole, temperature)
             patches = sinkhorn_knopp(self.teacher_ibot_head(taught.patches[masks]), temperature)
         seen = self.student(views, None, masks, self.mask_token).last
-        logits = self.dino_head(seen.cls).unflatten(0, (2, -1))
-        loss = dino_loss(logits, cls.unflatten(0, (2, -1)))
+        summary = self.student.summary(seen)
+        logits = self.dino_head(summary).unflatten(0, (2, -1))
+        loss = dino_loss(logits, whole.unflatten(0, (2, -1)))
         loss = loss + ibot_loss(self.ibot_head(seen.patches[masks]), patches, masks)
-        return loss + KOLEO_WEIGHT * sum(koleo(view) for view in seen.cls.chunk(2)), {}
+        return loss + KOLEO_WEIGHT * sum(koleo(view) for view in summary.chunk(2)), {}
 
     @property
     def temperature(self) -> float:
@@ -150,6 +151,13 @@ class SelfNet(nn.Module):
         return self.teacher(images_BPC, hidden_BP)
 
     observe = forward
+
+    @property
+    def query(self) -> Tensor | None:
+        return self.teacher.query
+
+    def pool(self, last: Tokens) -> Tensor:
+        return self.teacher.pool(last)
 
     def split(self, x_BND: Tensor, layer: int) -> Tokens:
         return self.teacher.split(x_BND, layer)

@@ -2,9 +2,9 @@
 
 Every ordinary patch shows one of some symbols; a share of them also carries a trigger mark. A few
 blank patches carry nothing that is asked for. One ordinary patch also carries a mark and one of
-some codes, the scene's label; or two do, with a mark each, and the label is the ordered pair of
-their codes, which the sum of all patches does not tell. Asked, through heads that all patches
-share:
+some codes, the scene's label; or several do; or two do, with a mark each, and the label is the
+ordered pair of their codes, which the sum of all patches does not tell. Asked, through heads that
+all patches share:
 
 - of every patch that is not blank: its right neighbour's symbol (always on, so that no patch can
   defend itself against other patches' contents by growing);
@@ -91,7 +91,8 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
 
 
 class _Plan(NamedTuple):
-    """Who is what. symbols, triggered, blank (B, P); holders (B, keys): the patches with a code."""
+    """Who is what. symbols, triggered, blank (B, P); holders (B, H): the patches with a code, one
+    for each key or several for a single one."""
 
     symbols: Tensor
     triggered: Tensor
@@ -110,7 +111,8 @@ def _plan(regime: TokenRegime, batch: int, generator: torch.Generator) -> _Plan:
     blank = _blanks(regime, order)
     blanks_first = (~blank.gather(1, order)).int().argsort(stable=True, dim=1)
     order = order.gather(1, blanks_first)
-    holders = order[:, regime.blanks :][:, : regime.keys]  # the first that are not blank
+    carry = max(regime.keys, regime.holders)
+    holders = order[:, regime.blanks :][:, :carry]  # the first that are not blank
     return _Plan(symbols, triggered, blank, holders)
 
 
