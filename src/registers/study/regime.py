@@ -110,8 +110,11 @@ class TokenRegime(Section):
     is the ordered list of their codes. holders: of a single code, how many patches carry it, as a
     thing in a photo fills several. triggers: share of patches that carry the trigger mark.
     appearance: all vectors are random directions ("vectors"), or pictures of 8 x 8 pixels
-    ("glyphs", see `tokens_world`). paper: norm of the grain that every patch has besides. texture:
-    norm of a pattern that all patches of a scene show, blank or not.
+    ("glyphs", see `tokens_world`), or scenes are the built-in world's ("drawn", see
+    `tokens_drawn`), of which a training sees `pictures`, symbols are visual words, codes are
+    kinds of things, and nothing else above applies; background_asked: whether the local tasks are
+    asked of patches without a thing, too. paper: norm of the grain that every patch has besides.
+    texture: norm of a pattern that all patches of a scene show, blank or not.
 
     Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
@@ -149,7 +152,9 @@ class TokenRegime(Section):
     keys: int = Field(1, ge=1, le=2)
     holders: int = Field(1, ge=1)
     triggers: float = Field(0.3, ge=0)
-    appearance: Literal["vectors", "glyphs"] = "vectors"
+    appearance: Literal["vectors", "glyphs", "drawn"] = "vectors"
+    pictures: int = Field(20000, ge=1000)
+    background_asked: bool = True
     paper: float = Field(0.0, ge=0)
     texture: float = Field(0.0, ge=0)
     own: float = Field(1.0, ge=0)
@@ -237,6 +242,10 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.masked", regime.masked, "between 0 and 1 for dinov2, 0 otherwise")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
+    if regime.appearance == "drawn":
+        for name, must in (("channels", 192), ("codes", 10), ("keys", 1), ("objective", "tasks")):
+            if getattr(regime, name) != must:
+                raise refusal(f"{key}.{name}", getattr(regime, name), f"{must} for drawn scenes")
     _check_training(regime, key)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from registers.study.net import Net
 from registers.study.regime import AnyRegime, TokenRegime
 from registers.study.scenes import draw
+from registers.study.tokens_drawn import draw_drawn
 from registers.study.tokens_methods import LabelNet, SelfNet, TextNet
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import draw_tokens
@@ -25,7 +26,9 @@ def build_net(regime: AnyRegime, registers: int) -> nn.Module:
 def scenes(regime: AnyRegime, count: int, seed: int, device: torch.device) -> Any:
     """`count` scenes that follow from the seed alone."""
     generator = torch.Generator(device=device).manual_seed(seed)
-    drawing = draw_tokens if isinstance(regime, TokenRegime) else draw
+    if not isinstance(regime, TokenRegime):
+        return draw(regime, count, generator)
+    drawing = draw_drawn if regime.appearance == "drawn" else draw_tokens
     return drawing(regime, count, generator)
 
 
