@@ -151,6 +151,7 @@ def _sinks(signs: dict) -> dict:
         "head_on_registers": _largest(signs, "head_on_registers"),
         "pool_on_redundant": signs.get("pool_on_redundant"),
         "pool_on_registers": signs.get("pool_on_registers"),
+        "pool_on_marked": signs.get("pool_on_marked"),
     }
 
 
