@@ -102,13 +102,13 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
     """The sweep and its worlds' variants, checked: every regime can be built and every variant has
     its hypothesis. Raises ConfigError."""
     values = read_yaml(path)
-    variants = values.setdefault("variants", {})
-    for world in values.get("worlds", ()):
+    variants = values.get("variants", {})
+    for world in build(Sweep, values, "").worlds:
         more = read_yaml(path.with_name(f"{world}.yaml"))
         for name in more.keys() & variants.keys():
             raise refusal(f"{world}.{name}", name, "a name that no other world has")
-        variants |= more
-    sweep = build(Sweep, values, "")
+        variants = variants | more
+    sweep = build(Sweep, values | {"variants": variants}, "")
     for name, variant in sweep.variants.items():
         if variant.hypothesis not in sweep.hypotheses:
             must = f"one of {', '.join(sweep.hypotheses)}"
