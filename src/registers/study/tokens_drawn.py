@@ -33,7 +33,8 @@ def draw_drawn(regime: TokenRegime, batch: int, generator: torch.Generator) -> T
     seed, grid = generator.initial_seed(), regime.grid
     if seed < UNSEEN:
         every = _some("train", 0, regime.pictures, grid)
-        rows = torch.randint(regime.pictures, (batch,), generator=generator, device="cpu")
+        shape, device = (batch,), generator.device
+        rows = torch.randint(regime.pictures, shape, generator=generator, device=device).cpu()
         pixels, things, label = (part[rows] for part in every)
     else:
         pixels, things, label = _some("val", (seed - UNSEEN) * APART, batch, grid)
@@ -41,11 +42,11 @@ def draw_drawn(regime: TokenRegime, batch: int, generator: torch.Generator) -> T
     words = _words(images, codebook(regime.symbols, regime.pictures, grid))
     shown = _cells(things)  # (B, P, p * p)
     redundant = (shown == 0).all(-1)
-    asked = torch.zeros_like(redundant) if regime.background_asked else redundant
-    own = words.masked_fill(asked, NOTHING)
+    unasked = torch.zeros_like(redundant) if regime.background_asked else redundant
+    own = words.masked_fill(unasked, NOTHING)
     right = own.view(batch, grid, grid).roll(-1, 2)
     right[:, :, -1] = NOTHING  # a photo is no ring
-    right = right.flatten(1).masked_fill(asked, NOTHING)
+    right = right.flatten(1).masked_fill(unasked, NOTHING)
     parts = TokenScenes(
         images=images,
         again=images,
