@@ -123,11 +123,50 @@ def test_what_the_query_pools_can_stand_for_cls():
     assert net.dino_head.last_layer.direction.shape[0] == 32
 
 
+def test_each_half_of_dinov2_stands_in_for_its_half_of_the_tasks():
+    mask = torch.zeros(12, 36, dtype=torch.bool)
+    mask[:, ::3] = True
+    moved = {}
+    for objective, masks in (("dinov2", mask), ("dino", None), ("ibot", mask)):
+        settings = SELF | dict(objective=objective, summary="query", prototypes=32, views="label")
+        net, scenes = some(**settings | dict(masked=0.0 if masks is None else 0.3))
+        net.losses(scenes, masks)[0].backward()
+        weights = {
+            "dino": net.dino_head.mlp[0].weight,
+            "ibot": net.ibot_head.mlp[0].weight,
+            "local": net.student.own.weight,
+            "label": net.student.label.weight,
+            "mask": net.mask_token,
+        }
+        moved[objective] = {name for name, weight in weights.items() if weight.grad is not None}
+        with torch.no_grad():
+            told = net.losses(scenes)[1]
+        assert set(told) == {"dinov2": set(), "dino": {"local"}, "ibot": {"accuracy"}}[objective]
+    assert moved == {
+        "dinov2": {"dino", "ibot", "mask"},
+        "dino": {"dino", "local"},
+        "ibot": {"ibot", "label", "mask"},
+    }
+
+
+def test_ibot_may_ask_every_patch_of_a_view_with_masks():
+    mask = torch.zeros(12, 36, dtype=torch.bool)
+    mask[::2, :6] = True  # of the second views; the others see all, and nothing is asked of them
+    for ibot, answers in (("masked", 6 * 6), ("every", 6 * 36)):
+        net, scenes = some(**SELF, ibot=ibot)
+        asked = []
+        net.ibot_head.register_forward_hook(lambda _, inputs, out: asked.append(len(inputs[0])))
+        net.losses(scenes, mask)
+        assert asked == [answers]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         (dict(SELF, grid=5), "even where rows echo"),
         (dict(SELF, masked=0.0), "between 0 and 1 for dinov2"),
+        (dict(SELF, objective="dino"), "0 otherwise"),
+        (dict(SELF, objective="dino", masked=0.0, ibot="every"), "masked for dino"),
         (dict(WALL, masked=0.3), "between 0 and 1 for dinov2"),
     ],
 )

@@ -162,8 +162,9 @@ class TokenRegime(Section):
     kept: float = Field(0.0, ge=0)
     label: float = Field(1.0, ge=0)
     label_from: int = Field(0, ge=0)
-    objective: Literal["tasks", "deit3", "openclip", "dinov2"] = "tasks"
+    objective: Literal["tasks", "deit3", "openclip", "dinov2", "dino", "ibot"] = "tasks"
     masked: float = Field(0.0, ge=0)
+    ibot: Literal["masked", "every"] = "masked"
     views: Literal["scene", "label"] = "scene"
     prototypes: int = Field(512, ge=2)
     summary: Literal["query", "cls", "late"] = "query"
@@ -238,8 +239,12 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.label_from", regime.label_from, f"below its {regime.steps} steps")
     if regime.echo and regime.grid % 2:
         raise refusal(f"{key}.grid", regime.grid, "even where rows echo")
-    if (regime.masked > 0) != (regime.objective == "dinov2") or regime.masked >= 1:
-        raise refusal(f"{key}.masked", regime.masked, "between 0 and 1 for dinov2, 0 otherwise")
+    masks = regime.objective in ("dinov2", "ibot")
+    if (regime.masked > 0) != masks or regime.masked >= 1:
+        must = "between 0 and 1 for dinov2 and ibot, 0 otherwise"
+        raise refusal(f"{key}.masked", regime.masked, must)
+    if regime.ibot == "every" and not masks:
+        raise refusal(f"{key}.ibot", regime.ibot, f"masked for {regime.objective}")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
     if regime.appearance == "drawn":

@@ -4,7 +4,8 @@ What keeps a method from showing the effect here, its loss or its ViT? In this f
 one in which the effect was found, and the losses are those of the recipes (`registers.losses`)
 without their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the label;
 OpenCLIP gets a caption that tells all that a scene shows; DINOv2 two views that differ in textures
-and grain, and masks.
+and grain, and masks. Of DINOv2's two losses one alone can take the place of its half of the tasks:
+DINO the label's, iBOT the local ones'.
 """
 
 import math
@@ -30,6 +31,7 @@ HEAD_HIDDEN, BOTTLENECK = 128, 64  # as at scale laptop
 MOMENTUM = 0.99  # of the teacher at the start, rising to 1; as at scale laptop
 TEMPERATURES, WARM = (0.04, 0.07), 0.3  # of the teacher; the share of steps over which it rises
 KOLEO_WEIGHT = 0.1
+TOLD = {"dinov2": (), "dino": ("local",), "ibot": ("accuracy",)}  # answers that a loss asks for
 
 
 class LabelNet(TokenNet):
@@ -113,23 +115,44 @@ class SelfNet(nn.Module):
     def losses(
         self, scenes: TokenScenes, mask_BP: Tensor | None = None, hidden_BP: None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """DINO + iBOT + 0.1 KoLeo. Of the two views of a scene one is masked, by turns."""
-        if mask_BP is None:  # a look, not a step
-            return torch.zeros(()), {}
+        """DINO + iBOT + 0.1 KoLeo; at a look, without gradients, the accuracy of what is asked of
+        a label or of local answers in place of one of them."""
+        if not torch.is_grad_enabled():
+            told = TOLD[self.regime.objective]
+            return torch.zeros(()), {name: self.teacher.losses(scenes)[1][name] for name in told}
         views = torch.cat([scenes.images, scenes.again])
-        odd = (torch.arange(len(mask_BP), device=mask_BP.device) % 2 == 1)[:, None]
-        masks = torch.cat([mask_BP & odd, mask_BP & ~odd])
+        masks = None if mask_BP is None else _by_turns(mask_BP)
         with torch.no_grad():
             taught = self.teacher(views).last
-            temperature = self.temperature
-            whole = self.teacher_dino_head(self.teacher.summary(taught))
-            whole = sinkhorn_knopp(whole, temperature)
-            patches = sinkhorn_knopp(self.teacher_ibot_head(taught.patches[masks]), temperature)
         seen = self.student(views, None, masks, self.mask_token).last
         summary = self.student.summary(seen)
-        logits = self.dino_head(summary).unflatten(0, (2, -1))
-        loss = dino_loss(logits, whole.unflatten(0, (2, -1)))
-        loss = loss + ibot_loss(self.ibot_head(seen.patches[masks]), patches, masks)
+
+        # --- what the whole scene is asked
+        if self.regime.objective == "ibot":
+            label = self.student.label(summary)
+            loss = self.regime.label * F.cross_entropy(label, scenes.label.repeat(2))
+        else:
+            with torch.no_grad():
+                whole = self.teacher_dino_head(self.teacher.summary(taught))
+                whole = sinkhorn_knopp(whole, self.temperature)
+            logits = self.dino_head(summary).unflatten(0, (2, -1))
+            loss = dino_loss(logits, whole.unflatten(0, (2, -1)))
+
+        # --- what patches are asked
+        if masks is None:
+            first = seen.patches[: len(scenes.images)]  # the other view may show other symbols
+            loss = loss + sum(task.loss for task in self.student.local(first, scenes))
+        else:
+            asked = masks
+            if self.regime.ibot == "every":
+                asked = masks.any(1, keepdim=True).expand_as(masks)
+            with torch.no_grad():
+                patches = self.teacher_ibot_head(taught.patches[asked])
+                patches = sinkhorn_knopp(patches, self.temperature)
+            loss = loss + ibot_loss(self.ibot_head(seen.patches[asked]), patches, asked)
+
+        if self.regime.objective == "ibot":
+            return loss, {}
         return loss + KOLEO_WEIGHT * sum(koleo(view) for view in summary.chunk(2)), {}
 
     @property
@@ -170,3 +193,9 @@ class SelfNet(nn.Module):
 
     def pixels(self, scenes: TokenScenes) -> Tensor:
         return self.teacher.pixels(scenes)
+
+
+def _by_turns(mask_BP: Tensor) -> Tensor:
+    """(2 B, P): of the two views of a scene one is masked, the first and the second by turns."""
+    odd = (torch.arange(len(mask_BP), device=mask_BP.device) % 2 == 1)[:, None]
+    return torch.cat([mask_BP & odd, mask_BP & ~odd])

@@ -1,6 +1,7 @@
 """The ViT of the token world: small enough that one can say which part of it a sink replaces."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from timm.layers import LayerScale
@@ -83,6 +84,14 @@ def _scale(regime: TokenRegime, part: nn.Module | None) -> nn.Module:
     if part is None or not regime.layer_scale:
         return nn.Identity()
     return LayerScale(regime.width, init_values=regime.layer_scale)
+
+
+class LocalTask(NamedTuple):
+    """logits (B, P, K); asked (B, P), NOTHING where a patch is not; loss: weighted, a scalar."""
+
+    logits: Tensor
+    asked: Tensor
+    loss: Tensor
 
 
 class TokenNet(nn.Module):
@@ -187,28 +196,34 @@ class TokenNet(nn.Module):
         last = self(scenes.images, hidden_BP).last
         logits = self.label(self.summary(last))
         loss = self.regime.label * self.label_asked * F.cross_entropy(logits, scenes.label)
-        local = [
-            (self.right, scenes.right, self.regime.right),
-            (self.own, scenes.own, self.regime.own),
-        ]
-        if self.kept is not None:
-            local.append((self.kept, scenes.kept, self.regime.kept))
-        answers = []
-        for head, asked, weight in local:
-            answers.append(head(last.patches))
-            loss = loss + weight * F.cross_entropy(
-                answers[-1].transpose(1, 2), asked, ignore_index=NOTHING
-            )
+        tasks = self.local(last.patches, scenes)
+        for task in tasks:
+            loss = loss + task.loss
         if torch.is_grad_enabled():  # a step of the optimiser wants no accuracies and pays for them
             return loss, {}
-        asked = torch.stack([asked for _, asked, _ in local])
-        right = torch.stack(answers).argmax(-1) == asked
+        asked = torch.stack([task.asked for task in tasks])
+        right = torch.stack([task.logits for task in tasks]).argmax(-1) == asked
         asks = asked != NOTHING
         return loss, {
             "accuracy": (logits.argmax(1) == scenes.label).float().mean(),
             "local": right[asks].float().mean(),
             "triggered": right[1][asks[1] & scenes.triggered].float().mean(),
         }
+
+    def local(self, patches_BPD: Tensor, scenes: TokenScenes) -> list[LocalTask]:
+        """What patches are asked, after the final norm."""
+        heads = [
+            (self.right, scenes.right, self.regime.right),
+            (self.own, scenes.own, self.regime.own),
+        ]
+        if self.kept is not None:
+            heads.append((self.kept, scenes.kept, self.regime.kept))
+        tasks = []
+        for head, asked, weight in heads:
+            logits = head(patches_BPD)
+            loss = F.cross_entropy(logits.transpose(1, 2), asked, ignore_index=NOTHING)
+            tasks.append(LocalTask(logits, asked, weight * loss))
+        return tasks
 
     # --- what the examination asks of a net
 

@@ -65,7 +65,7 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     codes = torch.randint(regime.codes, shape, generator=generator, device=device)
     digits = regime.codes ** torch.arange(regime.keys, device=device)
     images = again = _picture(regime, plan, codes, generator)
-    if regime.objective == "dinov2":
+    if regime.objective in ("dinov2", "dino", "ibot"):
         other = plan if regime.views == "scene" else _plan(regime, batch, generator)
         again = _picture(regime, other, codes, generator)
 

@@ -13,7 +13,14 @@ from registers.study.tokens_methods import LabelNet, SelfNet, TextNet
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import draw_tokens
 
-OBJECTIVES = {"tasks": TokenNet, "deit3": LabelNet, "openclip": TextNet, "dinov2": SelfNet}
+OBJECTIVES = {
+    "tasks": TokenNet,
+    "deit3": LabelNet,
+    "openclip": TextNet,
+    "dinov2": SelfNet,
+    "dino": SelfNet,
+    "ibot": SelfNet,
+}
 
 
 def build_net(regime: AnyRegime, registers: int) -> nn.Module:
