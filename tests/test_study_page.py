@@ -12,7 +12,7 @@ from registers.measurements import Measurement
 from registers.measurements import write as write_rows
 from registers.study.results import load
 from registers.study.run import run
-from registers.study.summary import cost, draw_headline, recipes, rooms, write
+from registers.study.summary import SCALES, cost, draw_headline, recipes, rooms, write
 from registers.study.sweep import read_sweep
 
 HELD = dict(second_mode=True, redundant=True, global_not_local=True, stored=True)
@@ -127,13 +127,18 @@ def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
     note = {"second_mode": "no second mode: it falls"}
     name = "dinov2-r0-s0"
     measured = [Measurement("norms", m, name, v, note=note.get(m, "")) for m, v in rows]
-    write_rows(tmp_path / f"measurements/norms/{name}.csv", measured)
-    (tmp_path / f"checkpoints/{name}").mkdir(parents=True)
-    (tmp_path / f"checkpoints/{name}/last.json").write_text('{"step": 77}')
-    (row,) = recipes(tmp_path, tmp_path / "recipes.csv")
+    committed = tmp_path / "recipes.csv"
+    other = "scale,backbone,steps,ratio,kurtosis,second_mode,why"
+    committed.write_text(f"{other}\nemergence,x,1,1,1,True,-\n{SCALES[1]},y,1,1,1,True,-\n")
+    results = tmp_path / "emergence"
+    write_rows(results / f"measurements/norms/{name}.csv", measured)
+    (results / f"checkpoints/{name}").mkdir(parents=True)
+    (results / f"checkpoints/{name}/last.json").write_text('{"step": 77}')
+    kept, row = recipes(tmp_path, committed)
+    assert (kept["scale"], kept["backbone"]) == (SCALES[1], "y")  # not measured here
     assert (row["steps"], row["ratio"], row["second_mode"]) == (77, 1.5, False)
     assert row["why"] == "no second mode: it falls"
-    assert recipes(tmp_path / "none", tmp_path / "recipes.csv") == [row]
+    assert recipes(tmp_path / "none", committed) == [kept, row]
 
 
 def test_the_map_of_room_holds_what_differs_in_nothing_but_units_and_symbols():

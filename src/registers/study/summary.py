@@ -19,6 +19,7 @@ from registers.study.results import EARLY, SURELY, load
 from registers.study.sweep import Sweep
 
 TEMPLATE = Path(__file__).with_name("emergence.md.j2")
+SCALES = ("emergence", "emergence-layer-scale")  # of the paper's recipes
 SEEDS = 3  # a regime counts as found when all conditions hold in so many
 VARIED = (
     "summary",
@@ -178,7 +179,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         changes=lambda name: changes(sweep, name),
         early=EARLY,
         rooms=rooms(sweep, tokens),
-        recipes=recipes(runs.parent, out / "emergence" / "recipes.csv"),
+        recipes=recipes(runs.parents[1], out / "emergence" / "recipes.csv"),
         table=[_hypothesis(sweep, frame, name) for name in sweep.hypotheses],
         complete=complete(frame),
         seeds_needed=SEEDS,
@@ -284,27 +285,33 @@ def _values(column: pd.Series) -> str:
 
 
 def recipes(results: Path, committed: Path) -> list[dict]:
-    """The paper's recipes at scale emergence: statistics of the patches' norms, from measurements
-    and, where there are none, as they were committed."""
+    """The paper's recipes at the study's scales, folders of `results`: statistics of the patches'
+    norms, from measurements and, where a scale has none, as they were committed."""
     rows = []
-    for file in sorted(results.glob("measurements/norms/*.csv")):
-        told = pd.read_csv(file).query("question == 'norms'")
-        told = told[told.metric.isin(("second_mode", "max_over_median", "kurtosis"))]
-        told = told.set_index("metric")
-        last = json.loads((results / "checkpoints" / file.stem / "last.json").read_text())
-        rows.append(
-            dict(
-                backbone=file.stem,
-                steps=last["step"],
-                ratio=told.value["max_over_median"],
-                kurtosis=told.value["kurtosis"],
-                second_mode=bool(told.value["second_mode"]),
-                why=told.note["second_mode"],
+    for scale in SCALES:
+        for file in sorted((results / scale).glob("measurements/norms/*.csv")):
+            told = pd.read_csv(file).query("question == 'norms'")
+            told = told[told.metric.isin(("second_mode", "max_over_median", "kurtosis"))]
+            told = told.set_index("metric")
+            last = results / scale / "checkpoints" / file.stem / "last.json"
+            rows.append(
+                dict(
+                    scale=scale,
+                    backbone=file.stem,
+                    steps=json.loads(last.read_text())["step"],
+                    ratio=told.value["max_over_median"],
+                    kurtosis=told.value["kurtosis"],
+                    second_mode=bool(told.value["second_mode"]),
+                    why=told.note["second_mode"],
+                )
             )
-        )
-    if rows:
+    measured = {row["scale"] for row in rows}
+    if committed.is_file():
+        earlier = pd.read_csv(committed).to_dict("records")
+        rows = [row for row in earlier if row["scale"] not in measured] + rows
+    if measured:
         write_csv(pd.DataFrame(rows), committed)
-    return pd.read_csv(committed).to_dict("records") if committed.is_file() else []
+    return rows
 
 
 def _hypothesis(sweep: Sweep, frame: pd.DataFrame, name: str) -> dict:
