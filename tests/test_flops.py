@@ -78,7 +78,7 @@ def test_dinov2_at_the_papers_size_takes_what_its_log_says():
     assert 6000 < hours < 9500
 
 
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "half-hour", "gpu", "paper"])
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_every_job_asks_for_whole_positive_amounts(scale, on_gpu):
     settings = load_settings({"scale": scale})
