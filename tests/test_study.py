@@ -287,6 +287,7 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"world": "tokens", "attends_from": 3}, "below depth 3"),
         ({"world": "tokens", "positions_from": 3}, "positions_from: 3 is not allowed"),
         ({"world": "tokens", "label_from": 12}, "below its 12 steps"),
+        ({"world": "tokens", "local_from": 12}, "below its 12 steps"),
         ({"world": "tokens", "appearance": "glyphs", "channels": 60}, "a square"),
         ({"world": "tokns"}, "world: 'tokns' is not allowed"),
         ({"widht": 3}, "widht"),

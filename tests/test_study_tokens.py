@@ -220,15 +220,20 @@ def test_a_block_before_positions_sees_contents_only():
     assert torch.equal(seen.start, seen.embeddings)
 
 
-def test_a_label_that_is_not_asked_for_yet_moves_nothing():
+@pytest.mark.parametrize("late", ["label", "local"])
+def test_what_is_not_asked_for_yet_moves_nothing(late):
     one = net()
     _, batch = some(8)
     for asked in (False, True):
-        one.label_asked = asked
+        setattr(one, f"{late}_asked", asked)
         one.zero_grad()
         one.losses(batch)[0].backward()
-        assert bool(one.label.weight.grad.any()) == bool(one.query.grad.any()) == asked
-        assert one.own.weight.grad.any()
+        moved = [bool(head.weight.grad.any()) for head in (one.label, one.own, one.right)]
+        now, later = moved[:1], moved[1:]
+        if late == "local":
+            now, later = later, now
+        assert now == [asked] * len(now) and all(later)
+        assert bool(one.query.grad.any()) == (asked or late == "local")
 
 
 def test_every_ordinary_patch_may_be_asked_for_its_own_symbol_always():

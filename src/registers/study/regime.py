@@ -118,12 +118,14 @@ class TokenRegime(Section):
 
     Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
-    patch but a blank has room to spare. label: weight of the label's, which is asked from step
-    `label_from` on. objective: these "tasks", or in their place the loss of one of the paper's
-    methods (`tokens_methods`). Of DINOv2, masked: share of patches that masks hide; views: whether
-    the second view is of the same "scene", with other textures and grain, or of another that has
-    the same "label" alone, as two crops of a photo share what it shows and not their details;
-    prototypes: of each of its two heads.
+    patch but a blank has room to spare. label: weight of the label's. They are asked from steps
+    `local_from` and `label_from` on. objective: these "tasks", or in their place the loss of one of
+    the paper's methods (`tokens_methods`). Of DINOv2's two losses "dino" takes the place of the
+    label's alone, "ibot" that of the local ones alone. masked: share of patches that its masks
+    hide; ibot: whether its loss asks the "masked" patches, as published, or "every" patch of a view
+    with masks; views: whether the second view is of the same "scene", with other textures and
+    grain, or of another that has the same "label" alone, as two crops of a photo share what it
+    shows and not their details; prototypes: of each of its two heads.
 
     ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
     attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
@@ -162,6 +164,7 @@ class TokenRegime(Section):
     kept: float = Field(0.0, ge=0)
     label: float = Field(1.0, ge=0)
     label_from: int = Field(0, ge=0)
+    local_from: int = Field(0, ge=0)
     objective: Literal["tasks", "deit3", "openclip", "dinov2", "dino", "ibot"] = "tasks"
     masked: float = Field(0.0, ge=0)
     ibot: Literal["masked", "every"] = "masked"
@@ -235,8 +238,10 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.attends_from", regime.attends_from, f"below depth {regime.depth}")
     if regime.positions_from >= regime.depth:
         raise refusal(f"{key}.positions_from", regime.positions_from, f"below depth {regime.depth}")
-    if regime.label_from >= regime.steps:
-        raise refusal(f"{key}.label_from", regime.label_from, f"below its {regime.steps} steps")
+    for name in ("label_from", "local_from"):
+        if getattr(regime, name) >= regime.steps:
+            must = f"below its {regime.steps} steps"
+            raise refusal(f"{key}.{name}", getattr(regime, name), must)
     if regime.echo and regime.grid % 2:
         raise refusal(f"{key}.grid", regime.grid, "even where rows echo")
     masks = regime.objective in ("dinov2", "ibot")

@@ -87,7 +87,9 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(regime, self.step)
         if isinstance(regime, TokenRegime):
-            self.net.label_asked = self.step >= regime.label_from
+            asked = getattr(self.net, "student", self.net)
+            asked.label_asked = self.step >= regime.label_from
+            asked.local_asked = self.step >= regime.local_from
         self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
         self.optimizer.zero_grad()
         self.loss.backward()

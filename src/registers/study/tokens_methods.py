@@ -129,8 +129,8 @@ class SelfNet(nn.Module):
 
         # --- what the whole scene is asked
         if self.regime.objective == "ibot":
-            label = self.student.label(summary)
-            loss = self.regime.label * F.cross_entropy(label, scenes.label.repeat(2))
+            weight = self.regime.label * self.student.label_asked
+            loss = weight * F.cross_entropy(self.student.label(summary), scenes.label.repeat(2))
         else:
             with torch.no_grad():
                 whole = self.teacher_dino_head(self.teacher.summary(taught))

@@ -117,7 +117,7 @@ class TokenNet(nn.Module):
         self.right = nn.Linear(width, regime.symbols)
         self.kept = nn.Linear(width, regime.symbols) if regime.kept else None
         self.label = nn.Linear(width, regime.classes)
-        self.label_asked = True  # a training may begin without
+        self.label_asked = self.local_asked = True  # a training may begin without either
         self._start()
 
     def _start(self) -> None:
@@ -222,7 +222,7 @@ class TokenNet(nn.Module):
         for head, asked, weight in heads:
             logits = head(patches_BPD)
             loss = F.cross_entropy(logits.transpose(1, 2), asked, ignore_index=NOTHING)
-            tasks.append(LocalTask(logits, asked, weight * loss))
+            tasks.append(LocalTask(logits, asked, weight * self.local_asked * loss))
         return tasks
 
     # --- what the examination asks of a net
