@@ -1,11 +1,13 @@
 """The token world: what is asked can be answered from what is shown, blanks carry nothing of it,
 and the net is the one that its regime describes."""
 
+import math
+
 import pytest
 import torch
 
 from registers.study.regime import TokenRegime
-from registers.study.signs import attention_signs, watch
+from registers.study.signs import attention_signs, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
 from registers.study.tokens_world import NOTHING, codebook, draw_tokens, neighbour
 
@@ -148,10 +150,10 @@ def test_signs_average_to_nothing_and_hide_no_answer():
     plain, signed = (some(400, signed=value, triggers=0.0, keys=1)[1] for value in (False, True))
     book = codebook(TokenRegime()).symbols
     shown = ~signed.redundant & ~signed.marked
-    for batch, told in ((plain, 1.0), (signed, 0.0)):
+    for batch, own in ((plain, 1.0), (signed, 0.0)):
         ordinary = ~batch.redundant & ~batch.marked
         match = (batch.images[ordinary] @ book.T).gather(1, batch.symbols[ordinary][:, None])
-        assert float(match.mean()) == pytest.approx(told, abs=0.05)
+        assert float(match.mean()) == pytest.approx(own, abs=0.05)
     sizes = (signed.images[shown] @ book.T).abs()
     assert torch.equal(sizes.argmax(1), signed.symbols[shown])
 
@@ -323,3 +325,18 @@ def test_the_watch_names_every_layer_and_no_attention_in_the_stem():
     assert "layer2/head_on_registers" in row
     assert row["pool_on_redundant"] + row["pool_on_registers"] < 1
     assert 0 < row["pool_on_marked"] < row["pool_on_triggered"] < 1  # one patch, and many
+
+
+def test_the_watch_finds_who_tells_the_label():
+    _, batch = some(256)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(256, 25, 48, generator=generator)
+    blanks, others = batch.redundant, ~batch.redundant & ~batch.marked
+    chance = 1 / 8
+    for of_BP in (blanks, others):
+        assert told(tokens, of_BP, batch.label) == pytest.approx(chance, abs=0.1)
+    codes = 3 * torch.randn(8, 48, generator=generator)
+    tokens = tokens + blanks[..., None] * codes[batch.label][:, None]
+    assert told(tokens, blanks, batch.label) > 0.95
+    assert told(tokens, others, batch.label) == pytest.approx(chance, abs=0.1)
+    assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.label))

@@ -1,13 +1,18 @@
 """Early signs of the effect, cheap enough to be logged while a net trains."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from registers.models.sequence import Tokens
 from registers.norm_statistics import statistics
 from registers.study.tokens_world import TokenScenes
+
+RIDGE = 1e-3  # of the mean square of an input
+EPSILON = 1e-6
 
 
 @torch.no_grad()
@@ -35,6 +40,10 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
             row["pool_on_marked"] = float((on_patches * probe.marked).sum(1).mean())
             others = probe.triggered & ~probe.marked
             row["pool_on_triggered"] = float((on_patches * others).sum(1).mean())
+    if isinstance(probe, TokenScenes):
+        patches = tokens.patches  # of the last block
+        row["told_by_redundant"] = told(patches, probe.redundant, probe.label)
+        row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.label)
     row["redundant"] = float(probe.redundant.float().mean())
     return row
 
@@ -98,3 +107,21 @@ def attention_signs(
         signs["attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
         signs["head_on_registers"] = head(keys.registers.sum(1))
     return signs
+
+
+def told(patches_BPD: Tensor, of_BP: Tensor, label_B: Tensor) -> float:
+    """How often one of these patches tells its scene's label, by a ridge regression on one half of
+    the scenes that is asked about the other: a quick look, where the examination has a probe that
+    is trained. NaN where a half has none of these patches."""
+    half = len(label_B) // 2
+    token, label = patches_BPD[of_BP], label_B[:, None].expand_as(of_BP)[of_BP]
+    fits = (torch.arange(len(label_B), device=of_BP.device) < half)[:, None].expand_as(of_BP)[of_BP]
+    if not fits.any() or fits.all():
+        return math.nan
+    x = (token - token[fits].mean(0)) / (token[fits].std(0) + EPSILON)
+    x = F.pad(x, (0, 1), value=1.0)
+    target = F.one_hot(label[fits], int(label_B.max()) + 1).to(x.dtype)
+    square = x[fits].T @ x[fits]
+    ridge = RIDGE * fits.sum() * torch.eye(len(square), dtype=x.dtype, device=x.device)
+    answers = x[~fits] @ torch.linalg.solve(square + ridge, x[fits].T @ target)
+    return float((answers.argmax(1) == label[~fits]).float().mean())
