@@ -197,6 +197,43 @@ def _largest(frame: pd.DataFrame, rows: list[tuple[str, str]], column: str) -> f
     return float(frame[frame.variant.isin([name for name, _ in rows])][column].max())
 
 
+def withdrawal(runs: Path, seeds: list[list[str]]) -> Figure:
+    """The label's way into bare wall along training. seeds: of each seed the runs without and with
+    registers. Dotted: the step from which dense tasks are asked."""
+    run = json.loads((runs / seeds[0][0] / "run.json").read_text())
+    norm = f"layer{run['regime']['depth']}/redundant_over_others"
+    # panel, run, column, label, colour
+    lines = (
+        (0, 0, "told_by_redundant", "bare wall", style.CUTOFF),
+        (0, 0, "told_by_others", "another patch", style.GREY),
+        (1, 0, "pool_on_redundant", "bare wall", style.CUTOFF),
+        (2, 1, "pool_on_redundant", "bare wall", style.CUTOFF),
+        (2, 1, "pool_on_registers", "registers", WITH),
+        (3, 0, norm, "without registers", style.CUTOFF),
+        (3, 1, norm, "with four", WITH),
+    )
+    titles = (
+        "label told by one patch,\nwithout registers",
+        "weight of the query,\nwithout registers",
+        "weight of the query,\nwith four registers",
+        "norm of bare wall / others,\nat the output",
+    )
+    figure, axes = style.canvas(1, 4, 2.2)
+    for names in seeds:
+        histories = [pd.read_csv(runs / name / "history.csv") for name in names]
+        for panel, number, column, label, colour in lines:
+            history = histories[number]
+            named = label if names is seeds[0] else None
+            axes[0][panel].plot(history.step, history[column], color=colour, lw=1, label=named)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.axvline(run["regime"]["local_from"], color=style.INK, lw=0.6, ls=":")
+        ax.set_xlabel("step")
+        ax.set_title(title, fontsize=7)
+        ax.set_ylim(bottom=0)
+        ax.legend(loc="best", fontsize=6)
+    return figure
+
+
 # --- the search before it
 
 

@@ -91,6 +91,11 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         style.save(figures.ingredients(tokens, sweep), folder / "ingredients")
     if sweep.sink:
         pair(sweep, sweep.sink, runs, folder / "sink", "attention")
+    if sweep.withdrawal:
+        seeds = sweep.variants[sweep.withdrawal].seeds
+        names = [[f"{sweep.withdrawal}-r{r}-s{seed}" for r in (0, 4)] for seed in seeds]
+        if all((runs / name / "history.csv").is_file() for both in names for name in both):
+            style.save(figures.withdrawal(runs, names), folder / "withdrawal")
     if len(scenes):
         style.save(figures.landscape(scenes), folder / "landscape")
     variants = [v for v in sweep.shown if (frame.variant == v).any()][:CHARTED]

@@ -32,11 +32,12 @@ class Variant(Section):
 class Sweep(Section):
     """worlds: files beside the sweep's, without .yaml, that hold more variants. bases: name ->
     settings that variants start from. hypotheses: name -> statement. images: scenes that a finished
-    net is examined on. shown: variants of the search's figures. headline:
-    the variant that the page opens with; quick: how many of its seeds `make emergence` trains.
-    sink: the variant of the figure of a head's attention. ingredients: variants that the ablation
-    figure compares with the headline, under the names it prints; controls: those compared with the
-    sink's; vectors: of some of these, the variant that changes the same where patches are vectors.
+    net is examined on. shown: variants of the search's figures. headline: the variant that the page
+    opens with; quick: how many of its seeds `make emergence` trains. sink: the variant of the
+    figure of a head's attention. withdrawal: that of the figure of the label's way into bare wall.
+    ingredients: variants that the ablation figure compares with the headline, under the names it
+    prints; controls: those compared with the sink's; vectors: of some of these, the variant that
+    changes the same where patches are vectors.
     """
 
     worlds: tuple[str, ...] = ()
@@ -49,6 +50,7 @@ class Sweep(Section):
     headline: str = ""
     quick: int = Field(3, ge=1)
     sink: str = ""
+    withdrawal: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)
@@ -115,6 +117,6 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
     named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
-    for name in (*named, *filter(None, [sweep.headline, sweep.sink])):
+    for name in (*named, *filter(None, [sweep.headline, sweep.sink, sweep.withdrawal])):
         sweep.regime(name)
     return sweep
