@@ -218,7 +218,7 @@ def withdrawal(runs: Path, seeds: list[list[str]]) -> Figure:
         "weight of the query,\nwith four registers",
         "norm of bare wall / others,\nat the output",
     )
-    figure, axes = style.canvas(1, 4, 2.2)
+    figure, axes = style.canvas(1, 4, 2.4)
     for names in seeds:
         histories = [pd.read_csv(runs / name / "history.csv") for name in names]
         for panel, number, column, label, colour in lines:
@@ -230,7 +230,10 @@ def withdrawal(runs: Path, seeds: list[list[str]]) -> Figure:
         ax.set_xlabel("step")
         ax.set_title(title, fontsize=7)
         ax.set_ylim(bottom=0)
-        ax.legend(loc="best", fontsize=6)
+    axes[0][3].legend(loc="lower right", fontsize=6)
+    told, weights = (axes[0][panel].get_legend_handles_labels() for panel in (0, 2))
+    handles, labels = (some + more[1:] for some, more in zip(told, weights, strict=True))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
