@@ -157,7 +157,7 @@ def test_no_random_settings_end_in_a_traceback():
             used += 1
             json.dumps(settings.model_dump(mode="json"), allow_nan=False)
             assert len(settings.results.name) < 100
-    assert used > 5
+    assert used  # not all are refused
 
 
 NASTY = [

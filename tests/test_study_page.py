@@ -35,9 +35,13 @@ def trained(tmp_path_factory) -> dict[int, Path]:
 def short():
     """The sweep, with a headline of two steps."""
     sweep = read_sweep()
-    headline = sweep.variants[sweep.headline]
-    change = headline.change | {"steps": 2, "warmup": 1}
-    variants = sweep.variants | {sweep.headline: headline.model_copy(update={"change": change})}
+    variants = dict(sweep.variants)
+    for name, changed in (
+        (sweep.headline, {"steps": 2, "warmup": 1}),
+        (sweep.withdrawal, {"local_from": 1}),  # it extends the headline
+    ):
+        change = variants[name].change | changed
+        variants[name] = variants[name].model_copy(update={"change": change})
     return sweep.model_copy(update={"variants": variants, "images": 128})
 
 
