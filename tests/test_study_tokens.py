@@ -340,3 +340,29 @@ def test_the_watch_finds_who_tells_the_label():
     assert told(tokens, blanks, batch.label) > 0.95
     assert told(tokens, others, batch.label) == pytest.approx(chance, abs=0.1)
     assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.label))
+
+
+@pytest.mark.parametrize("summary", ["query", "cls"])
+@pytest.mark.parametrize("see", [True, False])
+def test_patches_may_be_kept_from_looking_at_registers(summary, see):
+    one = net(3, summary=summary, patches_see_registers=see)
+    images = some(4)[1].images
+    hidden = torch.zeros(4, 25, dtype=torch.bool)
+    hidden[:, 7] = True
+    with torch.no_grad():
+        before = [one(images), one(images, hidden)]
+        one.reg_token.add_(torch.randn(3, 48))
+        after = [one(images), one(images, hidden)]
+        moved = images.clone()
+        moved[:, 3] += 1.0
+        other = one(moved)
+    unmoved = not see and summary == "query"  # [CLS], which patches see, looks at registers
+    for seen, again in zip(before, after, strict=True):
+        assert torch.allclose(seen.last.patches, again.last.patches, atol=1e-6) == unmoved
+    assert not torch.allclose(before[0].last.patches, before[1].last.patches, atol=1e-3)
+    if summary == "cls":
+        assert not torch.allclose(before[0].last.cls, after[0].last.cls, atol=1e-3)
+    assert not torch.allclose(after[0].last.registers, other.last.registers, atol=1e-3)
+    weights = after[0].attention[-1]
+    front = weights.shape[-1] - 25
+    assert bool((weights[:, :, front:, front - 3 : front] == 0).all()) == (not see)

@@ -134,6 +134,8 @@ class TokenRegime(Section):
     attends_from: the first block that has attention; the blocks before are an MLP stem. mlps:
     blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
     whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
+    patches_see_registers: whether patches may look at registers, which look at all tokens and are
+    read by query or [CLS] in any case.
     embed_norm: LayerNorm after the embedding and position. positions_from: the block before which
     positions are added; a block before it sees contents only. position_norm: of a position at the
     start of training.
@@ -182,6 +184,7 @@ class TokenRegime(Section):
     activation: Literal["gelu", "relu"] = "gelu"
     attention: Literal["softmax", "relu", "sigmoid"] = "softmax"
     spare_key: bool = False
+    patches_see_registers: bool = True
     embed_norm: bool = False
     positions_from: int = Field(0, ge=0)
     position_norm: float = Field(1.0, ge=0)

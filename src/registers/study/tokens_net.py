@@ -27,7 +27,7 @@ class TokenAttention(nn.Module):
     def forward(self, x_BND: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The update (B, N, D) and the weights (B, H, N, N) on tokens; a spare key's are cut off.
 
-        allowed: (B, 1, 1, N), True where a token may be looked at.
+        allowed: broadcasts to (B, H, N, N), True where a query (third) may look at a token (last).
         """
         batch, tokens, width = x_BND.shape
         qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -162,16 +162,24 @@ class TokenNet(nn.Module):
                 x = x + F.pad(self.pos_embed, (0, 0, in_front, 0))
             if number == self.enters:
                 x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)
-            allowed = None
-            if hidden_BP is not None and number:
-                allowed = in_sight(hidden_BP, x.shape[1])
-            x, weights = block(x, allowed)
+            x, weights = block(x, self.allowed(x, hidden_BP if number else None))
             layers.append(x)
             attention.append(weights)
         last = self.split(self.norm(x), len(layers) - 1)
         return Seen(patches, start, layers, last, attention)
 
     observe = forward  # the weights are at hand anyway
+
+    def allowed(self, x_BND: Tensor, hidden_BP: Tensor | None) -> Tensor | None:
+        """Who may look at whom: broadcasts to (B, H, N, N), queries before keys; None: all at all."""
+        tokens = x_BND.shape[1]
+        allowed = None if hidden_BP is None else in_sight(hidden_BP, tokens)
+        if self.registers and not self.regime.patches_see_registers:
+            first = tokens - len(self.pos_embed)  # patch
+            sight = torch.ones(tokens, tokens, dtype=torch.bool, device=x_BND.device)
+            sight[first:, first - self.registers : first] = False
+            allowed = sight if allowed is None else sight & allowed
+        return allowed
 
     def summary(self, last: Tokens, unread_BP: Tensor | None = None) -> Tensor:
         """(B, D), what the label is read from. unread: patches left out by the pooling query."""
