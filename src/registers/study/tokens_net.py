@@ -171,7 +171,7 @@ class TokenNet(nn.Module):
     observe = forward  # the weights are at hand anyway
 
     def allowed(self, x_BND: Tensor, hidden_BP: Tensor | None) -> Tensor | None:
-        """Who may look at whom: broadcasts to (B, H, N, N), queries before keys; None: all at all."""
+        """Who may look at whom: broadcasts to (B, H, N, N), queries first; None: all at all."""
         tokens = x_BND.shape[1]
         allowed = None if hidden_BP is None else in_sight(hidden_BP, tokens)
         if self.registers and not self.regime.patches_see_registers:
