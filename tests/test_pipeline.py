@@ -187,6 +187,13 @@ def test_a_dry_run_of_a_large_scale_builds_the_whole_graph(tmp_path, scale, seed
     assert jobs["figure"] + jobs["table"] == len(artifacts.load())
 
 
+def test_the_first_look_on_a_gpu_trains_each_method_without_and_with_registers(tmp_path):
+    choices = {"scale": "half-hour", "registers": [0, 4]}
+    jobs = planned(snakemake(tmp_path, "--dry-run", settings=choices, targets=["fig04", "fig07"]))
+    assert jobs["train"] == 6 and jobs["download"] == 1 and jobs["figure"] == 2
+    assert jobs["tokens"] == jobs["measure"] == 6 + len(load_settings(choices).fractions)
+
+
 @pytest.mark.parametrize(
     "settings, words",
     [
