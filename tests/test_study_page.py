@@ -10,10 +10,12 @@ import torch
 from registers import tracking
 from registers.measurements import Measurement
 from registers.measurements import write as write_rows
+from registers.settings.errors import ConfigError
 from registers.study.results import load
 from registers.study.run import run
-from registers.study.summary import SCALES, cost, draw_headline, recipes, rooms, write
+from registers.study.summary import SCALES, cost, draw_headline, recipes, rooms, write, write_csv
 from registers.study.sweep import read_sweep
+from registers.study.verify import verify
 
 HELD = dict(second_mode=True, redundant=True, global_not_local=True, stored=True)
 GONE = dict.fromkeys(HELD, False)
@@ -113,6 +115,27 @@ def test_rows_of_runs_that_are_not_at_hand_are_kept(trained, tmp_path):
     write(short(), tmp_path / "none", out)  # a clone
     assert (out / "emergence/results.csv").read_text() == first
     assert (out / "emergence.md").read_text() == page
+
+
+def test_a_row_can_be_held_against_a_new_training(trained, tmp_path):
+    sweep = short()
+    name = f"{sweep.headline}-r4-s0"
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / name).symlink_to(trained[4])
+    rows = tmp_path / "results.csv"
+    write_csv(load(tmp_path / "runs", sweep), rows)
+    device = torch.device("cpu")
+    told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
+    assert told.compared > 80 and not told.differing
+    changed = pd.read_csv(rows, low_memory=False)
+    norm, changed["redundant_over_others"] = changed.redundant_over_others[0], 7.25
+    changed["second_mode"] = True
+    write_csv(changed, rows)
+    told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
+    expected = {"redundant_over_others": ("7.25", f"{norm:g}"), "second_mode": ("True", "False")}
+    assert told.differing == expected
+    with pytest.raises(ConfigError, match="must be a run of"):
+        verify(sweep, "vit-r4-s99", (sweep.headline, 4, 99), rows, device)
 
 
 def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m registers.study`: one verb for each rule of workflow/study/Snakefile."""
+"""`python -m registers.study`: the verbs of workflow/study/Snakefile's rules, and a few by hand."""
 
 import argparse
 import json
@@ -27,6 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     anew = verbs.add_parser("examine", help="examine finished runs again, with changed probes")
     anew.add_argument("names", nargs="+")
     anew.set_defaults(verb=examine)
+    check = verbs.add_parser("verify", help="train runs again and compare with results.csv")
+    check.add_argument("names", nargs="+")
+    check.add_argument("--rows", type=Path, default=Path("reports/emergence/results.csv"))
+    check.set_defaults(verb=verify)
     page = verbs.add_parser("summary", help="results.csv, figures and emergence.md from all runs")
     page.add_argument("--out", type=Path, default=Path("reports"))
     page.set_defaults(verb=summary)
@@ -93,6 +97,20 @@ def examine(sweep: Sweep, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     for name in options.names:
         again(sweep, ROOT / "runs" / name, torch.device("cpu"))
+
+
+def verify(sweep: Sweep, options: argparse.Namespace) -> None:
+    import torch
+
+    from registers.study.verify import verify as compare
+
+    torch.set_num_threads(1)
+    for name in options.names:
+        told = compare(sweep, name, parse(name), options.rows, torch.device("cpu"))
+        same = told.compared - len(told.differing)
+        print(f"{name}: {same} of {told.compared} entries of its row are the same")
+        for column, (committed, now) in told.differing.items():
+            print(f"  {column}: {committed or '-'} in {options.rows.name}, {now or '-'} now")
 
 
 def summary(sweep: Sweep, options: argparse.Namespace) -> None:

@@ -237,6 +237,43 @@ def withdrawal(runs: Path, seeds: list[list[str]]) -> Figure:
     return figure
 
 
+def parking(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
+    """What patches answer against the number of registers, and heads of the first block along
+    training. seen, unseen: variants whose patches may and may not look at registers."""
+    kinds = ((seen, style.CUTOFF, "patches see registers"), (unseen, WITH, "they do not"))
+    figure, axes = style.canvas(1, 3, 2.5)
+    doses, heads, answers = axes[0]
+    numbers = sorted(frame[frame.variant == seen].registers.unique())
+    for shift, (variant, colour, label) in zip((-0.1, 0.1), kinds, strict=True):
+        mine = frame[frame.variant == variant].sort_values(["registers", "seed"])
+        places = [numbers.index(number) + shift for number in mine.registers]
+        doses.scatter(places, mine.local, s=15, color=colour, alpha=0.7, label=label)
+    doses.set_xticks(range(len(numbers)), [str(int(number)) for number in numbers])
+    doses.set(xlabel="registers", title="local answers\nafter training")
+    most = numbers[-1]
+    hues = colormaps["viridis"](np.linspace(0.85, 0.1, len(numbers) - 1))
+    for row in frame[frame.variant == seen].sort_values(["registers", "seed"]).itertuples():
+        history = pd.read_csv(runs / row.run / "history.csv")
+        first = row.seed == frame[frame.variant == seen].seed.min()
+        if row.registers:
+            hue = hues[numbers.index(row.registers) - 1]
+            label = f"{int(row.registers)}" if first else None
+            column = history["layer1/head_on_registers"]
+            heads.plot(history.step, column, color=hue, lw=1, label=label)
+        if row.registers == most:
+            answers.plot(history.step, history.local, color=style.CUTOFF, lw=1)
+    for row in frame[(frame.variant == unseen) & (frame.registers == most)].itertuples():
+        history = pd.read_csv(runs / row.run / "history.csv")
+        answers.plot(history.step, history.local, color=WITH, lw=1)
+    heads.set(xlabel="step", title="attention on registers,\na head of block 1")
+    heads.legend(title="registers", fontsize=6, title_fontsize=6, ncols=2)
+    answers.set(xlabel="step", title=f"local answers,\n{int(most)} registers")
+    for ax in axes[0]:
+        ax.set_ylim(0, 1.05)
+    figure.legend(*doses.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 # --- the search before it
 
 

@@ -19,6 +19,7 @@ ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstr
 SIGHTS = ("all", "redundant", "other")
 WORDS = ("run", "hypothesis", "variant", "status", "why")
 SURELY = 0.9  # a sink is redundant where the most attended patch is so in this share of scenes
+OF_REGISTERS = ("regime.patches_see_registers",)  # settings that mean nothing without registers
 EARLY = 300  # step at which is told who keeps the label; sinks come later
 
 
@@ -176,6 +177,7 @@ def _taken_over(frame: pd.DataFrame, row: dict, before: tuple[str, ...], patch: 
     `patch`.
     """
     settings = [name for name in frame.columns if name.startswith("regime.")]
+    settings = [name for name in settings if name not in OF_REGISTERS]
     same = (frame.seed == row["seed"]) & (frame.registers == 0)
     for name in settings:
         same &= (frame[name] == row[name]) | (frame[name].isna() & pd.isna(row[name]))

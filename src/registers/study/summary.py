@@ -96,6 +96,11 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         names = [[f"{sweep.withdrawal}-r{r}-s{seed}" for r in (0, 4)] for seed in seeds]
         if all((runs / name / "history.csv").is_file() for both in names for name in both):
             style.save(figures.withdrawal(runs, names), folder / "withdrawal")
+    if sweep.parking:
+        rows = tokens[tokens.variant.isin(sweep.parking)]
+        every = all((runs / name / "history.csv").is_file() for name in rows.run)
+        if every and set(rows.variant) == set(sweep.parking):
+            style.save(figures.parking(runs, rows, *sweep.parking), folder / "parking")
     if len(scenes):
         style.save(figures.landscape(scenes), folder / "landscape")
     variants = [v for v in sweep.shown if (frame.variant == v).any()][:CHARTED]
