@@ -155,16 +155,21 @@ def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
     name = "dinov2-r0-s0"
     measured = [Measurement("norms", m, name, v, note=note.get(m, "")) for m, v in rows]
     committed = tmp_path / "recipes.csv"
-    other = "scale,backbone,steps,ratio,kurtosis,second_mode,why"
-    committed.write_text(f"{other}\nemergence,x,1,1,1,True,-\n{SCALES[1]},y,1,1,1,True,-\n")
+    other = "scale,backbone,steps,ratio,kurtosis,second_mode,why,learned"
+    committed.write_text(f"{other}\nemergence,x,1,1,1,True,-,\n{SCALES[1]},y,1,1,1,True,-,0.5\n")
     results = tmp_path / "emergence"
     write_rows(results / f"measurements/norms/{name}.csv", measured)
     (results / f"checkpoints/{name}").mkdir(parents=True)
     (results / f"checkpoints/{name}/last.json").write_text('{"step": 77}')
     kept, row = recipes(tmp_path, committed)
     assert (kept["scale"], kept["backbone"]) == (SCALES[1], "y")  # not measured here
+    assert kept["learned"] == 0.5
     assert (row["steps"], row["ratio"], row["second_mode"]) == (77, 1.5, False)
-    assert row["why"] == "no second mode: it falls"
+    assert row["why"] == "no second mode: it falls" and row["learned"] is None
+    probe = Measurement("linear", "top1_held_out", name, 0.7)
+    write_rows(results / f"measurements/linear/{name}.csv", [probe])
+    row = recipes(tmp_path, committed)[1]
+    assert row["learned"] == 0.7
     assert recipes(tmp_path / "none", committed) == [kept, row]
 
 

@@ -140,6 +140,10 @@ class Seeds:
         """One number a seed: 0.99, 1.00 and 0.98."""
         return style.listing(_format(v, digits) for v in self.of(variant, registers)[key])
 
+    def each(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
+        """One number a seed, for a cell of a table: 0.99, 1.00, 0.98."""
+        return ", ".join(_format(v, digits) for v in self.of(variant, registers)[key])
+
     def count(self, variant: str, registers: int, condition: str) -> str:
         """4 of 5: in how many seeds it holds."""
         held = self.of(variant, registers)[condition].fillna(False).astype(bool)
@@ -180,6 +184,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         one=lambda run, key: _cell(frame, run, key),
         ran=seeds.ran,
         over=seeds.over,
+        each=seeds.each,
         of=seeds.of,
         mean=lambda variant, key: seeds.of(variant, 0)[key].mean(),
         count=seeds.count,
@@ -296,7 +301,8 @@ def _values(column: pd.Series) -> str:
 
 def recipes(results: Path, committed: Path) -> list[dict]:
     """The paper's recipes at the study's scales, folders of `results`: statistics of the patches'
-    norms, from measurements and, where a scale has none, as they were committed."""
+    norms and, where it was measured, top-1 of a linear probe on [CLS], "learned". From
+    measurements and, where a scale has none, as they were committed."""
     rows = []
     for scale in SCALES:
         for file in sorted((results / scale).glob("measurements/norms/*.csv")):
@@ -304,6 +310,8 @@ def recipes(results: Path, committed: Path) -> list[dict]:
             told = told[told.metric.isin(("second_mode", "max_over_median", "kurtosis"))]
             told = told.set_index("metric")
             last = results / scale / "checkpoints" / file.stem / "last.json"
+            probe = results / scale / "measurements" / "linear" / file.name
+            probed = pd.read_csv(probe).set_index("metric") if probe.is_file() else None
             rows.append(
                 dict(
                     scale=scale,
@@ -313,6 +321,7 @@ def recipes(results: Path, committed: Path) -> list[dict]:
                     kurtosis=told.value["kurtosis"],
                     second_mode=bool(told.value["second_mode"]),
                     why=told.note["second_mode"],
+                    learned=None if probed is None else probed.value["top1_held_out"],
                 )
             )
     measured = {row["scale"] for row in rows}
