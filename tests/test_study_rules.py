@@ -1,6 +1,7 @@
 """The study's Snakefile works alone, and nothing of the user's text reaches a shell."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from registers.study.sweep import read_sweep
 
-SNAKEFILE = Path(__file__).parents[1] / "workflow/study/Snakefile"
+ROOT = Path(__file__).parents[1]
+SNAKEFILE = ROOT / "workflow/study/Snakefile"
 
 
 def plan(folder: Path, target: str, *config: str) -> str:
@@ -38,3 +40,37 @@ def test_the_headline_needs_its_own_runs_only(planned):
 def test_the_store_of_numbers_is_no_part_of_a_command(planned):
     assert "pwned" not in planned
     assert "sqlite" not in planned
+
+
+def test_a_changed_sentence_writes_the_page_anew_and_trains_nothing(tmp_path):
+    for part in ("src", "workflow", "reports/emergence"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.pdf")
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=ignored)
+    (tmp_path / "reports/emergence.md").touch()
+    for name in read_sweep().names():
+        folder = tmp_path / "results/emergence/runs" / name
+        folder.mkdir(parents=True)
+        for file in ("run.json", "history.csv", "net.pt", "maps.npz"):
+            (folder / file).touch()
+    for figure in (tmp_path / "reports/emergence").iterdir():
+        figure.touch()  # later than the runs
+
+    def jobs(*flags: str) -> str:
+        command = [sys.executable, "-m", "snakemake", "-s", "workflow/study/Snakefile", *flags]
+        env = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+        done = subprocess.run(
+            [*command, "--cores", "1", "study"],
+            cwd=tmp_path,
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout + done.stderr
+
+    jobs("--touch")
+    assert "Nothing to be done" in jobs("-n")
+    world = tmp_path / "workflow/study/vit.yaml"
+    world.write_text(world.read_text().replace("    no change\n", "    no change at all\n", 1))
+    told = jobs("-n")
+    assert "rule study_page" in told and "rule study_run" not in told

@@ -244,9 +244,10 @@ def parking(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     figure, axes = style.canvas(1, 3, 2.5)
     doses, heads, answers = axes[0]
     numbers = sorted(frame[frame.variant == seen].registers.unique())
-    for shift, (variant, colour, label) in zip((-0.1, 0.1), kinds, strict=True):
+    for shift, (variant, colour, label) in zip((-0.15, 0.15), kinds, strict=True):
         mine = frame[frame.variant == variant].sort_values(["registers", "seed"])
-        places = [numbers.index(number) + shift for number in mine.registers]
+        aside = 0.08 * (mine.seed - mine.seed.mean())  # so that equal seeds are seen
+        places = [numbers.index(number) + shift for number in mine.registers] + aside
         doses.scatter(places, mine.local, s=15, color=colour, alpha=0.7, label=label)
     doses.set_xticks(range(len(numbers)), [str(int(number)) for number in numbers])
     doses.set(xlabel="registers", title="local answers\nafter training")
@@ -257,7 +258,7 @@ def parking(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
         first = row.seed == frame[frame.variant == seen].seed.min()
         if row.registers:
             hue = hues[numbers.index(row.registers) - 1]
-            label = f"{int(row.registers)}" if first else None
+            label = style.registers_label(row.registers) if first else None
             column = history["layer1/head_on_registers"]
             heads.plot(history.step, column, color=hue, lw=1, label=label)
         if row.registers == most:
@@ -266,11 +267,16 @@ def parking(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
         history = pd.read_csv(runs / row.run / "history.csv")
         answers.plot(history.step, history.local, color=WITH, lw=1)
     heads.set(xlabel="step", title="attention on registers,\na head of block 1")
-    heads.legend(title="registers", fontsize=6, title_fontsize=6, ncols=2)
     answers.set(xlabel="step", title=f"local answers,\n{int(most)} registers")
     for ax in axes[0]:
         ax.set_ylim(0, 1.05)
-    figure.legend(*doses.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    handles, labels = (
+        some + more
+        for some, more in zip(
+            doses.get_legend_handles_labels(), heads.get_legend_handles_labels(), strict=True
+        )
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=6)
     return figure
 
 
