@@ -184,6 +184,19 @@ def test_the_stem_may_be_wider_and_branches_may_start_small():
             assert update < moved if moved else update > 0.1
 
 
+def test_biases_start_at_zero_and_change_nothing_before_they_learn():
+    without, with_biases = net(), net(biases=True)
+    biases = {name for name, _ in with_biases.named_parameters()} - set(without.state_dict())
+    assert len(biases) == 2 * 3 + 2  # of three MLPs, and of two blocks with attention
+    assert not any(with_biases.get_parameter(name).any() for name in biases)
+    with_biases.load_state_dict(without.state_dict(), strict=False)
+    images = some(4)[1].images
+    with torch.no_grad():
+        assert torch.equal(without(images).last.patches, with_biases(images).last.patches)
+        with_biases.blocks[1].attn.proj.bias.fill_(1.0)
+        assert not torch.equal(without(images).last.patches, with_biases(images).last.patches)
+
+
 @pytest.mark.parametrize(
     "summary, registers", [("query", 0), ("query", 3), ("cls", 2), ("late", 0)]
 )

@@ -127,18 +127,17 @@ class TokenRegime(Section):
     grain, or of another that has the same "label" alone, as two crops of a photo share what it
     shows and not their details; prototypes: of each of its two heads.
 
-    ViT. Pre-norm without biases in attention and MLPs. summary: where the label is read, by
-    attention pooling with one learned "query" over all tokens, from "cls", or from a [CLS] that
-    joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of the first
-    block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
+    ViT. Pre-norm; biases: whether attention's output and MLPs have them. summary: where the label
+    is read, by attention pooling with one learned "query" over all tokens, from "cls", or from a
+    [CLS] that joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of
+    the first block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
     attends_from: the first block that has attention; the blocks before are an MLP stem. mlps:
     blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
     whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
     patches_see_registers: whether patches may look at registers, which look at all tokens and are
-    read by query or [CLS] in any case.
-    embed_norm: LayerNorm after the embedding and position. positions_from: the block before which
-    positions are added; a block before it sees contents only. position_norm: of a position at the
-    start of training.
+    read by query or [CLS] in any case. embed_norm: LayerNorm after the embedding and position.
+    positions_from: the block before which positions are added; a block before it sees contents
+    only. position_norm: of a position at the start of training.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -178,6 +177,7 @@ class TokenRegime(Section):
     heads: int = Field(4, ge=1)
     hidden: int = Field(6, ge=1)
     stem_hidden: int = Field(0, ge=0)
+    biases: bool = False
     layer_scale: float = Field(0.0, ge=0)
     attends_from: int = Field(1, ge=0)
     mlps: int = Field(99, ge=0)

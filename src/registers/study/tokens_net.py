@@ -14,13 +14,13 @@ from registers.study.tokens_world import NOTHING, TokenRegime, TokenScenes
 
 
 class TokenAttention(nn.Module):
-    """Multi-head attention whose weights can be looked at, without biases."""
+    """Multi-head attention whose weights can be looked at."""
 
     def __init__(self, regime: TokenRegime) -> None:
         super().__init__()
         self.heads, self.kind = regime.heads, regime.attention
         self.qkv = nn.Linear(regime.width, 3 * regime.width, bias=False)
-        self.proj = nn.Linear(regime.width, regime.width, bias=False)
+        self.proj = nn.Linear(regime.width, regime.width, bias=regime.biases)
         size = regime.width // regime.heads
         self.spare = nn.Parameter(torch.zeros(regime.heads, 1, size)) if regime.spare_key else None
 
@@ -62,9 +62,9 @@ class TokenBlock(nn.Module):
             hidden = regime.hidden if number else regime.stem_hidden or regime.hidden
             self.mlp = nn.Sequential(
                 nn.LayerNorm(regime.width),
-                nn.Linear(regime.width, hidden, bias=False),
+                nn.Linear(regime.width, hidden, bias=regime.biases),
                 nn.GELU() if regime.activation == "gelu" else nn.ReLU(),
-                nn.Linear(hidden, regime.width, bias=False),
+                nn.Linear(hidden, regime.width, bias=regime.biases),
             )
         self.scale1, self.scale2 = (_scale(regime, part) for part in (self.attn, self.mlp))
 
