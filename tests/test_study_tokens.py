@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from registers.study.lookup import explained, lookup, read_from_registers
 from registers.study.regime import TokenRegime
 from registers.study.signs import attention_signs, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
@@ -379,3 +380,69 @@ def test_patches_may_be_kept_from_looking_at_registers(summary, see):
     weights = after[0].attention[-1]
     front = weights.shape[-1] - 25
     assert bool((weights[:, :, front:, front - 3 : front] == 0).all()) == (not see)
+
+
+# --- what patches look up in registers
+
+
+def test_what_is_read_from_some_tokens_adds_up_to_the_update():
+    attention = TokenAttention(TokenRegime(biases=True))
+    torch.nn.init.normal_(attention.proj.bias)
+    x = torch.randn(2, 9, 48)
+    with torch.no_grad():
+        update, weights = attention(x)
+        parts = [attention.read(x, weights, slice(*ends)) for ends in ((0, 3), (3, 9))]
+    assert torch.allclose(sum(parts) + attention.proj.bias, update, atol=1e-5)
+
+
+def test_the_share_that_groups_explain():
+    generator = torch.Generator().manual_seed(0)
+    group = torch.randint(10, (4000,), generator=generator)
+    table = torch.randn(10, 6, generator=generator)
+    noise = torch.randn(4000, 6, generator=generator)
+    assert explained(table[group] + 5.0, group) == pytest.approx(1.0, abs=1e-5)
+    assert explained(noise, group) < 0.01
+    spread = table - table[group].mean(0)
+    half = float((spread[group] ** 2).mean() ** 0.5) * noise
+    assert explained(table[group] + half, group) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("attends_from", [0, 1])
+def test_a_planted_table_is_found_and_taken_away(attends_from):
+    """Patches that show symbol 0 look at the first of two registers, others at the second."""
+    one = net(2, attends_from=attends_from, depth=2, own=1.0, hidden=6, paper=0.0, triggers=0.0)
+    _, batch = some(64, triggers=0.0)
+    plain = one(batch.images)
+    assert lookup(one, batch)["looked_up"] < 0.9
+    shown = (batch.symbols == 0).float()[..., None] * 2 - 1  # (B, P, 1), 1 or -1
+    attention = one.blocks[attends_from].attn
+
+    def look(module, given, output):
+        forced = torch.zeros_like(output[1])
+        forced[:, :, :2, 0] = 1.0
+        forced[:, :, 2:, 0] = (shown[:, None, :, 0] > 0).float()
+        forced[:, :, 2:, 1] = (shown[:, None, :, 0] < 0).float()
+        values = module.read(given[0], forced, slice(0, 2))
+        return values, forced
+
+    handle = attention.register_forward_hook(look)
+    signs = lookup(one, batch)
+    handle.remove()
+    assert signs["looked_up"] > 0.999
+    update, stream = read_from_registers(one, batch.images)
+    assert update.shape == plain.last.patches.shape
+    if not attends_from:
+        assert torch.equal(stream, plain.start)
+    assert one.regime.patches_see_registers  # as before
+
+
+def test_answers_without_registers_are_those_of_a_net_that_never_saw_them():
+    one = net(3, patches_see_registers=False)
+    _, batch = some(32)
+    signs = lookup(one, batch)
+    assert signs["own"] == signs["own_unaided"] and "looked_up" not in signs
+    seeing = net(3)
+    seeing.load_state_dict(one.state_dict())
+    told = lookup(seeing, batch)
+    assert told["own_unaided"] == signs["own"] and told["right_unaided"] == signs["right"]
+    assert set(lookup(net(), batch)) == {"own", "right"}

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     listing.set_defaults(verb=lambda sweep, options: print("\n".join(sweep.names())))
     anew = verbs.add_parser("examine", help="examine finished runs again, with changed probes")
     anew.add_argument("names", nargs="+")
+    anew.add_argument("--signs", action="store_true", help="the quick signs alone, not the probes")
     anew.set_defaults(verb=examine)
     check = verbs.add_parser("verify", help="train runs again and compare with results.csv")
     check.add_argument("names", nargs="+")
@@ -96,7 +97,7 @@ def examine(sweep: Sweep, options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     for name in options.names:
-        again(sweep, ROOT / "runs" / name, torch.device("cpu"))
+        again(sweep, ROOT / "runs" / name, torch.device("cpu"), probes=not options.signs)
 
 
 def verify(sweep: Sweep, options: argparse.Namespace) -> None:

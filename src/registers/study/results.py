@@ -13,6 +13,7 @@ from registers.study.regime import CONDITIONS, Regime, TokenRegime
 from registers.study.sweep import Sweep
 
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
+ANSWERS = ("own", "right", "own_unaided", "right_unaided", "looked_up", "read")
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
@@ -36,8 +37,8 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     same over layers where the most attended patch is redundant in over 90 % of scenes,
     "redundant_sink_norm": its norm over the median. "head_on_...": what the one head that gives
     most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
-    there. "early/...": signs at step EARLY. "core_seconds": processor time, that of the examination
-    included.
+    there. "answers/...": see `lookup`. "early/...": signs at step EARLY. "core_seconds": processor
+    time, that of the examination included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = pd.DataFrame(rows)
@@ -100,6 +101,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     }
     row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
     row |= _sinks(signs)
+    row |= {f"answers/{name}": signs.get(f"answers/{name}") for name in ANSWERS}
     row |= {f"early/{name}": value for name, value in _early(history).items()}
     row["core_seconds"] = run.get("core_seconds")
     row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance")}

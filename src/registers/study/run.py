@@ -172,8 +172,9 @@ def train(training: Training, probe: Any, out: Path, record: tracking.Run) -> No
     training.status = "finished" if training.finite else "diverged"
 
 
-def again(sweep: Sweep, out: Path, device: torch.device) -> None:
-    """Examine a finished run once more, after a change of the probes; rewrites run.json, maps."""
+def again(sweep: Sweep, out: Path, device: torch.device, probes: bool = True) -> None:
+    """Examine a finished run once more, after a change of the probes or, without `probes`, of the
+    signs alone; rewrites run.json and, with probes, maps.npz."""
     result = json.loads((out / "run.json").read_text())
     regime = regime_of(result["regime"], f"{out.name}.regime")
     net = build_net(regime, result["registers"])
@@ -181,8 +182,9 @@ def again(sweep: Sweep, out: Path, device: torch.device) -> None:
     net.to(device).eval().requires_grad_(False)
     probe = scenes(regime, PROBE, VALIDATION, device)
     result["signs"] = {"step": result["steps"], **watch(net, probe)}
-    examined = scenes(regime, sweep.images, VALIDATION + 1, device)
-    result |= examine(net, examined, out / "maps.npz")
+    if probes:
+        examined = scenes(regime, sweep.images, VALIDATION + 1, device)
+        result |= examine(net, examined, out / "maps.npz")
     files.write_json(out / "run.json", result)
 
 

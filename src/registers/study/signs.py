@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from registers.models.sequence import Tokens
 from registers.norm_statistics import statistics
+from registers.study.lookup import lookup
+from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import TokenScenes
 
 RIDGE = 1e-3  # of the mean square of an input
@@ -44,6 +46,8 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
         patches = tokens.patches  # of the last block
         row["told_by_redundant"] = told(patches, probe.redundant, probe.label)
         row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.label)
+    if type(net) is TokenNet:
+        row |= {f"answers/{name}": value for name, value in lookup(net, probe).items()}
     row["redundant"] = float(probe.redundant.float().mean())
     return row
 

@@ -48,6 +48,13 @@ class TokenAttention(nn.Module):
         update = (weights @ v).transpose(1, 2).reshape(batch, tokens, width)
         return self.proj(update), weights
 
+    def read(self, x_BND: Tensor, weights_BHNN: Tensor, tokens: slice) -> Tensor:
+        """The part of the update, (B, N, D), that comes from these tokens, without the bias."""
+        batch, every, width = x_BND.shape
+        values = self.qkv(x_BND).view(batch, every, 3, self.heads, -1)[:, tokens, 2].transpose(1, 2)
+        update = (weights_BHNN[..., tokens] @ values).transpose(1, 2)
+        return F.linear(update.reshape(batch, every, width), self.proj.weight)
+
 
 class TokenBlock(nn.Module):
     """A pre-norm block; the first ones may lack attention, the last ones an MLP."""
