@@ -208,3 +208,15 @@ def test_the_readme_says_in_how_many_seeds_the_effect_is_whole():
     assert (without["class/outlier"] > 0.9).all()
     assert (without.pool_on_redundant > 0.9).all()
     assert (rows[rows.registers == 4].pool_on_registers > 0.9).all()
+
+
+def test_the_readme_says_in_how_many_seeds_registers_are_a_table():
+    rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
+    seen, unseen = (
+        rows[(rows.variant == name) & (rows.registers == 16)] for name in read_sweep().lookup
+    )
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    stuck, copied = (seen["answers/right"] < 0.2).sum(), (unseen["answers/right"] > 0.95).sum()
+    assert f"copy their neighbour's in {stuck} of {len(seen)} seeds" in readme
+    assert f"cannot look at, they do in {copied} of {len(unseen)}" in readme
+    assert (seen["answers/own_unaided"] < 0.2).all() and (seen["answers/looked_up"] > 0.9).all()

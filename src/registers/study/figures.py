@@ -237,45 +237,37 @@ def withdrawal(runs: Path, seeds: list[list[str]]) -> Figure:
     return figure
 
 
-def parking(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
+def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     """What patches answer against the number of registers, and heads of the first block along
     training. seen, unseen: variants whose patches may and may not look at registers."""
     kinds = ((seen, style.CUTOFF, "patches see registers"), (unseen, WITH, "they do not"))
+    columns = (
+        ("answers/right", "neighbour's glyph"),
+        ("answers/own_unaided", "own glyph, registers\nout of sight"),
+    )
     figure, axes = style.canvas(1, 3, 2.5)
-    doses, heads, answers = axes[0]
     numbers = sorted(frame[frame.variant == seen].registers.unique())
-    for shift, (variant, colour, label) in zip((-0.15, 0.15), kinds, strict=True):
-        mine = frame[frame.variant == variant].sort_values(["registers", "seed"])
-        aside = 0.08 * (mine.seed - mine.seed.mean())  # so that equal seeds are seen
-        places = [numbers.index(number) + shift for number in mine.registers] + aside
-        doses.scatter(places, mine.local, s=15, color=colour, alpha=0.7, label=label)
-    doses.set_xticks(range(len(numbers)), [str(int(number)) for number in numbers])
-    doses.set(xlabel="registers", title="local answers\nafter training")
-    most = numbers[-1]
+    for ax, (column, title) in zip(axes[0], columns, strict=False):
+        for shift, (variant, colour, label) in zip((-0.15, 0.15), kinds, strict=True):
+            mine = frame[(frame.variant == variant) & frame[column].notna()]
+            aside = 0.08 * (mine.seed - mine.seed.mean())  # so that equal seeds are seen
+            places = [numbers.index(number) + shift for number in mine.registers] + aside
+            ax.scatter(places, mine[column], s=15, color=colour, alpha=0.7, label=label)
+        ax.set_xticks(range(len(numbers)), [str(int(number)) for number in numbers])
+        ax.set(xlabel="registers", title=title)
+    heads = axes[0][2]
     hues = colormaps["viridis"](np.linspace(0.85, 0.1, len(numbers) - 1))
-    for row in frame[frame.variant == seen].sort_values(["registers", "seed"]).itertuples():
+    trained = frame[(frame.variant == seen) & (frame.registers > 0)]
+    for row in trained.sort_values(["registers", "seed"]).itertuples():
         history = pd.read_csv(runs / row.run / "history.csv")
-        first = row.seed == frame[frame.variant == seen].seed.min()
-        if row.registers:
-            hue = hues[numbers.index(row.registers) - 1]
-            label = style.registers_label(row.registers) if first else None
-            column = history["layer1/head_on_registers"]
-            heads.plot(history.step, column, color=hue, lw=1, label=label)
-        if row.registers == most:
-            answers.plot(history.step, history.local, color=style.CUTOFF, lw=1)
-    for row in frame[(frame.variant == unseen) & (frame.registers == most)].itertuples():
-        history = pd.read_csv(runs / row.run / "history.csv")
-        answers.plot(history.step, history.local, color=WITH, lw=1)
+        label = style.registers_label(row.registers) if row.seed == trained.seed.min() else None
+        hue = hues[numbers.index(row.registers) - 1]
+        heads.plot(history.step, history["layer1/head_on_registers"], color=hue, lw=1, label=label)
     heads.set(xlabel="step", title="attention on registers,\na head of block 1")
-    answers.set(xlabel="step", title=f"local answers,\n{int(most)} registers")
     for ax in axes[0]:
         ax.set_ylim(0, 1.05)
-    handles, labels = (
-        some + more
-        for some, more in zip(
-            doses.get_legend_handles_labels(), heads.get_legend_handles_labels(), strict=True
-        )
-    )
+    told, dosed = (ax.get_legend_handles_labels() for ax in (axes[0][0], heads))
+    handles, labels = (some + more for some, more in zip(told, dosed, strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=6)
     return figure
 

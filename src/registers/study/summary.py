@@ -37,6 +37,7 @@ VARIED = (
     "weight_decay",
 )
 LOST = 0.05  # of accuracy: less does not count as used
+LEARNED = 0.95  # of a task's answers
 SETTLED = 0.9  # of the weight of the pooling query
 CHARTED = 4  # variants whose course is drawn
 
@@ -96,11 +97,11 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         names = [[f"{sweep.withdrawal}-r{r}-s{seed}" for r in (0, 4)] for seed in seeds]
         if all((runs / name / "history.csv").is_file() for both in names for name in both):
             style.save(figures.withdrawal(runs, names), folder / "withdrawal")
-    if sweep.parking:
-        rows = tokens[tokens.variant.isin(sweep.parking)]
+    if sweep.lookup:
+        rows = tokens[tokens.variant.isin(sweep.lookup)]
         every = all((runs / name / "history.csv").is_file() for name in rows.run)
-        if every and set(rows.variant) == set(sweep.parking):
-            style.save(figures.parking(runs, rows, *sweep.parking), folder / "parking")
+        if every and set(rows.variant) == set(sweep.lookup):
+            style.save(figures.lookup(runs, rows, *sweep.lookup), folder / "lookup")
     if len(scenes):
         style.save(figures.landscape(scenes), folder / "landscape")
     variants = [v for v in sweep.shown if (frame.variant == v).any()][:CHARTED]
@@ -160,6 +161,11 @@ class Seeds:
         left = self.of(variant, 4)[CONDITIONS[0]].fillna(True).astype(bool)
         return f"{(~left).sum()} of {len(left)}"
 
+    def copied(self, variant: str, registers: int) -> str:
+        """3 of 3: in how many seeds the neighbour's symbol was learned."""
+        told = self.of(variant, registers)["answers/right"]
+        return f"{(told > LEARNED).sum()} of {len(told)}"
+
     def settled(self, variant: str, registers: int, where: str) -> str:
         """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
         weights = self.of(variant, registers)["pool_on_" + where]
@@ -190,6 +196,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         count=seeds.count,
         first_three=seeds.first_three,
         settled=seeds.settled,
+        copied=seeds.copied,
         none_left=seeds.none_left,
         changes=lambda name: changes(sweep, name),
         early=EARLY,

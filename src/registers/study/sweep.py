@@ -35,7 +35,7 @@ class Sweep(Section):
     net is examined on. shown: variants of the search's figures. headline: the variant that the page
     opens with; quick: how many of its seeds `make emergence` trains. sink: the variant of the
     figure of a head's attention. withdrawal: that of the figure of the label's way into bare wall.
-    parking: two of the figure of heads on registers, whose patches may and may not look at them.
+    lookup: two of the figure of registers as a table, whose patches may and may not look at them.
     ingredients: variants that the ablation figure compares with the headline, under the names it
     prints; controls: those compared with the sink's; vectors: of some of these, the variant that
     changes the same where patches are vectors.
@@ -52,7 +52,7 @@ class Sweep(Section):
     quick: int = Field(3, ge=1)
     sink: str = ""
     withdrawal: str = ""
-    parking: tuple[str, ...] = Field((), max_length=2)
+    lookup: tuple[str, ...] = Field((), max_length=2)
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)
@@ -120,6 +120,6 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
         sweep.regime(name)
     named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
     single = filter(None, [sweep.headline, sweep.sink, sweep.withdrawal])
-    for name in (*named, *sweep.parking, *single):
+    for name in (*named, *sweep.lookup, *single):
         sweep.regime(name)
     return sweep
