@@ -143,7 +143,8 @@ class Seeds:
 
     def each(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
         """One number a seed, for a cell of a table: 0.99, 1.00, 0.98."""
-        return ", ".join(_format(v, digits) for v in self.of(variant, registers)[key])
+        cells = [_format(v, digits) for v in self.of(variant, registers)[key]]
+        return "-" if set(cells) == {"-"} else ", ".join(cells)
 
     def count(self, variant: str, registers: int, condition: str) -> str:
         """4 of 5: in how many seeds it holds."""
