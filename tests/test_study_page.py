@@ -11,9 +11,19 @@ from registers import tracking
 from registers.measurements import Measurement
 from registers.measurements import write as write_rows
 from registers.settings.errors import ConfigError
+from registers.study import figures
 from registers.study.results import load
 from registers.study.run import run
-from registers.study.summary import SCALES, cost, draw_headline, recipes, rooms, write, write_csv
+from registers.study.summary import (
+    SCALES,
+    Seeds,
+    cost,
+    draw_headline,
+    recipes,
+    rooms,
+    write,
+    write_csv,
+)
 from registers.study.sweep import read_sweep
 from registers.study.verify import verify
 
@@ -126,14 +136,15 @@ def test_a_row_can_be_held_against_a_new_training(trained, tmp_path):
     write_csv(load(tmp_path / "runs", sweep), rows)
     device = torch.device("cpu")
     told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
-    assert told.compared > 80 and not told.differing
+    assert told.compared > 80 and not told.differing and not told.new
     changed = pd.read_csv(rows, low_memory=False)
     norm, changed["redundant_over_others"] = changed.redundant_over_others[0], 7.25
     changed["second_mode"] = True
+    changed["answers/own"] = None  # as in a row that is older than this column
     write_csv(changed, rows)
     told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
     expected = {"redundant_over_others": ("7.25", f"{norm:g}"), "second_mode": ("True", "False")}
-    assert told.differing == expected
+    assert told.differing == expected and told.new == ["answers/own"]
     with pytest.raises(ConfigError, match="must be a run of"):
         verify(sweep, "vit-r4-s99", (sweep.headline, 4, 99), rows, device)
 
@@ -219,4 +230,27 @@ def test_the_readme_says_in_how_many_seeds_registers_are_a_table():
     stuck, copied = (seen["answers/right"] < 0.2).sum(), (unseen["answers/right"] > 0.95).sum()
     assert f"copy their neighbour's in {stuck} of {len(seen)} seeds" in readme
     assert f"cannot look at, they do in {copied} of {len(unseen)}" in readme
-    assert (seen["answers/own_unaided"] < 0.2).all() and (seen["answers/looked_up"] > 0.9).all()
+    assert (seen["answers/own_levelled"] < 0.2).all() and (seen["answers/by_symbol"] > 0.9).all()
+
+
+def test_seeds_without_a_sign_do_not_count_as_seeds_without_the_copy():
+    right = [0.94, 0.96, 1.0, float("nan")]
+    frame = pd.DataFrame({"variant": "v", "registers": 4, "seed": range(4), "answers/right": right})
+    seeds = Seeds(frame)
+    assert seeds.copied("v", 4) == "2 of 3"
+    assert seeds.each("v", 4, "answers/right") == "0.94, 0.96, 1.00, -"
+
+
+def test_the_figure_of_the_table_draws_what_is_there(tmp_path):
+    (tmp_path / "seen-r2-s0").mkdir()
+    history = pd.DataFrame({"step": [0, 100], "layer1/head_on_registers": [0.1, 0.4]})
+    history.to_csv(tmp_path / "seen-r2-s0/history.csv", index=False)
+    rows = [("seen", 2, 0.1, 0.2), ("unseen", 2, 1.0, None), ("unseen", 1, 0.9, None)]
+    frame = pd.DataFrame(rows, columns=["variant", "registers", "right", "own_levelled"])
+    frame = frame.rename(columns={n: f"answers/{n}" for n in ("right", "own_levelled")})
+    frame = frame.assign(seed=0, run=[f"{v}-r{r}-s0" for v, r, *_ in rows])
+    panels = figures.lookup(tmp_path, frame, "seen", "unseen").axes
+    heights = [sorted(y for c in ax.collections for y in c.get_offsets()[:, 1]) for ax in panels]
+    assert heights == [[0.1, 0.9, 1.0], [0.2], []]
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["1", "2"]
+    assert panels[2].lines[0].get_ydata().tolist() == [0.1, 0.4]

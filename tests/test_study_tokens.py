@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from registers.study.lookup import explained, lookup, read_from_registers
+from registers.study.lookup import answers, explained, lookup, read_from_registers, replaced
 from registers.study.regime import TokenRegime
 from registers.study.signs import attention_signs, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
@@ -407,42 +407,78 @@ def test_the_share_that_groups_explain():
     assert explained(table[group] + half, group) == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize("attends_from", [0, 1])
-def test_a_planted_table_is_found_and_taken_away(attends_from):
-    """Patches that show symbol 0 look at the first of two registers, others at the second."""
-    one = net(2, attends_from=attends_from, depth=2, own=1.0, hidden=6, paper=0.0, triggers=0.0)
-    _, batch = some(64, triggers=0.0)
-    plain = one(batch.images)
-    assert lookup(one, batch)["looked_up"] < 0.9
-    shown = (batch.symbols == 0).float()[..., None] * 2 - 1  # (B, P, 1), 1 or -1
-    attention = one.blocks[attends_from].attn
+GAIN = 3.0  # with which a planted table is written
 
-    def look(module, given, output):
-        forced = torch.zeros_like(output[1])
-        forced[:, :, :2, 0] = 1.0
-        forced[:, :, 2:, 0] = (shown[:, None, :, 0] > 0).float()
-        forced[:, :, 2:, 1] = (shown[:, None, :, 0] < 0).float()
-        values = module.read(given[0], forced, slice(0, 2))
-        return values, forced
 
-    handle = attention.register_forward_hook(look)
+def planted(scale: float = 0.0) -> TokenNet:
+    """One block whose head reads register 0 for symbol 0 and register 1 for symbol 1, and a head
+    for a patch's own symbol that reads nothing else. A patch has its symbol's sign in coordinate 0,
+    registers lie in coordinates 1 and 2."""
+    settings = dict(symbols=2, depth=1, heads=1, attends_from=0, mlps=0, layer_scale=scale)
+    one = net(2, triggers=0.0, **settings)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.zero_()
+        book = codebook(one.regime).symbols
+        one.embed.weight[0] = book[0] - book[1]
+        one.reg_token[0, 1] = one.reg_token[1, 2] = 1.0
+        attention = one.blocks[0].attn
+        query, key, value = attention.qkv.weight.view(3, 48, 48)
+        query[0, 0] = 10.0
+        key[0, 1], key[0, 2] = 10.0, -10.0
+        value[1, 1] = value[2, 2] = 1.0
+        attention.proj.weight[1, 1] = attention.proj.weight[2, 2] = GAIN
+        for norm in (one.norm, one.blocks[0].norm1):
+            norm.weight.fill_(1.0)
+        if scale:
+            one.blocks[0].scale1.gamma.fill_(scale)
+        one.own.weight[0, 1] = one.own.weight[1, 2] = 1.0
+    return one
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_a_planted_table_is_found_and_levelled(scale):
+    one = planted(scale)
+    batch = draw_tokens(one.regime, 256, torch.Generator().manual_seed(2))
     signs = lookup(one, batch)
-    handle.remove()
-    assert signs["looked_up"] > 0.999
-    update, stream = read_from_registers(one, batch.images)
-    assert update.shape == plain.last.patches.shape
-    if not attends_from:
-        assert torch.equal(stream, plain.start)
-    assert one.regime.patches_see_registers  # as before
+    assert signs["own"] == signs["own_table"] == 1.0
+    assert 0.4 < signs["own_levelled"] < 0.6  # one symbol for all, as if nothing were read
+    assert signs["by_symbol"] > 0.99 and signs["by_place"] < 0.02
+    # a register is 1 in one of 48 coordinates, after LayerNorm about the root of 48; half of the
+    # difference of two is what varies; a patch is the norm of its coordinate 0
+    size = torch.tensor(48.0).sqrt() * GAIN / 2**0.5 * (scale or 1.0)
+    patch = (codebook(one.regime).symbols @ one.embed.weight[0].detach()).abs().mean()
+    assert signs["read"] == pytest.approx(float(size / patch), rel=0.05)
 
 
-def test_answers_without_registers_are_those_of_a_net_that_never_saw_them():
-    one = net(3, patches_see_registers=False)
+def test_what_is_read_is_only_what_patches_read_and_can_be_put_back():
+    one = net(3, depth=2, attends_from=1, triggers=0.0)
+    _, batch = some(16, triggers=0.0)
+    shown = ~batch.redundant
+    alone = torch.arange(int(shown.sum()))  # each patch a group of its own
+    assert replaced(one, batch, shown, alone) == answers(one, batch)
+    with torch.no_grad():
+        before = one(batch.images).last.patches
+        read, _ = read_from_registers(one, batch.images)
+        one.reg_token.mul_(0.0)  # LayerNorm of zeros is its bias, 0
+        gone, _ = read_from_registers(one, batch.images)
+    assert read.shape == before.shape and not gone.any()
+
+
+@pytest.mark.parametrize("summary", ["query", "cls"])
+def test_signs_of_a_table_need_registers_that_patches_see(summary):
     _, batch = some(32)
-    signs = lookup(one, batch)
-    assert signs["own"] == signs["own_unaided"] and "looked_up" not in signs
-    seeing = net(3)
-    seeing.load_state_dict(one.state_dict())
-    told = lookup(seeing, batch)
-    assert told["own_unaided"] == signs["own"] and told["right_unaided"] == signs["right"]
     assert set(lookup(net(), batch)) == {"own", "right"}
+    unseen = net(3, patches_see_registers=False)
+    assert set(lookup(unseen, batch)) == {"own", "right"}
+    signs = lookup(net(3, summary=summary), batch)
+    assert len(signs) == 9 and all(value >= 0 for value in signs.values())
+
+
+def test_own_answers_leave_triggers_out():
+    one = net()
+    _, batch = some(32, triggers=0.5)
+    told = one.local(one(batch.images).last.patches, batch)[1]
+    right = told.logits.argmax(-1) == batch.symbols
+    asked = (told.asked != NOTHING) & ~batch.triggered
+    assert answers(one, batch)["own"] == pytest.approx(float(right[asked].float().mean()))

@@ -109,7 +109,8 @@ def verify(sweep: Sweep, options: argparse.Namespace) -> None:
     for name in options.names:
         told = compare(sweep, name, parse(name), options.rows, torch.device("cpu"))
         same = told.compared - len(told.differing)
-        print(f"{name}: {same} of {told.compared} entries of its row are the same")
+        newer = f"; {len(told.new)} more are newer than the row" if told.new else ""
+        print(f"{name}: {same} of {told.compared} entries of its row are the same{newer}")
         for column, (committed, now) in told.differing.items():
             print(f"  {column}: {committed or '-'} in {options.rows.name}, {now or '-'} now")
 

@@ -243,10 +243,10 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     kinds = ((seen, style.CUTOFF, "patches see registers"), (unseen, WITH, "they do not"))
     columns = (
         ("answers/right", "neighbour's glyph"),
-        ("answers/own_unaided", "own glyph, registers\nout of sight"),
+        ("answers/own_levelled", "own glyph, readings of\nregisters levelled"),
     )
     figure, axes = style.canvas(1, 3, 2.5)
-    numbers = sorted(frame[frame.variant == seen].registers.unique())
+    numbers = sorted(frame[frame.variant.isin((seen, unseen))].registers.unique())
     for ax, (column, title) in zip(axes[0], columns, strict=False):
         for shift, (variant, colour, label) in zip((-0.15, 0.15), kinds, strict=True):
             mine = frame[(frame.variant == variant) & frame[column].notna()]
@@ -255,19 +255,21 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
             ax.scatter(places, mine[column], s=15, color=colour, alpha=0.7, label=label)
         ax.set_xticks(range(len(numbers)), [str(int(number)) for number in numbers])
         ax.set(xlabel="registers", title=title)
+    axes[0][0].set_ylabel("accuracy")
     heads = axes[0][2]
-    hues = colormaps["viridis"](np.linspace(0.85, 0.1, len(numbers) - 1))
+    some = [number for number in numbers if number]
+    hues = dict(zip(some, colormaps["viridis"](np.linspace(0.85, 0.1, len(some))), strict=True))
     trained = frame[(frame.variant == seen) & (frame.registers > 0)]
     for row in trained.sort_values(["registers", "seed"]).itertuples():
         history = pd.read_csv(runs / row.run / "history.csv")
         label = style.registers_label(row.registers) if row.seed == trained.seed.min() else None
-        hue = hues[numbers.index(row.registers) - 1]
-        heads.plot(history.step, history["layer1/head_on_registers"], color=hue, lw=1, label=label)
+        column = history["layer1/head_on_registers"]
+        heads.plot(history.step, column, color=hues[row.registers], lw=1, label=label)
     heads.set(xlabel="step", title="attention on registers,\na head of block 1")
     for ax in axes[0]:
         ax.set_ylim(0, 1.05)
     told, dosed = (ax.get_legend_handles_labels() for ax in (axes[0][0], heads))
-    handles, labels = (some + more for some, more in zip(told, dosed, strict=True))
+    handles, labels = (first + more for first, more in zip(told, dosed, strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=6)
     return figure
 

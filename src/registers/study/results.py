@@ -13,7 +13,10 @@ from registers.study.regime import CONDITIONS, Regime, TokenRegime
 from registers.study.sweep import Sweep
 
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
-ANSWERS = ("own", "right", "own_unaided", "right_unaided", "looked_up", "read")
+ANSWERS = (
+    *("own", "right", "read", "by_symbol", "by_place"),
+    *("own_levelled", "right_levelled", "own_table", "right_table"),
+)
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")

@@ -163,8 +163,8 @@ class Seeds:
         return f"{(~left).sum()} of {len(left)}"
 
     def copied(self, variant: str, registers: int) -> str:
-        """3 of 3: in how many seeds the neighbour's symbol was learned."""
-        told = self.of(variant, registers)["answers/right"]
+        """3 of 3: in how many seeds the neighbour's symbol was learned, of those that tell."""
+        told = self.of(variant, registers)["answers/right"].dropna()
         return f"{(told > LEARNED).sum()} of {len(told)}"
 
     def settled(self, variant: str, registers: int, where: str) -> str:

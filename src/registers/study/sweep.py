@@ -52,7 +52,7 @@ class Sweep(Section):
     quick: int = Field(3, ge=1)
     sink: str = ""
     withdrawal: str = ""
-    lookup: tuple[str, ...] = Field((), max_length=2)
+    lookup: tuple[str, str] | tuple[()] = ()
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)

@@ -23,10 +23,12 @@ APART = ("seconds", "core_seconds", CONDITIONS[3], "store_taken_over")  # of the
 
 
 class Comparison(NamedTuple):
-    """compared: columns that both rows have; differing: column -> (committed, now)."""
+    """compared: columns that the committed row fills; differing: of these, column -> (committed,
+    now); new: columns that only the new row fills, as they came after the committed run."""
 
     compared: int
     differing: dict[str, tuple[str, str]]
+    new: list[str]
 
 
 def verify(
@@ -52,9 +54,10 @@ def compare(committed: pd.Series, now: pd.Series) -> Comparison:
     """Two rows as text, "" where there is nothing."""
     shared = [name for name in committed.index if name in now.index and name not in APART]
     pairs = {name: (_entry(committed[name]), _entry(now[name])) for name in shared}
-    pairs = {name: pair for name, pair in pairs.items() if any(pair)}
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return Comparison(len(pairs), differing)
+    new = [name for name, pair in pairs.items() if pair[1] and not pair[0]]
+    filled = {name: pair for name, pair in pairs.items() if pair[0]}
+    differing = {name: pair for name, pair in filled.items() if pair[0] != pair[1]}
+    return Comparison(len(filled), differing, new)
 
 
 def _read(rows: Path) -> pd.DataFrame:
