@@ -103,11 +103,11 @@ def examine(sweep: Sweep, options: argparse.Namespace) -> None:
 def verify(sweep: Sweep, options: argparse.Namespace) -> None:
     import torch
 
-    from registers.study.verify import verify as compare
+    from registers.study.verify import verify as retrain
 
     torch.set_num_threads(1)
     for name in options.names:
-        told = compare(sweep, name, parse(name), options.rows, torch.device("cpu"))
+        told = retrain(sweep, name, parse(name), options.rows, torch.device("cpu"))
         same = told.compared - len(told.differing)
         newer = f"; {len(told.new)} more are newer than the row" if told.new else ""
         print(f"{name}: {same} of {told.compared} entries of its row are the same{newer}")

@@ -21,7 +21,7 @@ def lookup(net: TokenNet, scenes: TokenScenes) -> dict[str, float]:
     in the first block with attention: "read", the norm of its part that differs from patch to patch
     over the norm of the patches that it is added to, medians; "by_symbol" and "by_place", the
     shares of that part's variance over ordinary patches that are explained by the symbol that a
-    patch shows and by its place (0.3 to 0.4 by its symbol in nets that have not been trained);
+    patch shows and by its place (far from 0 for the symbol in untrained nets, too);
     "own_levelled", "right_levelled": the answers where each patch reads what patches read on
     average; "own_table", "right_table": where it reads the average over patches that show the same.
     """
