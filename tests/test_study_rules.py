@@ -70,7 +70,14 @@ def test_a_changed_sentence_writes_the_page_anew_and_trains_nothing(tmp_path):
 
     jobs("--touch")
     assert "Nothing to be done" in jobs("-n")
-    world = tmp_path / "workflow/study/vit.yaml"
-    world.write_text(world.read_text().replace("    no change\n", "    no change at all\n", 1))
-    told = jobs("-n")
-    assert "rule study_page" in told and "rule study_run" not in told
+    changes = {
+        "workflow/study/vit.yaml": ("    no change\n", "    no change at all\n"),
+        "src/registers/study/emergence.md.j2": ("# Where registers begin", "# Where they begin"),
+    }
+    for name, (before, after) in changes.items():
+        text = (tmp_path / name).read_text()
+        assert before in text
+        (tmp_path / name).write_text(text.replace(before, after, 1))
+        told = jobs("-n")
+        assert "rule study_page" in told and "rule study_run" not in told
+        (tmp_path / name).write_text(text)

@@ -41,9 +41,13 @@ def every_run(wildcards):
     return run_files(sweep().names())
 
 
-def predictions(wildcards):
+def sentences(wildcards):
     """A digest of what the page prints besides runs: a new sentence writes it anew."""
+    from registers.study import sweep as module
+
     told = sweep().model_dump_json(include={"hypotheses", "variants"})
+    for template in sorted(Path(module.__file__).parent.glob("*.j2")):
+        told += template.read_text()
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
