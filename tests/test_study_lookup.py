@@ -69,12 +69,12 @@ def test_the_share_that_groups_explain():
 GAIN = 3.0  # with which a planted table is written
 
 
-def planted(scale: float = 0.0) -> TokenNet:
+def planted(scale: float = 0.0, gain: float = 1.0) -> TokenNet:
     """One block whose head reads register 0 for symbol 0 and register 1 for symbol 1, and a head
     for a patch's own symbol that reads nothing else. A patch has its symbol's sign in coordinate 0,
     registers lie in coordinates 1 and 2."""
     settings = dict(symbols=2, depth=1, heads=1, attends_from=0, mlps=0, layer_scale=scale)
-    one = net(2, triggers=0.0, **settings)
+    one = net(2, triggers=0.0, register_gain=gain, **settings)
     with torch.no_grad():
         for parameter in one.parameters():
             parameter.zero_()
@@ -95,9 +95,9 @@ def planted(scale: float = 0.0) -> TokenNet:
     return one
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5])
-def test_a_planted_table_is_found_and_levelled(scale):
-    one = planted(scale)
+@pytest.mark.parametrize(("scale", "gain"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.1)])
+def test_a_planted_table_is_found_and_levelled(scale, gain):
+    one = planted(scale, gain)
     batch = draw_tokens(one.regime, 256, torch.Generator().manual_seed(2))
     signs = lookup(one, batch)
     assert signs["own"] == signs["own_table"] == 1.0
@@ -105,7 +105,7 @@ def test_a_planted_table_is_found_and_levelled(scale):
     assert signs["by_symbol"] > 0.99 and signs["by_place"] < 0.02
     # a register is 1 in one of 48 coordinates, after LayerNorm about the root of 48; half of the
     # difference of two is what varies; a patch is the norm of its coordinate 0
-    size = torch.tensor(48.0).sqrt() * GAIN / 2**0.5 * (scale or 1.0)
+    size = torch.tensor(48.0).sqrt() * GAIN / 2**0.5 * (scale or 1.0) * gain
     patch = (codebook(one.regime).symbols @ one.embed.weight[0].detach()).abs().mean()
     assert signs["read"] == pytest.approx(float(size / patch), rel=0.05)
 
@@ -122,6 +122,20 @@ def test_what_is_read_is_only_what_patches_read_and_can_be_put_back():
         one.reg_token.mul_(0.0)  # LayerNorm of zeros is its bias, 0
         gone, _ = read_from_registers(one, batch.images)
     assert read.shape == before.shape and not gone.any()
+
+
+@pytest.mark.parametrize("summary", ["query", "cls"])
+def test_the_gain_of_registers_scales_what_is_read_from_them_and_no_weight(summary):
+    nets = [net(3, depth=2, summary=summary, register_gain=gain) for gain in (1.0, 0.5, 0.0)]
+    batch = some(8)
+    with torch.no_grad():
+        whole, half, none = (read_from_registers(one, batch.images)[0] for one in nets)
+        first = [one(batch.images).attention[1] for one in nets]
+        nets[2].reg_token.add_(1.0)
+        again, _ = read_from_registers(nets[2], batch.images)
+    assert torch.allclose(half, whole / 2, atol=1e-6)
+    assert whole.norm() > 0 and not none.any() and not again.any()
+    assert torch.equal(first[0], first[1]) and torch.equal(first[0], first[2])
 
 
 @pytest.mark.parametrize("summary", ["query", "cls"])

@@ -1,6 +1,7 @@
 """The page of the study claims no more than its rows carry, and a clone without runs keeps them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -125,6 +126,22 @@ def test_rows_of_runs_that_are_not_at_hand_are_kept(trained, tmp_path):
     write(short(), tmp_path / "none", out)  # a clone
     assert (out / "emergence/results.csv").read_text() == first
     assert (out / "emergence.md").read_text() == page
+
+
+def test_registers_take_over_from_a_run_that_is_not_at_hand(trained, tmp_path):
+    runs, table = tmp_path / "runs", tmp_path / "results.csv"
+    sweep = short()
+    names = [f"{sweep.headline}-r{registers}-s0" for registers in (0, 4)]
+    plant(trained, runs, 0, 0)
+    plant(trained, runs, 4, 0, **TAKEN)
+    rows = load(runs, sweep)
+    assert rows.set_index("run").registers_take_over[names].tolist() == [None, True]
+    # the first row as of an earlier day, without a setting that has come since
+    write_csv(rows.query("registers == 0").drop(columns="regime.biases"), table)
+    shutil.rmtree(runs / names[0])
+    again = load(runs, sweep, table).set_index("run")
+    assert again.registers_take_over[names].tolist() == [None, True]
+    assert again["regime.biases"][names].tolist() == ["False", "False"]
 
 
 def test_a_row_can_be_held_against_a_new_training(trained, tmp_path):

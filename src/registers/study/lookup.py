@@ -60,7 +60,7 @@ def read_from_registers(net: TokenNet, images: Tensor) -> tuple[Tensor, Tensor]:
         handle.remove()
     stream, normed = inputs
     first = stream.shape[1] - len(net.pos_embed)  # patch
-    read = block.attn.read(normed, weights, slice(first - net.registers, first))
+    read = block.attn.read(normed, weights, slice(first - net.registers, first), net.gain(normed))
     return block.scale1(read)[:, first:], stream[:, first:]
 
 
@@ -87,7 +87,8 @@ def _changing(net: TokenNet, change: Callable[[Tensor], Tensor]) -> Callable:
     def hook(attention, given: tuple, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         update, weights = output
         first = update.shape[1] - len(net.pos_embed)
-        read = attention.read(given[0], weights, slice(first - net.registers, first))[:, first:]
+        registers = slice(first - net.registers, first)
+        read = attention.read(given[0], weights, registers, net.gain(update))[:, first:]
         front, patches = update[:, :first], update[:, first:]
         return torch.cat([front, patches - read + change(read)], 1), weights
 

@@ -135,9 +135,10 @@ class TokenRegime(Section):
     blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
     whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
     patches_see_registers: whether patches may look at registers, which look at all tokens and are
-    read by query or [CLS] in any case. embed_norm: LayerNorm after the embedding and position.
-    positions_from: the block before which positions are added; a block before it sees contents
-    only. position_norm: of a position at the start of training.
+    read by query or [CLS] in any case. register_gain: a factor on what attention brings from
+    registers, whose weights it leaves as they are. embed_norm: LayerNorm after the embedding and
+    position. positions_from: the block before which positions are added; a block before it sees
+    contents only. position_norm: of a position at the start of training.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -185,6 +186,7 @@ class TokenRegime(Section):
     attention: Literal["softmax", "relu", "sigmoid"] = "softmax"
     spare_key: bool = False
     patches_see_registers: bool = True
+    register_gain: float = Field(1.0, ge=0)
     embed_norm: bool = False
     positions_from: int = Field(0, ge=0)
     position_norm: float = Field(1.0, ge=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registers.study.regime import CONDITIONS, Regime, TokenRegime
+from registers.study.regime import CONDITIONS, WORLDS, Regime, TokenRegime
 from registers.study.sweep import Sweep
 
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
@@ -23,7 +23,8 @@ ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstr
 SIGHTS = ("all", "redundant", "other")
 WORDS = ("run", "hypothesis", "variant", "status", "why")
 SURELY = 0.9  # a sink is redundant where the most attended patch is so in this share of scenes
-OF_REGISTERS = ("regime.patches_see_registers",)  # settings that mean nothing without registers
+# settings that mean nothing without registers
+OF_REGISTERS = ("regime.patches_see_registers", "regime.register_gain")
 EARLY = 300  # step at which is told who keeps the label; sinks come later
 
 
@@ -44,25 +45,36 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     time, that of the examination included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
-    frame = pd.DataFrame(rows)
-    if rows:
-        every = frame.to_dict("records")
-        frame[CONDITIONS[3]] = [_taken_over(frame, row, CONDITIONS[:3], "normal") for row in every]
-        frame["store_taken_over"] = [
-            _taken_over(frame, row, ("stored",), "redundant") for row in every
-        ]
-        frame = frame.drop(columns="intervals")
-    if committed is not None and committed.is_file():
-        names = pd.read_csv(committed, nrows=0).columns
-        texts = {name: str for name in names if name.startswith("regime.")}
-        earlier = pd.read_csv(committed, low_memory=False, dtype=texts)
-        names = set(frame.run) if rows else set()
-        kept = earlier[~earlier.run.isin(names)]
-        frame = pd.concat([frame, kept.astype(object)], ignore_index=True) if rows else kept
+    frame = _beside(pd.DataFrame(rows), committed)
+    for place, row in enumerate(rows):
+        frame.loc[place, CONDITIONS[3]] = _taken_over(frame, row, CONDITIONS[:3], "normal")
+        frame.loc[place, "store_taken_over"] = _taken_over(frame, row, ("stored",), "redundant")
+    frame = frame.drop(columns="intervals", errors="ignore")
     frame["hypothesis"] = [
         sweep.variants[v].hypothesis if v in sweep.variants else "" for v in frame.variant
     ]
     return _typed(frame).sort_values("run", ignore_index=True)
+
+
+def _beside(frame: pd.DataFrame, committed: Path | None) -> pd.DataFrame:
+    """The rows at hand, and after them the committed ones of other runs. Settings that are newer
+    than a committed row are as they are by default."""
+    if committed is None or not committed.is_file():
+        return frame
+    names = pd.read_csv(committed, nrows=0).columns
+    texts = {name: str for name in names if name.startswith("regime.")}
+    earlier = pd.read_csv(committed, low_memory=False, dtype=texts)
+    if frame.empty:
+        return earlier
+    kept = earlier[~earlier.run.isin(set(frame.run))].astype(object)
+    every = pd.concat([frame, kept], ignore_index=True)
+    for world, (kind, _) in WORLDS.items():
+        mine = every["regime.world"] == world
+        for name, value in kind().model_dump(mode="json").items():
+            column = f"regime.{name}"
+            if column in every:
+                every.loc[mine & every[column].isna(), column] = str(value)
+    return every
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -181,18 +193,20 @@ def _taken_over(frame: pd.DataFrame, row: dict, before: tuple[str, ...], patch: 
     must surely (95 % intervals that do not touch) tell the label better than one patch of the kind
     `patch`.
     """
+    if not row["registers"] or row["status"] == "diverged":
+        return None
     settings = [name for name in frame.columns if name.startswith("regime.")]
     settings = [name for name in settings if name not in OF_REGISTERS]
     same = (frame.seed == row["seed"]) & (frame.registers == 0)
     for name in settings:
-        same &= (frame[name] == row[name]) | (frame[name].isna() & pd.isna(row[name]))
+        same &= (frame[name] == row.get(name)) | (frame[name].isna() & pd.isna(row.get(name)))
     others = frame[same]
-    if not row["registers"] or others.empty or row["status"] == "diverged":
+    if others.empty:
         return None
     partner = others.iloc[0]
     intervals = row["intervals"]
     names = [f"class/reg{number}" for number in range(row["registers"])]
     lows = [intervals[name][0] for name in names if name in intervals]
     better = f"class/{patch}" in intervals and max(lows, default=0) > intervals[f"class/{patch}"][1]
-    held = all(partner[c] is not None and bool(partner[c]) for c in before)
+    held = all(_truth(partner[c]) for c in before)
     return held and not row[before[0]] and better

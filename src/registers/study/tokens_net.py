@@ -24,14 +24,19 @@ class TokenAttention(nn.Module):
         size = regime.width // regime.heads
         self.spare = nn.Parameter(torch.zeros(regime.heads, 1, size)) if regime.spare_key else None
 
-    def forward(self, x_BND: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_BND: Tensor, allowed: Tensor | None = None, gain_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The update (B, N, D) and the weights (B, H, N, N) on tokens; a spare key's are cut off.
 
         allowed: broadcasts to (B, H, N, N), True where a query (third) may look at a token (last).
+        gain: a factor on each token's value.
         """
         batch, tokens, width = x_BND.shape
         qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv
+        if gain_N is not None:
+            v = v * gain_N[:, None]
         logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -math.inf)
@@ -48,10 +53,14 @@ class TokenAttention(nn.Module):
         update = (weights @ v).transpose(1, 2).reshape(batch, tokens, width)
         return self.proj(update), weights
 
-    def read(self, x_BND: Tensor, weights_BHNN: Tensor, tokens: slice) -> Tensor:
+    def read(
+        self, x_BND: Tensor, weights_BHNN: Tensor, tokens: slice, gain_N: Tensor | None = None
+    ) -> Tensor:
         """The part of the update, (B, N, D), that comes from these tokens, without the bias."""
         batch, every, width = x_BND.shape
         values = self.qkv(x_BND).view(batch, every, 3, self.heads, -1)[:, tokens, 2].transpose(1, 2)
+        if gain_N is not None:
+            values = values * gain_N[tokens, None]
         update = (weights_BHNN[..., tokens] @ values).transpose(1, 2)
         return F.linear(update.reshape(batch, every, width), self.proj.weight)
 
@@ -75,11 +84,13 @@ class TokenBlock(nn.Module):
             )
         self.scale1, self.scale2 = (_scale(regime, part) for part in (self.attn, self.mlp))
 
-    def forward(self, x: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, allowed: Tensor | None = None, gain_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The residual stream after the block, and its attention's weights, where it has any."""
         weights = None
         if self.attn is not None:
-            update, weights = self.attn(self.norm1(x), allowed)
+            update, weights = self.attn(self.norm1(x), allowed, gain_N)
             x = x + self.scale1(update)
         if self.mlp is not None:
             x = x + self.scale2(self.mlp(x))
@@ -169,7 +180,7 @@ class TokenNet(nn.Module):
                 x = x + F.pad(self.pos_embed, (0, 0, in_front, 0))
             if number == self.enters:
                 x = torch.cat([self.cls_token.expand(len(x), 1, -1), x], 1)
-            x, weights = block(x, self.allowed(x, hidden_BP if number else None))
+            x, weights = block(x, self.allowed(x, hidden_BP if number else None), self.gain(x))
             layers.append(x)
             attention.append(weights)
         last = self.split(self.norm(x), len(layers) - 1)
@@ -187,6 +198,16 @@ class TokenNet(nn.Module):
             sight[first:, first - self.registers : first] = False
             allowed = sight if allowed is None else sight & allowed
         return allowed
+
+    def gain(self, x_BND: Tensor) -> Tensor | None:
+        """(N,), the factors on what is read from tokens; None: all are 1."""
+        if not self.registers or self.regime.register_gain == 1:
+            return None
+        tokens = x_BND.shape[1]
+        first = tokens - len(self.pos_embed)  # patch
+        gain = torch.ones(tokens, dtype=x_BND.dtype, device=x_BND.device)
+        gain[first - self.registers : first] = self.regime.register_gain
+        return gain
 
     def summary(self, last: Tokens, unread_BP: Tensor | None = None) -> Tensor:
         """(B, D), what the label is read from. unread: patches left out by the pooling query."""
