@@ -16,6 +16,7 @@ from registers.study import figures
 from registers.study.results import load
 from registers.study.run import run
 from registers.study.summary import (
+    PAGES,
     SCALES,
     Seeds,
     cost,
@@ -173,7 +174,7 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
         text = (ROOT / "reports/emergence" / name).read_text()
         (out / "emergence" / name).write_text(text)
     write(read_sweep(), tmp_path / "none", out)
-    for name in ("emergence.md", "emergence/results.csv"):
+    for name in (*PAGES.values(), "emergence/results.csv"):
         assert (out / name).read_text() == (ROOT / "reports" / name).read_text()
 
 

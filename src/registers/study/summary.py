@@ -1,4 +1,5 @@
-"""The page of the study, from results.csv and the figures: reports/emergence.md."""
+"""The pages of the study, from results.csv and the figures: reports/emergence.md and what it
+links to."""
 
 import json
 import re
@@ -18,7 +19,12 @@ from registers.study.regime import CONDITIONS
 from registers.study.results import EARLY, SURELY, load
 from registers.study.sweep import Sweep
 
-TEMPLATE = Path(__file__).with_name("emergence.md.j2")
+# The page and its appendices: templates beside this file, and what they make under reports/.
+PAGES = {
+    "emergence.md.j2": "emergence.md",
+    "trials.md.j2": "emergence/trials.md",
+    "search.md.j2": "emergence/search.md",
+}
 SCALES = ("emergence", "emergence-layer-scale")  # of the paper's recipes
 SEEDS = 3  # a regime counts as found when all conditions hold in so many
 VARIED = (
@@ -43,7 +49,7 @@ CHARTED = 4  # variants whose course is drawn
 
 
 def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
-    """reports/emergence.md, emergence/results.csv and the figures beside it. out: of reports.
+    """reports/emergence.md, its appendices, emergence/results.csv and the figures. out: of reports.
 
     Figures of runs whose files are not at hand stay as they are.
     """
@@ -54,13 +60,14 @@ def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
     frame = load(runs / "none", sweep, folder / "results.csv")  # numbers as a clone reads them
     draw(sweep, frame, runs, folder)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template(TEMPLATE.name)
-    files.write_text(out / "emergence.md", template.render(**facts(sweep, frame, runs, out)))
+    told = facts(sweep, frame, runs, out)
+    for template, page in PAGES.items():
+        files.write_text(out / page, environment.get_template(template).render(**told))
     return frame
 
 
