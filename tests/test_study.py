@@ -193,8 +193,13 @@ def test_every_way_to_read_the_label_trains_and_is_examined(tmp_path, summary):
 TAUGHT = dict(world="tokens", objective="dinov2", masked=0.3, summary="cls")
 
 
+DROPPED = dict(world="tokens", drop_path=0.5)
+
+
 @pytest.mark.parametrize(
-    "change", [{}, dict(world="tokens"), TAUGHT], ids=["scenes", "tokens", "taught"]
+    "change",
+    [{}, dict(world="tokens"), DROPPED, TAUGHT],
+    ids=["scenes", "tokens", "dropped", "taught"],
 )
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, change):
     from registers.study import run as module

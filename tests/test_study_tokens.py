@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from registers.study.regime import TokenRegime
+from registers.settings.errors import ConfigError
+from registers.study.regime import TokenRegime, regime_of
 from registers.study.signs import attention_signs, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
 from registers.study.tokens_world import NOTHING, codebook, draw_tokens, neighbour
@@ -353,3 +354,28 @@ def test_the_watch_finds_who_tells_the_label():
     assert told(tokens, blanks, batch.label) > 0.95
     assert told(tokens, others, batch.label) == pytest.approx(chance, abs=0.1)
     assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.label))
+
+
+def test_drop_path_leaves_whole_updates_out_in_training_alone():
+    """A block's update of a scene is either missing or divided by the share that is kept."""
+    one = net(depth=1, attends_from=0, mlps=0, drop_path=0.25)
+    images = some(400)[1].images
+    with torch.no_grad():
+        whole = one.eval()(images)
+        again = one(images)
+        torch.manual_seed(0)
+        dropped = one.train()(images)
+    assert torch.equal(whole.layers[0], again.layers[0])
+    update = whole.layers[0] - whole.start
+    got = dropped.layers[0] - dropped.start
+    kept = got.flatten(1).norm(dim=1) > 0
+    assert torch.allclose(got[kept], update[kept] / 0.75, atol=1e-5)
+    assert 0.2 < float((~kept).float().mean()) < 0.3
+
+
+@pytest.mark.parametrize(("objective", "rate"), [("dinov2", 0.1), ("tasks", 1.0)])
+def test_drop_path_that_cannot_be(objective, rate):
+    values = dict(world="tokens", objective=objective, drop_path=rate)
+    masked = {"masked": 0.3} if objective == "dinov2" else {}
+    with pytest.raises(ConfigError, match="drop_path"):
+        regime_of(values | masked, "v.change")

@@ -131,14 +131,16 @@ class TokenRegime(Section):
     is read, by attention pooling with one learned "query" over all tokens, from "cls", or from a
     [CLS] that joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of
     the first block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
-    attends_from: the first block that has attention; the blocks before are an MLP stem. mlps:
-    blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
-    whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
-    patches_see_registers: whether patches may look at registers, which look at all tokens and are
-    read by query or [CLS] in any case. register_gain: a factor on what attention brings from
-    registers, whose weights it leaves as they are. embed_norm: LayerNorm after the embedding and
-    position. positions_from: the block before which positions are added; a block before it sees
-    contents only. position_norm: of a position at the start of training.
+    drop_path: share of scenes in which a block's attention is left out in training, and its MLP
+    (stochastic depth, the same in all blocks, as in DINOv2). attends_from: the first block that has
+    attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the first on.
+    attention: the weights' non-linearity. spare_key: whether each head has one more, learned key
+    whose value is 0 (an explicit way to do nothing). patches_see_registers: whether patches may
+    look at registers, which look at all tokens and are read by query or [CLS] in any case.
+    register_gain: a factor on what attention brings from registers, whose weights it leaves as they
+    are. embed_norm: LayerNorm after the embedding and position. positions_from: the block before
+    which positions are added; a block before it sees contents only. position_norm: of a position at
+    the start of training.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -180,6 +182,7 @@ class TokenRegime(Section):
     stem_hidden: int = Field(0, ge=0)
     biases: bool = False
     layer_scale: float = Field(0.0, ge=0)
+    drop_path: float = Field(0.0, ge=0)
     attends_from: int = Field(1, ge=0)
     mlps: int = Field(99, ge=0)
     activation: Literal["gelu", "relu"] = "gelu"
@@ -253,6 +256,10 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
     if (regime.masked > 0) != masks or regime.masked >= 1:
         must = "between 0 and 1 for dinov2 and ibot, 0 otherwise"
         raise refusal(f"{key}.masked", regime.masked, must)
+    if regime.drop_path >= 1:
+        raise refusal(f"{key}.drop_path", regime.drop_path, "below 1")
+    if regime.drop_path and regime.objective in ("dinov2", "dino", "ibot"):
+        raise refusal(f"{key}.drop_path", regime.drop_path, f"0 for {regime.objective}")
     if regime.ibot == "every" and not masks:
         raise refusal(f"{key}.ibot", regime.ibot, f"masked for {regime.objective}")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:

@@ -76,7 +76,9 @@ class Training:
         """Write down the signs of this step, once."""
         if self.history and self.history[-1]["step"] == self.step:
             return
+        self.net.eval()
         signs = watch(self.net, probe)
+        self.net.train()
         self.history.append({"step": self.step, **signs})
         record.metrics(signs, self.step)
 
@@ -90,6 +92,7 @@ class Training:
             asked = getattr(self.net, "student", self.net)
             asked.label_asked = self.step >= regime.label_from
             asked.local_asked = self.step >= regime.local_from
+        torch.manual_seed(at)  # of drop path, so that a resumed training draws the same
         self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
         self.optimizer.zero_grad()
         self.loss.backward()

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from timm.layers import LayerScale
+from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,6 +83,7 @@ class TokenBlock(nn.Module):
                 nn.Linear(hidden, regime.width, bias=regime.biases),
             )
         self.scale1, self.scale2 = (_scale(regime, part) for part in (self.attn, self.mlp))
+        self.drop_path = DropPath(regime.drop_path) if regime.drop_path else nn.Identity()
 
     def forward(
         self, x: Tensor, allowed: Tensor | None = None, gain_N: Tensor | None = None
@@ -91,9 +92,9 @@ class TokenBlock(nn.Module):
         weights = None
         if self.attn is not None:
             update, weights = self.attn(self.norm1(x), allowed, gain_N)
-            x = x + self.scale1(update)
+            x = x + self.drop_path(self.scale1(update))
         if self.mlp is not None:
-            x = x + self.scale2(self.mlp(x))
+            x = x + self.drop_path(self.scale2(self.mlp(x)))
         return x, weights
 
 
