@@ -13,6 +13,7 @@ from registers.measurements import Measurement
 from registers.measurements import write as write_rows
 from registers.settings.errors import ConfigError
 from registers.study import figures
+from registers.study.__main__ import sentence
 from registers.study.results import load
 from registers.study.run import run
 from registers.study.summary import (
@@ -155,6 +156,7 @@ def test_a_row_can_be_held_against_a_new_training(trained, tmp_path):
     device = torch.device("cpu")
     told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
     assert told.compared > 80 and not told.differing and not told.new
+    assert sentence(told).startswith("conditions the same; ") and "median" not in sentence(told)
     changed = pd.read_csv(rows, low_memory=False)
     norm, changed["redundant_over_others"] = changed.redundant_over_others[0], 7.25
     changed["second_mode"] = True
@@ -163,6 +165,10 @@ def test_a_row_can_be_held_against_a_new_training(trained, tmp_path):
     told = verify(sweep, name, (sweep.headline, 4, 0), rows, device)
     expected = {"redundant_over_others": ("7.25", f"{norm:g}"), "second_mode": ("True", "False")}
     assert told.differing == expected and told.new == ["answers/own"]
+    assert told.overturned == ["second_mode"]
+    assert told.typical == pytest.approx((7.25 - norm) / 7.25)
+    words = sentence(told)
+    assert words.startswith("conditions OVERTURNED: second_mode; ") and "last digit" in words
     with pytest.raises(ConfigError, match="must be a run of"):
         verify(sweep, "vit-r4-s99", (sweep.headline, 4, 99), rows, device)
 
@@ -227,10 +233,10 @@ def test_the_readme_says_in_how_many_seeds_the_effect_is_whole():
         4: "With four registers, in {}, there is no second",
     }
     needed = {0: ["second_mode", "redundant", "global_not_local"], 4: ["registers_take_over"]}
-    for registers, sentence in told.items():
+    for registers, words in told.items():
         mine = rows[rows.registers == registers]
         held = mine[needed[registers]].astype(str).eq("True").all(axis=1)
-        assert sentence.format(f"{held.sum()} of {len(held)}") in readme
+        assert words.format(f"{held.sum()} of {len(held)}") in readme
     without = rows[rows.registers == 0]
     assert without.redundant_over_others.between(2, 3).all()  # "two to three times the norm"
     assert without.embedding_over_others.between(0.8, 1.2).all()  # "embeddings have equal ones"

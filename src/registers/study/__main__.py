@@ -6,10 +6,14 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registers import tracking
 from registers.settings.errors import ConfigError
 from registers.study.sweep import SWEEP, Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from registers.study.verify import Comparison
 
 ROOT = Path("results/emergence")
 
@@ -108,11 +112,22 @@ def verify(sweep: Sweep, options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     for name in options.names:
         told = retrain(sweep, name, parse(name), options.rows, torch.device("cpu"))
-        same = told.compared - len(told.differing)
-        newer = f"; {len(told.new)} more are newer than the row" if told.new else ""
-        print(f"{name}: {same} of {told.compared} entries of its row are the same{newer}")
+        print(f"{name}: {sentence(told)}")
         for column, (committed, now) in told.differing.items():
             print(f"  {column}: {committed or '-'} in {options.rows.name}, {now or '-'} now")
+
+
+def sentence(told: "Comparison") -> str:
+    """What a comparison says, in one line."""
+    same = told.compared - len(told.differing)
+    judged = f"OVERTURNED: {', '.join(told.overturned)}" if told.overturned else "the same"
+    words = f"conditions {judged}; {same} of {told.compared} entries of its row to the last digit"
+    if told.differing:
+        words += (
+            f", the others by a median of {100 * told.typical:.2g} % apart (one machine gives the"
+            " same digits, another kind of processor need not)"
+        )
+    return words + (f"; {len(told.new)} more are newer than the row" if told.new else "")
 
 
 def summary(sweep: Sweep, options: argparse.Namespace) -> None:

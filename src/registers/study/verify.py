@@ -1,9 +1,12 @@
 """A row of results.csv held against a new training: does the code of today still give its numbers?
 
 A run depends on its regime, not on the study's code, so that a new feature trains nothing again.
-This is what tells whether an old row still stands.
+This is what tells whether an old row still stands. On one machine it should, to the last digit;
+another kind of processor rounds sums otherwise, and a training drifts from there: then conditions
+should be the same, and digits cannot be.
 """
 
+import statistics
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +22,7 @@ from registers.study.run import run
 from registers.study.summary import write_csv
 from registers.study.sweep import Sweep
 
+JUDGED = (*CONDITIONS[:3], "stored")
 APART = ("seconds", "core_seconds", CONDITIONS[3], "store_taken_over")  # of the machine, of a pair
 
 
@@ -29,6 +33,24 @@ class Comparison(NamedTuple):
     compared: int
     differing: dict[str, tuple[str, str]]
     new: list[str]
+
+    @property
+    def overturned(self) -> list[str]:
+        """Conditions that held and do not hold now, or the reverse."""
+        return [name for name in JUDGED if name in self.differing]
+
+    @property
+    def typical(self) -> float:
+        """The median of the relative differences of those that differ and are numbers, 0 where
+        none does."""
+        apart = []
+        for before, now in self.differing.values():
+            try:
+                one, other = float(before), float(now)
+            except ValueError:
+                continue
+            apart.append(abs(one - other) / (max(abs(one), abs(other)) or 1.0))
+        return statistics.median(apart) if apart else 0.0
 
 
 def verify(
