@@ -17,7 +17,7 @@ from registers.settings.errors import ConfigError
 from registers.study.examine import examine
 from registers.study.net import Net, Seen
 from registers.study.regime import Regime, TokenRegime, regime_of
-from registers.study.run import run
+from registers.study.run import again, run
 from registers.study.scenes import draw
 from registers.study.sweep import Sweep, Variant, read_sweep
 from registers.study.worlds import scenes
@@ -221,6 +221,16 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, change)
     assert history(tmp_path / "whole") == history(tmp_path / "killed")
     states = [torch.load(tmp_path / name / "net.pt") for name in ("whole", "killed")]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_net_is_looked_at_and_examined_without_what_training_drops(tmp_path):
+    dropped = sweep(**DROPPED)
+    one(dropped, tmp_path / "v-r0-s0")
+    first = json.loads((tmp_path / "v-r0-s0/run.json").read_text())
+    again(dropped, tmp_path / "v-r0-s0", CPU)
+    second = json.loads((tmp_path / "v-r0-s0/run.json").read_text())
+    for told in ("signs", "numbers", "conditions", "notes"):
+        assert first[told] == second[told]
 
 
 def test_a_failed_examination_costs_no_training(tmp_path, monkeypatch):

@@ -76,9 +76,10 @@ class Training:
         """Write down the signs of this step, once."""
         if self.history and self.history[-1]["step"] == self.step:
             return
+        mode = self.net.training
         self.net.eval()
         signs = watch(self.net, probe)
-        self.net.train()
+        self.net.train(mode)
         self.history.append({"step": self.step, **signs})
         record.metrics(signs, self.step)
 
