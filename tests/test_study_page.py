@@ -256,8 +256,19 @@ def test_the_readme_says_in_how_many_seeds_registers_are_a_table():
     copied, small_copied = ((some["answers/right"] > 0.95).sum() for some in (unseen, small))
     assert f"copy their neighbour's in {stuck} of {len(seen)} seeds" in readme
     assert f"cannot look at, they do in {copied} of {len(unseen)}" in readme
-    assert f"what they read there in {small_copied} of {len(small)}" in readme
+    assert f"so they do in {small_copied} of {len(small)} where what attention brings" in readme
     assert (seen["answers/own_levelled"] < 0.2).all() and (seen["answers/by_symbol"] > 0.9).all()
+
+
+def test_the_readme_says_in_how_many_seeds_stochastic_depth_brings_the_norm():
+    rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
+    rows = rows[rows.registers == 0]
+    wide, dropped = (rows[rows.variant == v] for v in ("vit-deep-wide", "vit-deep-wide-drop"))
+    held = dropped[["second_mode", "redundant", "global_not_local"]].astype(str).eq("True").all(1)
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"stochastic depth (in {held.sum()} of {len(held)} seeds)" in readme
+    assert (wide["class/redundant"] > 0.9).all()  # "the label is stored in the same patches"
+    assert (wide.redundant_over_others < 1.5).all()  # "at nearly the others' norm"
 
 
 def test_seeds_without_a_sign_do_not_count_as_seeds_without_the_copy():

@@ -122,11 +122,10 @@ def sentence(told: "Comparison") -> str:
     same = told.compared - len(told.differing)
     judged = f"OVERTURNED: {', '.join(told.overturned)}" if told.overturned else "the same"
     words = f"conditions {judged}; {same} of {told.compared} entries of its row to the last digit"
+    if told.typical:
+        words += f", the others by a median of {100 * told.typical:.2g} % apart"
     if told.differing:
-        words += (
-            f", the others by a median of {100 * told.typical:.2g} % apart (one machine gives the"
-            " same digits, another kind of processor need not)"
-        )
+        words += " (digits repeat on one machine and with one code, not on another processor)"
     return words + (f"; {len(told.new)} more are newer than the row" if told.new else "")
 
 

@@ -93,7 +93,7 @@ class Training:
             asked = getattr(self.net, "student", self.net)
             asked.label_asked = self.step >= regime.label_from
             asked.local_asked = self.step >= regime.local_from
-        torch.manual_seed(at)  # of drop path, so that a resumed training draws the same
+        torch.manual_seed(at)  # drop path's stream, so that a resumed training draws the same
         self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
         self.optimizer.zero_grad()
         self.loss.backward()

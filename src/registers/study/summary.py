@@ -158,9 +158,9 @@ class Seeds:
         held = self.of(variant, registers)[condition].fillna(False).astype(bool)
         return f"{held.sum()} of {len(held)}"
 
-    def first_three(self, variant: str) -> str:
-        """3 of 3: in how many seeds without registers conditions 1 to 3 hold together."""
-        rows = self.of(variant, 0).to_dict("records")
+    def first_three(self, variant: str, registers: int = 0) -> str:
+        """3 of 3: in how many seeds, without registers unless told, conditions 1 to 3 hold."""
+        rows = self.of(variant, registers).to_dict("records")
         held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
         return f"{sum(held)} of {len(held)}"
 

@@ -2,8 +2,8 @@
 
 A run depends on its regime, not on the study's code, so that a new feature trains nothing again.
 This is what tells whether an old row still stands. On one machine it should, to the last digit;
-another kind of processor rounds sums otherwise, and a training drifts from there: then conditions
-should be the same, and digits cannot be.
+another kind of processor rounds sums otherwise, and a training drifts from there, as with another
+seed: conditions usually stand then, and digits cannot.
 """
 
 import statistics
@@ -28,16 +28,13 @@ APART = ("seconds", "core_seconds", CONDITIONS[3], "store_taken_over")  # of the
 
 class Comparison(NamedTuple):
     """compared: columns that the committed row fills; differing: of these, column -> (committed,
-    now); new: columns that only the new row fills, as they came after the committed run."""
+    now); new: columns that only the new row fills, as they came after the committed run;
+    overturned: conditions that one of them has and the other has not."""
 
     compared: int
     differing: dict[str, tuple[str, str]]
     new: list[str]
-
-    @property
-    def overturned(self) -> list[str]:
-        """Conditions that held and do not hold now, or the reverse."""
-        return [name for name in JUDGED if name in self.differing]
+    overturned: list[str]
 
     @property
     def typical(self) -> float:
@@ -79,7 +76,8 @@ def compare(committed: pd.Series, now: pd.Series) -> Comparison:
     new = [name for name, pair in pairs.items() if pair[1] and not pair[0]]
     filled = {name: pair for name, pair in pairs.items() if pair[0]}
     differing = {name: pair for name, pair in filled.items() if pair[0] != pair[1]}
-    return Comparison(len(filled), differing, new)
+    overturned = [name for name in JUDGED if len(set(pairs[name])) > 1]
+    return Comparison(len(filled), differing, new, overturned)
 
 
 def _read(rows: Path) -> pd.DataFrame:
