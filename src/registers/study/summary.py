@@ -97,6 +97,8 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
     scenes = frame[frame["regime.world"] != "tokens"]
     if tokens.variant.isin(list(sweep.ingredients)).any():
         style.save(figures.ingredients(tokens, sweep), folder / "ingredients")
+    if sweep.ordinary:
+        pair(sweep, sweep.ordinary, runs, folder / "ordinary", "pool")
     if sweep.sink:
         pair(sweep, sweep.sink, runs, folder / "sink", "attention")
     if sweep.withdrawal:

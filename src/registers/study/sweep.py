@@ -33,12 +33,12 @@ class Sweep(Section):
     """worlds: files beside the sweep's, without .yaml, that hold more variants. bases: name ->
     settings that variants start from. hypotheses: name -> statement. images: scenes that a finished
     net is examined on. shown: variants of the search's figures. headline: the variant that the page
-    opens with; quick: how many of its seeds `make emergence` trains. sink: the variant of the
-    figure of a head's attention. withdrawal: that of the figure of the label's way into bare wall.
-    lookup: two of the figure of registers as a table, whose patches may and may not look at them.
-    ingredients: variants that the ablation figure compares with the headline, under the names it
-    prints; controls: those compared with the sink's; vectors: of some of these, the variant that
-    changes the same where patches are vectors.
+    opens with; quick: how many of its seeds `make emergence` trains. ordinary: the variant of the
+    figure of an ordinary ViT. sink: that of the figure of a head's attention. withdrawal: that of
+    the figure of the label's way into bare wall. lookup: two of the figure of registers as a table,
+    whose patches may and may not look at them. ingredients: variants that the ablation figure
+    compares with the headline, under the names it prints; controls: those compared with the sink's;
+    vectors: of some of these, the variant that changes the same where patches are vectors.
     """
 
     worlds: tuple[str, ...] = ()
@@ -50,6 +50,7 @@ class Sweep(Section):
     shown: tuple[str, ...] = ()
     headline: str = ""
     quick: int = Field(3, ge=1)
+    ordinary: str = ""
     sink: str = ""
     withdrawal: str = ""
     lookup: tuple[str, str] | tuple[()] = ()
@@ -119,7 +120,7 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
     named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
-    single = filter(None, [sweep.headline, sweep.sink, sweep.withdrawal])
+    single = filter(None, [sweep.headline, sweep.ordinary, sweep.sink, sweep.withdrawal])
     for name in (*named, *sweep.lookup, *single):
         sweep.regime(name)
     return sweep
