@@ -113,6 +113,15 @@ def test_the_student_sees_masks_and_the_teacher_follows():
         assert net.split(seen.layers[-1], 2).registers.shape == (12, 2, 48)
 
 
+def test_paths_of_the_student_are_dropped_and_those_of_the_teacher_are_not():
+    net, scenes = some(**SELF | dict(drop_path=0.5))
+    net.train()
+    with torch.no_grad():
+        student, again = (net.student(scenes.images).layers[-1] for _ in range(2))
+        teacher, taught = (net.teacher(scenes.images).layers[-1] for _ in range(2))
+    assert not torch.equal(student, again) and torch.equal(teacher, taught)
+
+
 def test_what_the_query_pools_can_stand_for_cls():
     net, scenes = some(registers=2, **SELF | dict(summary="query", prototypes=32))
     mask = torch.zeros(12, 36, dtype=torch.bool)

@@ -373,9 +373,21 @@ def test_drop_path_leaves_whole_updates_out_in_training_alone():
     assert 0.2 < float((~kept).float().mean()) < 0.3
 
 
-@pytest.mark.parametrize(("objective", "rate"), [("dinov2", 0.1), ("tasks", 1.0)])
-def test_drop_path_that_cannot_be(objective, rate):
-    values = dict(world="tokens", objective=objective, drop_path=rate)
-    masked = {"masked": 0.3} if objective == "dinov2" else {}
-    with pytest.raises(ConfigError, match="drop_path"):
-        regime_of(values | masked, "v.change")
+@pytest.mark.parametrize("dropped", ["attention", "mlps"])
+def test_one_part_alone_is_dropped(dropped):
+    """Where every update of a part but one in a thousand is left out, the block is the other."""
+    one = net(depth=1, attends_from=0, drop_path=0.999, dropped=dropped)
+    images = some(8)[1].images
+    block = one.blocks[0]
+    with torch.no_grad():
+        torch.manual_seed(0)
+        got = one.train()(images)
+        attended = block.attn(block.norm1(got.start))[0]
+        other = block.mlp(got.start) if dropped == "attention" else attended
+    assert torch.allclose(got.layers[0], got.start + other, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [dict(drop_path=1.0), dict(dropped="mlps")])
+def test_drop_path_that_cannot_be(change):
+    with pytest.raises(ConfigError, match="drop"):
+        regime_of(dict(world="tokens") | change, "v.change")

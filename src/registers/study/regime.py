@@ -132,15 +132,15 @@ class TokenRegime(Section):
     [CLS] that joins "late", before the last block. hidden: units of each MLP; stem_hidden: those of
     the first block's, where they differ. layer_scale: start of LayerScale's factors (0: without).
     drop_path: share of scenes in which a block's attention is left out in training, and its MLP
-    (stochastic depth, the same in all blocks, as in DINOv2). attends_from: the first block that has
-    attention; the blocks before are an MLP stem. mlps: blocks that have an MLP, from the first on.
-    attention: the weights' non-linearity. spare_key: whether each head has one more, learned key
-    whose value is 0 (an explicit way to do nothing). patches_see_registers: whether patches may
-    look at registers, which look at all tokens and are read by query or [CLS] in any case.
-    register_gain: a factor on what attention brings from registers, whose weights it leaves as they
-    are. embed_norm: LayerNorm after the embedding and position. positions_from: the block before
-    which positions are added; a block before it sees contents only. position_norm: of a position at
-    the start of training.
+    (stochastic depth, the same in all blocks, as in DINOv2); dropped: or one of the two alone.
+    attends_from: the first block that has attention; the blocks before are an MLP stem. mlps:
+    blocks that have an MLP, from the first on. attention: the weights' non-linearity. spare_key:
+    whether each head has one more, learned key whose value is 0 (an explicit way to do nothing).
+    patches_see_registers: whether patches may look at registers, which look at all tokens and are
+    read by query or [CLS] in any case. register_gain: a factor on what attention brings from
+    registers, whose weights it leaves as they are. embed_norm: LayerNorm after the embedding and
+    position. positions_from: the block before which positions are added; a block before it sees
+    contents only. position_norm: of a position at the start of training.
     """
 
     world: Literal["tokens"] = "tokens"
@@ -183,6 +183,7 @@ class TokenRegime(Section):
     biases: bool = False
     layer_scale: float = Field(0.0, ge=0)
     drop_path: float = Field(0.0, ge=0)
+    dropped: Literal["both", "attention", "mlps"] = "both"
     attends_from: int = Field(1, ge=0)
     mlps: int = Field(99, ge=0)
     activation: Literal["gelu", "relu"] = "gelu"
@@ -258,8 +259,8 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.masked", regime.masked, must)
     if regime.drop_path >= 1:
         raise refusal(f"{key}.drop_path", regime.drop_path, "below 1")
-    if regime.drop_path and regime.objective in ("dinov2", "dino", "ibot"):
-        raise refusal(f"{key}.drop_path", regime.drop_path, f"0 for {regime.objective}")
+    if regime.dropped != "both" and not regime.drop_path:
+        raise refusal(f"{key}.dropped", regime.dropped, "both where drop_path is 0")
     if regime.ibot == "every" and not masks:
         raise refusal(f"{key}.ibot", regime.ibot, f"masked for {regime.objective}")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:

@@ -155,6 +155,12 @@ class SelfNet(nn.Module):
             return loss, {}
         return loss + KOLEO_WEIGHT * sum(koleo(view) for view in summary.chunk(2)), {}
 
+    def train(self, mode: bool = True) -> "SelfNet":
+        """The teacher never drops a path (dinov2/models/__init__.py builds it with rate 0)."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
     @property
     def temperature(self) -> float:
         start, end = TEMPERATURES

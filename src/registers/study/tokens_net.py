@@ -83,7 +83,7 @@ class TokenBlock(nn.Module):
                 nn.Linear(hidden, regime.width, bias=regime.biases),
             )
         self.scale1, self.scale2 = (_scale(regime, part) for part in (self.attn, self.mlp))
-        self.drop_path = DropPath(regime.drop_path) if regime.drop_path else nn.Identity()
+        self.drop1, self.drop2 = (_drop(regime, part) for part in ("attention", "mlps"))
 
     def forward(
         self, x: Tensor, allowed: Tensor | None = None, gain_N: Tensor | None = None
@@ -92,9 +92,9 @@ class TokenBlock(nn.Module):
         weights = None
         if self.attn is not None:
             update, weights = self.attn(self.norm1(x), allowed, gain_N)
-            x = x + self.drop_path(self.scale1(update))
+            x = x + self.drop1(self.scale1(update))
         if self.mlp is not None:
-            x = x + self.drop_path(self.scale2(self.mlp(x)))
+            x = x + self.drop2(self.scale2(self.mlp(x)))
         return x, weights
 
 
@@ -103,6 +103,13 @@ def _scale(regime: TokenRegime, part: nn.Module | None) -> nn.Module:
     if part is None or not regime.layer_scale:
         return nn.Identity()
     return LayerScale(regime.width, init_values=regime.layer_scale)
+
+
+def _drop(regime: TokenRegime, part: str) -> nn.Module:
+    """What leaves a part's update out in a share of the scenes (Huang et al., 2016)."""
+    if not regime.drop_path or regime.dropped not in ("both", part):
+        return nn.Identity()
+    return DropPath(regime.drop_path)
 
 
 class LocalTask(NamedTuple):
