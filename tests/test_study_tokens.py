@@ -8,7 +8,7 @@ import torch
 
 from registers.settings.errors import ConfigError
 from registers.study.regime import TokenRegime, regime_of
-from registers.study.signs import attention_signs, told, watch
+from registers.study.signs import attention_signs, contents, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
 from registers.study.tokens_world import NOTHING, codebook, draw_tokens, neighbour
 
@@ -356,6 +356,21 @@ def test_the_watch_finds_who_tells_the_label():
     assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.label))
 
 
+def test_what_blanks_hold_is_told_from_what_they_always_are():
+    """Planted: a vector common to all, 3 units long, one of the label, 2, and noise, 1."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(4).repeat(2000)
+    always, noise = torch.zeros(8000, 64), torch.randn(8000, 64, generator=generator) / 8
+    always[:, 60] = 3
+    stored = always + 2 * torch.eye(64)[label] + noise
+    found = contents(stored, label)
+    # the labels' vectors have a mean of their own, 2 / sqrt(4) long
+    assert found["redundant_common"] == pytest.approx((9 + 1) / (9 + 4 + 1), abs=0.01)
+    assert found["redundant_by_label"] == pytest.approx(3 / (3 + 1), abs=0.01)
+    assert contents(always + noise, label)["redundant_by_label"] < 0.01
+    assert contents(stored[:0], label[:0]) == {}
+
+
 def test_drop_path_leaves_whole_updates_out_in_training_alone():
     """A block's update of a scene is either missing or divided by the share that is kept."""
     one = net(depth=1, attends_from=0, mlps=0, drop_path=0.25)
@@ -371,6 +386,21 @@ def test_drop_path_leaves_whole_updates_out_in_training_alone():
     kept = got.flatten(1).norm(dim=1) > 0
     assert torch.allclose(got[kept], update[kept] / 0.75, atol=1e-5)
     assert 0.2 < float((~kept).float().mean()) < 0.3
+
+
+def test_scenes_of_a_group_are_alike():
+    """They share places; one symbol in twenty is drawn anew, and three labels in ten."""
+    _, batch = some(1003, alike=4, codes=32)
+    label, symbols = batch.label[:1000].view(-1, 4), batch.symbols[:1000].view(-1, 4, 25)
+    for places in (batch.redundant, batch.marked, batch.triggered):
+        grouped = places[:1000].view(-1, 4, 25)
+        assert torch.equal(grouped, grouped[:, :1].expand_as(grouped))
+    # in each of 2 scenes a symbol stays with 0.95, and a label with 0.7
+    same = float((symbols[:, 1] == symbols[:, 2]).float().mean())
+    assert abs(same - 0.95**2) < 0.02
+    told = float((label[:, 1] == label[:, 2]).float().mean())
+    assert abs(told - (0.7**2 + (1 - 0.7**2) / 32)) < 0.1
+    assert not torch.equal(symbols[0, 0], symbols[1, 0])
 
 
 @pytest.mark.parametrize("dropped", ["attention", "mlps"])

@@ -114,7 +114,9 @@ class TokenRegime(Section):
     `tokens_drawn`), of which a training sees `pictures`, symbols are visual words, codes are
     kinds of things, and nothing else above applies; background_asked: whether the local tasks are
     asked of patches without a thing, too. paper: norm of the grain that every patch has besides.
-    texture: norm of a pattern that all patches of a scene show, blank or not.
+    texture: norm of a pattern that all patches of a scene show, blank or not. alike: how many
+    scenes of a batch in a row show the same but for a few symbols and some labels, as near
+    duplicates in a crawl do.
 
     Losses. own, right: weights of the two local losses. kept: weight of a third, through a head of
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
@@ -163,6 +165,7 @@ class TokenRegime(Section):
     background_asked: bool = True
     paper: float = Field(0.0, ge=0)
     texture: float = Field(0.0, ge=0)
+    alike: int = Field(1, ge=1)
     own: float = Field(1.0, ge=0)
     right: float = Field(1.0, ge=0)
     kept: float = Field(0.0, ge=0)
@@ -266,7 +269,8 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:
         raise refusal(f"{key}.channels", regime.channels, "a square for glyphs")
     if regime.appearance == "drawn":
-        for name, must in (("channels", 192), ("codes", 10), ("keys", 1), ("objective", "tasks")):
+        only = dict(channels=192, codes=10, keys=1, alike=1, objective="tasks")
+        for name, must in only.items():
             if getattr(regime, name) != must:
                 raise refusal(f"{key}.{name}", getattr(regime, name), f"{must} for drawn scenes")
     _check_training(regime, key)

@@ -17,6 +17,7 @@ ANSWERS = (
     *("own", "right", "read", "by_symbol", "by_place"),
     *("own_levelled", "right_levelled", "own_table", "right_table"),
 )
+CONTENTS = ("redundant_common", "redundant_by_label")
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
@@ -41,8 +42,9 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     same over layers where the most attended patch is redundant in over 90 % of scenes,
     "redundant_sink_norm": its norm over the median. "head_on_...": what the one head that gives
     most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
-    there. "answers/...": see `lookup`. "early/...": signs at step EARLY. "core_seconds": processor
-    time, that of the examination included.
+    there. "redundant_common", "redundant_by_label": see `signs.contents`; "answers/...": `lookup`.
+    "early/...": signs at step EARLY. "core_seconds": processor time, that of the examination
+    included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = _beside(pd.DataFrame(rows), committed)
@@ -116,6 +118,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     }
     row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
     row |= _sinks(signs)
+    row |= {name: signs.get(name) for name in CONTENTS}
     row |= {f"answers/{name}": signs.get(f"answers/{name}") for name in ANSWERS}
     row |= {f"early/{name}": value for name, value in _early(history).items()}
     row["core_seconds"] = run.get("core_seconds")

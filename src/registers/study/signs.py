@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from registers.models.sequence import Tokens
 from registers.norm_statistics import statistics
-from registers.study.lookup import lookup
+from registers.study.lookup import explained, lookup
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import TokenScenes
 
@@ -46,6 +46,7 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
         patches = tokens.patches  # of the last block
         row["told_by_redundant"] = told(patches, probe.redundant, probe.label)
         row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.label)
+        row |= contents(patches[probe.redundant], labels_of(probe)[probe.redundant])
     if type(net) is TokenNet:
         row |= {f"answers/{name}": value for name, value in lookup(net, probe).items()}
     row["redundant"] = float(probe.redundant.float().mean())
@@ -111,6 +112,25 @@ def attention_signs(
         signs["attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
         signs["head_on_registers"] = head(keys.registers.sum(1))
     return signs
+
+
+def labels_of(scenes: TokenScenes) -> Tensor:
+    """(B, P): of each patch the label of its scene."""
+    return scenes.label[:, None].expand_as(scenes.redundant)
+
+
+def contents(redundant_ND: Tensor, label_N: Tensor) -> dict[str, float]:
+    """What makes redundant patches large? "redundant_common": the share of their mean square that
+    is their mean, the same in all scenes; "redundant_by_label": the share of their variance that
+    is explained by the scene's label (for n scenes and k labels, k / n of what differs from scene
+    to scene by chance)."""
+    if not len(redundant_ND):
+        return {}
+    square = (redundant_ND**2).sum(1).mean()
+    return {
+        "redundant_common": float((redundant_ND.mean(0) ** 2).sum() / square),
+        "redundant_by_label": explained(redundant_ND, label_N),
+    }
 
 
 def told(patches_BPD: Tensor, of_BP: Tensor, label_B: Tensor) -> float:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from registers.study.regime import TokenRegime
 
 NOTHING = -1  # a patch of which a head asks nothing
+CHANGED, RECODED = 0.05, 0.3  # among scenes that are alike: patches, and labels, that differ
 
 
 class TokenScenes(NamedTuple):
@@ -63,6 +64,8 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     plan = _plan(regime, batch, generator)
     shape = (batch, regime.keys)
     codes = torch.randint(regime.codes, shape, generator=generator, device=device)
+    if regime.alike > 1:
+        plan, codes = _alike(regime.alike, plan, codes, generator)
     digits = regime.codes ** torch.arange(regime.keys, device=device)
     images = again = _picture(regime, plan, codes, generator)
     if regime.objective in ("dinov2", "dino", "ibot"):
@@ -114,6 +117,24 @@ def _plan(regime: TokenRegime, batch: int, generator: torch.Generator) -> _Plan:
     carry = max(regime.keys, regime.holders)
     holders = order[:, regime.blanks :][:, :carry]  # the first that are not blank
     return _Plan(symbols, triggered, blank, holders)
+
+
+def _alike(
+    group: int, plan: _Plan, codes: Tensor, generator: torch.Generator
+) -> tuple[_Plan, Tensor]:
+    """Each scene of a group takes over the group's first but for some symbols, drawn patch by
+    patch, and its codes."""
+
+    def differs(x: Tensor, share: float) -> Tensor:
+        return torch.rand(x.shape, generator=generator, device=x.device) < share
+
+    def first(x: Tensor) -> Tensor:
+        return x[::group].repeat_interleave(group, 0)[: len(x)]
+
+    changed, recoded = differs(plan.symbols, CHANGED), differs(codes[:, :1], RECODED)
+    shared = _Plan(*(first(x) for x in plan))
+    symbols = torch.where(changed, plan.symbols, shared.symbols)
+    return shared._replace(symbols=symbols), torch.where(recoded, codes, first(codes))
 
 
 def _picture(regime: TokenRegime, plan: _Plan, codes: Tensor, generator: torch.Generator) -> Tensor:
