@@ -20,7 +20,16 @@ FLOOR_0 = {
     "vocabulary", "lost_arrays", "overlap", "inputs", "run_lock", "watchdog",
     "headlines", "records", "published", "core_speed",
 }  # fmt: skip
-FLOOR_1 = {"data", "world", "readers", "models", "losses", "outliers", "norm_statistics"}
+FLOOR_1 = {
+    "data",
+    "world",
+    "readers",
+    "models",
+    "losses",
+    "outliers",
+    "norm_statistics",
+    "components",
+}
 MAKE, LOOK = {"methods", "train", "speed"}, {"tokens", "bank"}
 FLOOR_3 = {"probes", "evals", "exact"}
 FLOOR_4 = {"figures", "tables"}

@@ -359,16 +359,19 @@ def test_the_watch_finds_who_tells_the_label():
 def test_what_blanks_hold_is_told_from_what_they_always_are():
     """Planted: a vector common to all, 3 units long, one of the label, 2, and noise, 1."""
     generator = torch.Generator().manual_seed(0)
-    label = torch.arange(4).repeat(2000)
-    always, noise = torch.zeros(8000, 64), torch.randn(8000, 64, generator=generator) / 8
-    always[:, 60] = 3
-    stored = always + 2 * torch.eye(64)[label] + noise
-    found = contents(stored, label)
+    label = torch.arange(4).repeat(500)
+    blank = torch.arange(6).expand(2000, -1) < 4
+    always, noise = torch.zeros(64), torch.randn(2000, 6, 64, generator=generator) / 8
+    always[60] = 3
+    stored = always + 2 * torch.eye(64)[label][:, None] + noise
+    found = contents(stored, blank, label)
     # the labels' vectors have a mean of their own, 2 / sqrt(4) long
-    assert found["redundant_common"] == pytest.approx((9 + 1) / (9 + 4 + 1), abs=0.01)
+    assert found["redundant_constant"] == pytest.approx((9 + 1) / (9 + 4 + 1), abs=0.01)
+    assert found["redundant_of_scene"] == pytest.approx(3 / 14, abs=0.01)
+    assert found["redundant_own"] == pytest.approx(1 / 14, abs=0.01)
     assert found["redundant_by_label"] == pytest.approx(3 / (3 + 1), abs=0.01)
-    assert contents(always + noise, label)["redundant_by_label"] < 0.01
-    assert contents(stored[:0], label[:0]) == {}
+    assert contents(always + noise, blank, label)["redundant_by_label"] < 0.01
+    assert contents(stored, torch.zeros_like(blank), label) == {}
 
 
 def test_drop_path_leaves_whole_updates_out_in_training_alone():

@@ -17,7 +17,7 @@ ANSWERS = (
     *("own", "right", "read", "by_symbol", "by_place"),
     *("own_levelled", "right_levelled", "own_table", "right_table"),
 )
-CONTENTS = ("redundant_common", "redundant_by_label")
+CONTENTS = tuple(f"redundant_{part}" for part in ("constant", "of_scene", "own", "by_label"))
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
@@ -42,7 +42,8 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     same over layers where the most attended patch is redundant in over 90 % of scenes,
     "redundant_sink_norm": its norm over the median. "head_on_...": what the one head that gives
     most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
-    there. "redundant_common", "redundant_by_label": see `signs.contents`; "answers/...": `lookup`.
+    there. "redundant_constant" and the three after it: see `signs.contents`; "answers/...":
+    `lookup`.
     "early/...": signs at step EARLY. "core_seconds": processor time, that of the examination
     included.
     """

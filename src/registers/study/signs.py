@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from registers.components import components
 from registers.models.sequence import Tokens
 from registers.norm_statistics import statistics
 from registers.study.lookup import explained, lookup
@@ -46,7 +47,7 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
         patches = tokens.patches  # of the last block
         row["told_by_redundant"] = told(patches, probe.redundant, probe.label)
         row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.label)
-        row |= contents(patches[probe.redundant], labels_of(probe)[probe.redundant])
+        row |= contents(patches, probe.redundant, probe.label)
     if type(net) is TokenNet:
         row |= {f"answers/{name}": value for name, value in lookup(net, probe).items()}
     row["redundant"] = float(probe.redundant.float().mean())
@@ -114,22 +115,21 @@ def attention_signs(
     return signs
 
 
-def labels_of(scenes: TokenScenes) -> Tensor:
-    """(B, P): of each patch the label of its scene."""
-    return scenes.label[:, None].expand_as(scenes.redundant)
-
-
-def contents(redundant_ND: Tensor, label_N: Tensor) -> dict[str, float]:
-    """What makes redundant patches large? "redundant_common": the share of their mean square that
-    is their mean, the same in all scenes; "redundant_by_label": the share of their variance that
-    is explained by the scene's label (for n scenes and k labels, k / n of what differs from scene
-    to scene by chance)."""
-    if not len(redundant_ND):
+def contents(patches_BPD: Tensor, redundant_BP: Tensor, label_B: Tensor) -> dict[str, float]:
+    """What makes redundant patches large? Shares of their mean square: "redundant_constant", the
+    same in all scenes, "redundant_of_scene" and "redundant_own" (see `components`). And
+    "redundant_by_label", the share of their variance that the scene's label explains (for n scenes
+    and k labels, by chance k / n of what differs from scene to scene)."""
+    scene_N = redundant_BP.nonzero()[:, 0]
+    tokens_ND = patches_BPD[redundant_BP]
+    parts = components(tokens_ND.cpu().numpy(), scene_N.cpu().numpy())
+    if parts is None:
         return {}
-    square = (redundant_ND**2).sum(1).mean()
     return {
-        "redundant_common": float((redundant_ND.mean(0) ** 2).sum() / square),
-        "redundant_by_label": explained(redundant_ND, label_N),
+        "redundant_constant": parts.constant,
+        "redundant_of_scene": parts.image,
+        "redundant_own": parts.own,
+        "redundant_by_label": explained(tokens_ND, label_B[scene_N]),
     }
 
 
