@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import planted_vit
@@ -11,11 +12,15 @@ import pytest
 import torch
 from planted_vit import FAMILIES, HEAD, NEURONS, PREFIX, WRITER
 
-from registers.audit import command
+from registers.audit import command, watch
 from registers.audit.api import audit, outliers, tokens
+from registers.audit.contents import contents
 from registers.audit.errors import AuditError
+from registers.audit.examine import examine
 from registers.audit.layout import TokenLayout
 from registers.audit.verdict import judge, places
+from registers.audit.watched import ModelCard, watch_features
+from registers.components import components
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,9 @@ def test_what_was_planted_is_found_and_a_clean_twin_has_none(family):
     assert (top.layer, top.head) == (WRITER + 2, HEAD) and top.patches_to_outliers > 0.9
     assert found.places.texture < 0.01
     assert verdict.hidden_by_norm is True
+    # the four neurons write the same vector everywhere
+    assert found.contents.layer == verdict.layer
+    assert found.contents.outliers.constant > 0.95 > 0.5 > found.contents.others.constant
 
 
 def test_the_verdict_in_words(report):
@@ -74,6 +82,42 @@ def test_every_written_norm_is_the_step_of_the_residual_stream(planted, report):
     together = sum(row.written for row in report.audits[0].neurons[:4])
     after = np.median(report.bank.patch_norms(WRITER + 1)[mask])
     assert together == pytest.approx(after, rel=0.05)
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_store_is_told_from_a_constant(store):
+    """Outliers of ten times the norm, planted: a vector of each image, or one for all images."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((40, 1 + 64, 32))
+    large = 10 * rng.standard_normal((40 if store else 1, 32))
+    features[:, 7:10] += large[:, None]
+    found = examine(watch_features(ModelCard("planted"), features, ("[CLS]",)))
+    held = found.contents.outliers
+    # of the mean square, the vector has nearly 100 / 101
+    assert held.image == pytest.approx(100 / 101 if store else 0, abs=0.05)
+    assert held.constant == pytest.approx(0 if store else 100 / 101, abs=0.05)
+    assert found.contents.others.own == pytest.approx(1, abs=0.01)
+    sentence = next(line for line in found.sentences() if line.startswith("what they hold"))
+    told = ("0", "0", "100", "0") if store else ("99", "0", "0", "0")
+    assert sentence == (
+        "what they hold, after layer 1: of their mean square {} % (other patches: {} %) is the "
+        "same in all images, {} % (other patches: {} %) is what those of one image share"
+    ).format(*told)
+
+
+def test_what_outliers_hold_is_asked_of_the_layer_that_tells_them(planted):
+    """Where they stand out inside, tokens of that layer are looked at again; features have none."""
+    model, pixels, mask = planted
+    bank = tokens(model, pixels)
+    verdict = outliers(bank)
+    inside = replace(verdict, layer=WRITER + 1)
+    held = contents(bank, inside)
+    assert held.layer == WRITER + 1 and held.outliers.constant > 0.95
+    stream = watch.stream(bank.anatomy, pixels, WRITER + 1)[:, len(bank.layout.prefix) :]
+    again = components(stream[torch.from_numpy(mask)].numpy(), mask.nonzero()[0])
+    assert held.outliers.constant == pytest.approx(again.constant, abs=1e-5)
+    with pytest.raises(AuditError, match="give the model"):
+        contents(replace(bank, anatomy=None), inside)
 
 
 def test_attention_of_the_bank_is_asked_for_by_token(report):

@@ -26,21 +26,26 @@ class Components:
 
 
 def components(tokens_ND: np.ndarray, image_N: np.ndarray) -> Components | None:
-    """Of some tokens, each with the number of its image. None where no two tokens are of different
-    images or no two of the same, or all are 0."""
+    """Of some tokens, each with the number of its image; None as `from_sums`."""
     x = np.asarray(tokens_ND, np.float64)
     numbers, place = np.unique(image_N, return_inverse=True)
     sums = np.zeros((len(numbers), x.shape[1]))
     np.add.at(sums, place, x)
-    count = np.bincount(place, minlength=len(numbers)).astype(float)
+    return from_sums(sums, np.bincount(place, minlength=len(numbers)), float((x**2).sum()))
+
+
+def from_sums(sums_ID: np.ndarray, count_I: np.ndarray, squares: float) -> Components | None:
+    """Of tokens that were added up on the way: the sum of each image's, their number, and the sum
+    of all squares. None where no two tokens are of different images or no two of the same, or all
+    are 0."""
+    sums, count = np.asarray(sums_ID, np.float64), np.asarray(count_I, np.float64)
     pairs_within = (count**2).sum() - count.sum()
     pairs_across = count.sum() ** 2 - (count**2).sum()
-    squares = (x**2).sum()
     if not (pairs_within and pairs_across and squares):
         return None
     within = ((sums**2).sum() - squares) / pairs_within
     across = ((sums.sum(0) ** 2).sum() - (sums**2).sum()) / pairs_across
-    square = squares / len(x)
+    square = squares / count.sum()
     return Components(
         constant=float(across / square),
         image=float((within - across) / square),

@@ -13,6 +13,7 @@ from registers.audit.verdict import AuditVerdict, LayerRow, Places, percent, tim
 
 if TYPE_CHECKING:  # these modules need torch, which pages of finished audits do without
     from registers.audit.ablation import Ablation
+    from registers.audit.contents import Contents
     from registers.audit.inside import HeadRow, NeuronRow
     from registers.audit.watched import AuditBank
     from registers.models.moved_neurons import MoveRecipe
@@ -27,7 +28,8 @@ CONDITIONS = ("outliers", "outliers-at-output")  # of --fail-on
 class Audit:
     """All that was found out about one model.
 
-    rows: one for each layer. heads_note, neurons_note: why there are none, "" where there are.
+    rows: one for each layer. contents: what outliers hold, None without any. heads_note,
+    neurons_note, contents_note: why there are none, "" where there are.
     seconds: from loading the model to the verdict.
     change: what test-time registers make of it, where they were asked for; change_note: why they
     were not added, "" where they were.
@@ -41,6 +43,8 @@ class Audit:
     heads_note: str
     neurons: tuple[NeuronRow, ...]
     neurons_note: str
+    contents: Contents | None
+    contents_note: str
     seconds: float
     change: Change | None = None
     change_note: str = ""
@@ -59,7 +63,7 @@ class Audit:
     def sentences(self) -> list[str]:
         """The verdict and its details, one line each."""
         lines = [self.verdict.words, *self.verdict.details, *_where(self.places)]
-        lines += [_heads(self), _neurons(self)]
+        lines += [_contents(self), _heads(self), _neurons(self)]
         return [line for line in lines if line]
 
     def fails(self, condition: str) -> bool:
@@ -86,6 +90,7 @@ class Audit:
             "verdict": verdict,
             "sentences": self.sentences(),
             "places": placed,
+            "contents": asdict(self.contents) if self.contents else self.contents_note,
             "layers": [asdict(row) for row in self.rows],
             "heads": [asdict(row) for row in self.heads] or self.heads_note,
             "neurons": [asdict(row) for row in self.neurons] or self.neurons_note,
@@ -163,6 +168,26 @@ def _where(placed: Places):
         much = times(placed.texture) if placed.texture >= 0.05 else "less than 0.05 x"
         flat = " (flat places)" if placed.texture < 0.7 else ""
         yield f"on what: pixels inside them vary {much} as much as in other patches{flat}"
+
+
+def _contents(audit: Audit) -> str:
+    if audit.contents_note:
+        return f"what they hold: {audit.contents_note}"
+    held = audit.contents
+    if held is None or held.outliers is None:
+        return ""
+
+    def shares(part: str) -> str:
+        parts = (held.outliers, held.others)
+        values = [None if each is None else getattr(each, part) for each in parts]
+        # a share that is 0 is estimated as a little below it at times
+        told = [None if value is None else f"{100 * max(0.0, value):.0f} %" for value in values]
+        return told[0] if told[1] is None else f"{told[0]} (other patches: {told[1]})"
+
+    return (
+        f"what they hold, after layer {held.layer}: of their mean square {shares('constant')} is "
+        f"the same in all images, {shares('image')} is what those of one image share"
+    )
 
 
 def _heads(audit: Audit) -> str:

@@ -11,6 +11,7 @@ from registers.audit import ablation, added_tokens, inside, register_neurons, te
 from registers.audit import images as photos
 from registers.audit.anatomy import anatomy_of
 from registers.audit.audited import Audit, Change
+from registers.audit.contents import Contents, contents
 from registers.audit.errors import AuditError
 from registers.audit.verdict import judge, places
 from registers.audit.watched import AuditBank, watch_model
@@ -26,10 +27,15 @@ def examine(bank: AuditBank, began: float | None = None) -> Audit:
     if bank.images is not None and bank.grid is not None:
         texture = photos.texture(bank.images.pixels, bank.grid)
 
-    # --- heads and neurons, or the reason why there are none to show
+    # --- heads, neurons and what outliers hold, or the reason why there is none to show
     heads: list[inside.HeadRow] = []
     neurons: list[inside.NeuronRow] = []
-    heads_note = neurons_note = ""
+    held: Contents | None = None
+    heads_note = neurons_note = held_note = ""
+    try:
+        held = contents(bank, verdict)
+    except AuditError as error:
+        held_note = str(error)
     try:
         heads = inside.heads(bank, verdict.mask)
     except AuditError as error:
@@ -47,6 +53,8 @@ def examine(bank: AuditBank, began: float | None = None) -> Audit:
         heads_note=heads_note,
         neurons=tuple(neurons),
         neurons_note=neurons_note,
+        contents=held,
+        contents_note=held_note,
         seconds=time.perf_counter() - began,
     )
 

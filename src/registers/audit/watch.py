@@ -87,15 +87,19 @@ def residuals(anatomy: Anatomy, images_B3HW: Tensor) -> Residuals:
     return Residuals(*columns, outputs=last[0])
 
 
-@torch.no_grad()
 def norms(anatomy: Anatomy, images_B3HW: Tensor, layer: int) -> Tensor:
     """(B, N) norms after block `layer`, from 1, where the forward pass ends."""
+    return torch.linalg.vector_norm(stream(anatomy, images_B3HW, layer), dim=-1)
+
+
+@torch.no_grad()
+def stream(anatomy: Anatomy, images_B3HW: Tensor, layer: int) -> Tensor:
+    """(B, N, D) tokens after block `layer`, from 1, in float32; the forward pass ends there."""
     kept: list[Tensor] = []
 
     def record(at: int, output: Any) -> None:
         if at == layer - 1:
-            tokens = _tokens(anatomy, at, output, images_B3HW)
-            kept.append(torch.linalg.vector_norm(tokens.float(), dim=-1))
+            kept.append(_tokens(anatomy, at, output, images_B3HW).float())
             raise _Enough
 
     with _after_blocks(anatomy, record), suppress(_Enough):
