@@ -111,7 +111,7 @@ def test_the_page_claims_only_what_all_conditions_and_three_seeds_carry(trained,
     assert "The whole effect was found, " in (out / "emergence.md").read_text()
     draw_headline(sweep, runs, out / "emergence")
     figures = {file.name for file in (out / "emergence").glob("*.png")}
-    assert figures == {"headline.png", "ingredients.png", "landscape.png"}
+    assert figures == {"headline.png", "ingredients.png", "kinds.png", "landscape.png"}
 
 
 def test_rows_of_runs_that_are_not_at_hand_are_kept(trained, tmp_path):
@@ -293,3 +293,24 @@ def test_the_figure_of_the_table_draws_what_is_there(tmp_path):
     assert heights == [[0.1, 0.9, 1.0], [0.2], []]
     assert [label.get_text() for label in panels[0].get_xticklabels()] == ["1", "2"]
     assert panels[2].lines[0].get_ydata().tolist() == [0.1, 0.4]
+
+
+def test_the_figure_of_two_kinds_draws_every_run_that_tells_what_blanks_are_made_of():
+    columns = ["regime.objective", "regime.triggers", "registers", "second_mode"]
+    rows = [
+        ("tasks", "0.0", 0, True, 0.1, 2.3),
+        ("tasks", "0.0", 4, False, 0.3, 0.9),
+        ("tasks", "0.3", 0, True, 0.9, 3.1),
+        ("openclip", "0.0", 0, None, 0.95, 2.9),
+        ("openclip", "0.0", 0, True, None, 1.0),
+    ]
+    frame = pd.DataFrame(rows, columns=[*columns, "redundant_constant", "redundant_over_others"])
+    figure = figures.kinds(frame)
+    points = [tuple(p) for c in figure.axes[0].collections for p in c.get_offsets().data]
+    assert sorted(points) == [(0.1, 2.3), (0.3, 0.9), (0.9, 3.1), (0.95, 2.9)]
+    filled = [
+        len(c.get_facecolors()) and c.get_facecolors()[0][3] for c in figure.axes[0].collections
+    ]
+    assert sorted(map(float, filled)) == [0, 0, 0, 0, 1, 1]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:3] == ["a label and glyphs", "and copies by position", "OpenCLIP's loss"]

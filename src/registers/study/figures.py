@@ -274,6 +274,52 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     return figure
 
 
+LOSSES = {  # what is asked -> printed name and colour
+    "tasks": ("a label and glyphs", style.CUTOFF),
+    "copies": ("and copies by position", style.colour("deit3")),
+    "openclip": ("OpenCLIP's loss", style.colour("openclip")),
+    "dino": ("DINO's loss and glyphs", style.colour("dino")),
+}
+
+
+def kinds(frame: pd.DataFrame) -> Figure:
+    """Blanks of every run that tells what they are made of: their norm against the part of their
+    square that is the same in all scenes. A store lies on the left, a constant on the right."""
+    figure, axes = style.canvas(1, 1, 2.9)
+    ax = axes[0][0]
+    told = frame[frame.redundant_constant.notna()]
+    copies = (told["regime.objective"] == "tasks") & (told["regime.triggers"].astype(float) > 0)
+    asked = told["regime.objective"].mask(copies, "copies")
+    for name, (label, colour) in LOSSES.items():
+        some = told[asked == name]
+        if not len(some):
+            continue
+        for with_registers, marker in ((False, "o"), (True, "s")):
+            mine = some[(some.registers > 0) == with_registers]
+            second = mine.second_mode.fillna(False).astype(bool)
+            ax.scatter(
+                mine.redundant_constant,
+                mine.redundant_over_others,
+                s=20,
+                marker=marker,
+                facecolors=[colour if mode else "none" for mode in second],
+                edgecolors=colour,
+                linewidths=0.9,
+            )
+        ax.plot([], [], "o", ms=4, color=colour, label=label)
+    ax.plot([], [], "o", ms=4, mfc="none", color=style.INK, label="without registers")
+    ax.plot([], [], "s", ms=4, mfc="none", color=style.INK, label="with")
+    ax.plot([], [], "o", ms=4, color=style.INK, label="filled: a second mode")
+    ax.axhline(1, color=style.INK, lw=0.6)
+    ax.set(
+        xlabel="part of blanks' mean square that is the same in all pictures",
+        ylabel="norm of blanks\nover the others'",
+        xlim=(0, 1),
+    )
+    figure.legend(loc="outside right upper", fontsize=6)
+    return figure
+
+
 # --- the search before it
 
 

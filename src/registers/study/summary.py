@@ -99,6 +99,10 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         style.save(figures.ingredients(tokens, sweep), folder / "ingredients")
     if sweep.ordinary:
         pair(sweep, sweep.ordinary, runs, folder / "ordinary", "pool")
+    if sweep.openclip:
+        pair(sweep, sweep.openclip, runs, folder / "openclip", "attention")
+    if "redundant_constant" in tokens and tokens.redundant_constant.notna().any():
+        style.save(figures.kinds(tokens), folder / "kinds")
     if sweep.sink:
         pair(sweep, sweep.sink, runs, folder / "sink", "attention")
     if sweep.withdrawal:
@@ -176,6 +180,10 @@ class Seeds:
         told = self.of(variant, registers)["answers/right"].dropna()
         return f"{(told > LEARNED).sum()} of {len(told)}"
 
+    def made_of(self, variant: str, registers: int) -> bool:
+        """Whether any seed tells what blanks are made of."""
+        return bool(self.of(variant, registers)["redundant_constant"].notna().any())
+
     def settled(self, variant: str, registers: int, where: str) -> str:
         """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
         weights = self.of(variant, registers)["pool_on_" + where]
@@ -208,6 +216,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         settled=seeds.settled,
         copied=seeds.copied,
         none_left=seeds.none_left,
+        made_of=seeds.made_of,
         changes=lambda name: changes(sweep, name),
         early=EARLY,
         rooms=rooms(sweep, tokens),

@@ -36,7 +36,8 @@ class Sweep(Section):
     opens with; quick: how many of its seeds `make emergence` trains. ordinary: the variant of the
     figure of an ordinary ViT. sink: that of the figure of a head's attention. withdrawal: that of
     the figure of the label's way into bare wall. lookup: two of the figure of registers as a table,
-    whose patches may and may not look at them. ingredients: variants that the ablation figure
+    whose patches may and may not look at them. openclip: that of the figure of OpenCLIP's loss.
+    ingredients: variants that the ablation figure
     compares with the headline, under the names it prints; controls: those compared with the sink's;
     vectors: of some of these, the variant that changes the same where patches are vectors.
     """
@@ -54,6 +55,7 @@ class Sweep(Section):
     sink: str = ""
     withdrawal: str = ""
     lookup: tuple[str, str] | tuple[()] = ()
+    openclip: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)
@@ -120,7 +122,7 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
     named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
-    single = filter(None, [sweep.headline, sweep.ordinary, sweep.sink, sweep.withdrawal])
-    for name in (*named, *sweep.lookup, *single):
+    single = (sweep.headline, sweep.ordinary, sweep.sink, sweep.withdrawal, sweep.openclip)
+    for name in (*named, *sweep.lookup, *filter(None, single)):
         sweep.regime(name)
     return sweep
