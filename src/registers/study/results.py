@@ -44,8 +44,8 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
     there. "redundant_constant" and the three after it: see `signs.contents`; "answers/...":
     `lookup`.
-    "early/...": signs at step EARLY. "core_seconds": processor time, that of the examination
-    included.
+    "early/...": signs at step EARLY, "half/...": halfway. "core_seconds": processor time, that of
+    the examination included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = _beside(pd.DataFrame(rows), committed)
@@ -122,6 +122,9 @@ def _row(file: Path, sweep: Sweep) -> dict:
     row |= {name: signs.get(name) for name in CONTENTS}
     row |= {f"answers/{name}": signs.get(f"answers/{name}") for name in ANSWERS}
     row |= {f"early/{name}": value for name, value in _early(history).items()}
+    half = history[history.step == run["steps"] // 2]
+    ratio = f"{last}/redundant_over_others"
+    row["half/redundant_over_others"] = half[ratio].iloc[0] if len(half) and ratio in half else None
     row["core_seconds"] = run.get("core_seconds")
     row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance")}
     row["class/cls"] = numbers.get("class/cls")
