@@ -184,6 +184,14 @@ class Seeds:
         """Whether any seed tells what blanks are made of."""
         return bool(self.of(variant, registers)["redundant_constant"].notna().any())
 
+    def left_over(self, variants: tuple[str, ...]) -> str:
+        """0.07 is constant in `v-r4-s3`: the part of blanks where a second mode is left beside four
+        registers."""
+        rows = pd.concat([self.of(variant, 4) for variant in variants])
+        left = rows[rows[CONDITIONS[0]].fillna(False).astype(bool)].to_dict("records")
+        shares = ((_format(row["redundant_constant"]), row["run"]) for row in left)
+        return style.listing(f"{share} is constant in `{run}`" for share, run in shares)
+
     def settled(self, variant: str, registers: int, where: str) -> str:
         """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
         weights = self.of(variant, registers)["pool_on_" + where]
@@ -217,6 +225,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         copied=seeds.copied,
         none_left=seeds.none_left,
         made_of=seeds.made_of,
+        left_over=seeds.left_over,
         changes=lambda name: changes(sweep, name),
         early=EARLY,
         rooms=rooms(sweep, tokens),
