@@ -272,6 +272,18 @@ def test_the_readme_says_in_how_many_seeds_stochastic_depth_brings_the_norm():
     assert not wide.second_mode.astype(str).eq("True").any()  # "with no second mode"
 
 
+def test_the_readme_says_in_how_many_seeds_openclips_loss_leaves_a_constant():
+    rows = pd.read_csv(ROOT / "reports/emergence/results.csv", low_memory=False)
+    every = rows[rows.variant == read_sweep().openclip]
+    without, beside = every[every.registers == 0], every[every.registers == 4]
+    second = without.second_mode.astype(str).eq("True")
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"among near duplicates (in {second.sum()} of {len(second)} seeds)" in readme
+    assert (every.redundant_constant > 0.8).all()  # "a constant"
+    assert (every["class/redundant"] < every["class/other"] + 0.1).all()  # "stores nothing"
+    assert len(beside) and (beside.redundant_over_others > 2).all()  # "do not end"
+
+
 def test_seeds_without_a_sign_do_not_count_as_seeds_without_the_copy():
     right = [0.94, 0.96, 1.0, float("nan")]
     frame = pd.DataFrame({"variant": "v", "registers": 4, "seed": range(4), "answers/right": right})
