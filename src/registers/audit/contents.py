@@ -15,7 +15,7 @@ from torch import Tensor
 from registers.audit import watch
 from registers.audit.errors import AuditError
 from registers.audit.verdict import AuditVerdict
-from registers.audit.watched import AuditBank
+from registers.audit.watched import BATCH, AuditBank
 from registers.components import Components, from_sums
 
 
@@ -43,7 +43,8 @@ def contents(bank: AuditBank, verdict: AuditVerdict) -> Contents | None:
             sums.add(patches, where)
 
     if layer == bank.layers:
-        add(torch.from_numpy(bank.outputs), 0)
+        for start in range(0, len(bank), BATCH):  # in double precision all at once may not fit
+            add(torch.from_numpy(bank.outputs[start : start + BATCH]), start)
     elif bank.anatomy is None:
         raise AuditError("tokens of inner layers are not kept of features; give the model")
     else:
