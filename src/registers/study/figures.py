@@ -315,7 +315,10 @@ def kinds(frame: pd.DataFrame) -> Figure:
         xlabel="part of blanks' mean square that is the same in all pictures",
         ylabel="norm of blanks\nover the others'",
         xlim=(0, 1),
+        yscale="log",
     )
+    ax.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    ax.set_yticks([], minor=True)
     figure.legend(loc="outside right upper", fontsize=6)
     return figure
 
