@@ -16,10 +16,10 @@ from registers.study import figures
 from registers.study.__main__ import sentence
 from registers.study.results import load
 from registers.study.run import run
+from registers.study.seeds import Seeds
 from registers.study.summary import (
     PAGES,
     SCALES,
-    Seeds,
     cost,
     draw_headline,
     recipes,

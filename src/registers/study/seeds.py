@@ -1,0 +1,89 @@
+"""What the seeds of a variant say, in words and numbers for the sentences of the study's pages."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from registers.figures.paint import style
+from registers.study.regime import CONDITIONS
+
+LEARNED = 0.95  # of a task's answers
+SETTLED = 0.9  # of the weight of the pooling query
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What the seeds of a variant with so many registers say, in words for a sentence."""
+
+    frame: pd.DataFrame
+
+    @cached_property
+    def groups(self) -> dict[tuple[str, int], pd.DataFrame]:
+        """(variant, registers) -> its rows; kept, as the page asks more than a thousand times."""
+        rows = self.frame.sort_values("seed").groupby(["variant", "registers"])
+        return dict(iter(rows))
+
+    def of(self, variant: str, registers: int) -> pd.DataFrame:
+        return self.groups.get((variant, registers), self.frame.iloc[:0])
+
+    def ran(self, variant: str, registers: int = 0) -> int:
+        return len(self.of(variant, registers))
+
+    def over(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
+        """One number a seed: 0.99, 1.00 and 0.98."""
+        return style.listing(number(v, digits) for v in self.of(variant, registers)[key])
+
+    def each(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
+        """One number a seed, for a cell of a table: 0.99, 1.00, 0.98."""
+        cells = [number(v, digits) for v in self.of(variant, registers)[key]]
+        return "-" if set(cells) == {"-"} else ", ".join(cells)
+
+    def count(self, variant: str, registers: int, condition: str) -> str:
+        """4 of 5: in how many seeds it holds."""
+        held = self.of(variant, registers)[condition].fillna(False).astype(bool)
+        return f"{held.sum()} of {len(held)}"
+
+    def first_three(self, variant: str, registers: int = 0) -> str:
+        """3 of 3: in how many seeds, without registers unless told, conditions 1 to 3 hold."""
+        rows = self.of(variant, registers).to_dict("records")
+        held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
+        return f"{sum(held)} of {len(held)}"
+
+    def none_left(self, variant: str) -> str:
+        """5 of 5: in how many seeds with four registers no second mode is left."""
+        left = self.of(variant, 4)[CONDITIONS[0]].fillna(True).astype(bool)
+        return f"{(~left).sum()} of {len(left)}"
+
+    def copied(self, variant: str, registers: int) -> str:
+        """3 of 3: in how many seeds the neighbour's symbol was learned, of those that tell."""
+        told = self.of(variant, registers)["answers/right"].dropna()
+        return f"{(told > LEARNED).sum()} of {len(told)}"
+
+    def made_of(self, variant: str, registers: int) -> bool:
+        """Whether any seed tells what blanks are made of."""
+        return bool(self.of(variant, registers)["redundant_constant"].notna().any())
+
+    def left_over(self, variant: str) -> str:
+        """3 of 3 seeds of `v` (0.81, 0.82 and 0.78): in how many a second mode is left beside four
+        registers, and the constant part of blanks there."""
+        rows = self.of(variant, 4)
+        left = rows[rows[CONDITIONS[0]].fillna(False).astype(bool)]
+        shares = style.listing(map(number, left["redundant_constant"]))
+        told = f" ({shares})" if len(left) else ""
+        return f"{len(left)} of {len(rows)} seeds of `{variant}`{told}"
+
+    def settled(self, variant: str, registers: int, where: str) -> str:
+        """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
+        weights = self.of(variant, registers)["pool_on_" + where]
+        return f"{(weights > SETTLED).sum()} of {len(weights)}"
+
+
+def number(value, digits: int = 2) -> str:
+    """A number for a table; a dash where there is none."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    return f"{value:.{digits}f}"
