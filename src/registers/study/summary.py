@@ -68,7 +68,7 @@ def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    text = frame.to_csv(index=False, floatnumber="%.5g")
+    text = frame.to_csv(index=False, float_format="%.5g")
     files.write_text(path, text)
 
 
