@@ -31,14 +31,14 @@ def test_every_answer_can_be_read_from_the_patches(blanks_at, keys, appearance, 
         blanks_at=blanks_at, keys=keys, appearance=appearance, paper=paper, symbols=16
     )
     book = codebook(regime)
-    parts = torch.cat([book.symbols, book.codes, book.trigger[None], book.keys])
+    parts = torch.cat([book.symbols, book.codes, book.keys[:keys], book.trigger[None]])
     shown = torch.linalg.lstsq(parts.T, batch.images.flatten(0, 1).T).solution.T
     shown = shown.view(*batch.images.shape[:2], -1)
     symbols = shown[..., :16].argmax(-1)
-    triggered = (shown[..., -3] > 0.5) & ~batch.redundant
+    triggered = (shown[..., -1] > 0.5) & ~batch.redundant
     label = torch.zeros_like(batch.label)
     for key in range(keys):
-        holder = (shown[..., key - 2] * ~batch.redundant).argmax(1)
+        holder = (shown[..., key - keys - 1] * ~batch.redundant).argmax(1)
         codes = shown[torch.arange(len(shown)), holder][:, 16 : 16 + regime.codes].argmax(-1)
         label += codes * regime.codes**key
     assert torch.equal(label, batch.label)
@@ -348,12 +348,12 @@ def test_the_watch_finds_who_tells_the_label():
     blanks, others = batch.redundant, ~batch.redundant & ~batch.marked
     chance = 1 / 8
     for of_BP in (blanks, others):
-        assert told(tokens, of_BP, batch.label) == pytest.approx(chance, abs=0.1)
+        assert told(tokens, of_BP, batch.labels) == pytest.approx(chance, abs=0.1)
     codes = 3 * torch.randn(8, 48, generator=generator)
     tokens = tokens + blanks[..., None] * codes[batch.label][:, None]
-    assert told(tokens, blanks, batch.label) > 0.95
-    assert told(tokens, others, batch.label) == pytest.approx(chance, abs=0.1)
-    assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.label))
+    assert told(tokens, blanks, batch.labels) > 0.95
+    assert told(tokens, others, batch.labels) == pytest.approx(chance, abs=0.1)
+    assert math.isnan(told(tokens, torch.zeros_like(blanks), batch.labels))
 
 
 def test_what_blanks_hold_is_told_from_what_they_always_are():
@@ -364,14 +364,14 @@ def test_what_blanks_hold_is_told_from_what_they_always_are():
     always, noise = torch.zeros(64), torch.randn(2000, 6, 64, generator=generator) / 8
     always[60] = 3
     stored = always + 2 * torch.eye(64)[label][:, None] + noise
-    found = contents(stored, blank, label)
+    found = contents(stored, blank, label[:, None])
     # the labels' vectors have a mean of their own, 2 / sqrt(4) long
     assert found["redundant_constant"] == pytest.approx((9 + 1) / (9 + 4 + 1), abs=0.01)
     assert found["redundant_of_scene"] == pytest.approx(3 / 14, abs=0.01)
     assert found["redundant_own"] == pytest.approx(1 / 14, abs=0.01)
     assert found["redundant_by_label"] == pytest.approx(3 / (3 + 1), abs=0.01)
-    assert contents(always + noise, blank, label)["redundant_by_label"] < 0.01
-    assert contents(stored, torch.zeros_like(blank), label) == {}
+    assert contents(always + noise, blank, label[:, None])["redundant_by_label"] < 0.01
+    assert contents(stored, torch.zeros_like(blank), label[:, None]) == {}
 
 
 def test_drop_path_leaves_whole_updates_out_in_training_alone():

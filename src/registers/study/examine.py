@@ -33,6 +33,7 @@ from registers.probes.neighbours import similarity
 from registers.probes.position import locate
 from registers.probes.reconstruction import reconstruct
 from registers.probes.token_class import classify
+from registers.study.division import counts, division
 from registers.study.worlds import part
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
@@ -98,7 +99,11 @@ def examine(net: nn.Module, scenes: Any, maps: Path) -> dict:
     few = part(scenes, 0, LOCAL)
     knows = torch.from_numpy(subject.knows[:LOCAL]).to(few.redundant.device)
     findings.numbers |= hidden(net, few, knows)
-    files.write_arrays(maps, pictures(net, scenes, subject, cutoff))
+    arrays = pictures(net, scenes, subject, cutoff)
+    if len(subject.labels) > 1:
+        arrays["told"] = division(net, scenes)
+        findings.numbers |= counts(arrays["told"])
+    files.write_arrays(maps, arrays)
     numbers, intervals = findings.numbers, findings.intervals
     return dict(
         numbers=numbers,
@@ -255,15 +260,18 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
 def pictures(
     net: nn.Module, scenes: Any, subject: Subject, cutoff: Cutoff
 ) -> dict[str, np.ndarray]:
-    """What the figures show of a run: some scenes, their norms after each block, one head's
-    attention and the pooling query's; all norms after the last block; and how often each place
-    holds an outlier."""
+    """What the figures show of a run: some scenes, their norms after each block, the attention of
+    one head, of [CLS] in the last block (mean over heads) and of the pooling query; all norms after
+    the last block; and how often each place holds an outlier."""
     last = subject.norms[-1]
     where = last > cutoff.value if cutoff.value else np.zeros_like(last, dtype=bool)
     few = part(scenes, 0, SHOWN)
     arrays = {name: _array(values) for name, values in few._asdict().items()}
     if hasattr(net, "observe"):
         arrays["attention"] = _array(idle_attention(net, few))
+        if subject.last.cls is not None:
+            weights = net.observe(few.images).attention[-1]
+            arrays["cls"] = _array(weights[:, :, 0].mean(1))
     if net.query is not None:
         arrays["pool"] = _array(net.pool(net(few.images).last))
     return arrays | dict(

@@ -9,6 +9,7 @@ from registers.settings.base import Section, build
 from registers.settings.errors import nearest, refusal
 
 CONDITIONS = ("second_mode", "redundant", "global_not_local", "registers_take_over")
+CARRIERS = ("cls", "redundant", "other", "register")  # tokens that may keep a label
 
 
 class Regime(Section):
@@ -106,8 +107,9 @@ class TokenRegime(Section):
     row, which is a ring, or as an "area", the squarest rectangle. content: what a blank shows
     besides its mark, with norm `noise`: the vector of a random "symbol", Gaussian "noise" of its
     own, noise "shared" by all blanks of the scene, or one symbol that all blanks of the scene
-    show, as a "tile". mark: norm of the blanks' mark. keys: patches that carry a code; the label
-    is the ordered list of their codes. holders: of a single code, how many patches carry it, as a
+    show, as a "tile". mark: norm of the blanks' mark. keys: patches that carry a code, each
+    with a mark of its own; labels: their codes are "one" label, as an ordered list, or "each" is a
+    label of its own. holders: of a single code, how many patches carry it, as a
     thing in a photo fills several. triggers: share of patches that carry the trigger mark.
     appearance: all vectors are random directions ("vectors"), or pictures of 8 x 8 pixels
     ("glyphs", see `tokens_world`), or scenes are the built-in world's ("drawn", see
@@ -157,7 +159,8 @@ class TokenRegime(Section):
     content: Literal["symbol", "noise", "shared", "tile"] = "symbol"
     noise: float = Field(1.0, ge=0)
     mark: float = Field(1.0, ge=0)
-    keys: int = Field(1, ge=1, le=2)
+    keys: int = Field(1, ge=1, le=16)
+    labels: Literal["one", "each"] = "one"
     holders: int = Field(1, ge=1)
     triggers: float = Field(0.3, ge=0)
     appearance: Literal["vectors", "glyphs", "drawn"] = "vectors"
@@ -209,7 +212,9 @@ class TokenRegime(Section):
 
     @property
     def classes(self) -> int:
-        """Outputs of the label's head."""
+        """Outputs of the label's head, or heads."""
+        if self.labels == "each":
+            return self.codes * self.keys
         return self.codes**self.keys
 
 
@@ -264,6 +269,10 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.drop_path", regime.drop_path, "below 1")
     if regime.dropped != "both" and not regime.drop_path:
         raise refusal(f"{key}.dropped", regime.dropped, "both where drop_path is 0")
+    if regime.labels == "each" and regime.objective != "tasks":
+        raise refusal(f"{key}.labels", regime.labels, f"one for {regime.objective}")
+    if regime.labels == "one" and regime.keys > 2:
+        raise refusal(f"{key}.keys", regime.keys, "at most 2 where they are one label")
     if regime.ibot == "every" and not masks:
         raise refusal(f"{key}.ibot", regime.ibot, f"masked for {regime.objective}")
     if regime.appearance == "glyphs" and round(regime.channels**0.5) ** 2 != regime.channels:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from registers.study.regime import CONDITIONS, WORLDS, Regime, TokenRegime
+from registers.study.regime import CARRIERS, CONDITIONS, WORLDS, Regime, TokenRegime
 from registers.study.sweep import Sweep
 
 RUN_COLUMNS = ("variant", "registers", "seed", "status", "steps", "seconds")
@@ -19,6 +19,7 @@ ANSWERS = (
 )
 CONTENTS = tuple(f"redundant_{part}" for part in ("constant", "of_scene", "own", "by_label"))
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
+DIVISION = tuple(f"{when}/{who}" for when in ("first", "last") for who in CARRIERS)
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
 SIGHTS = ("all", "redundant", "other")
@@ -117,7 +118,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
         "embedding_over_others": numbers.get("redundant_over_others/embedding"),
     }
     row |= {k: signs.get(f"{last}/{k}") for k in ("kurtosis", "share_above_3x_median")}
-    row |= _sinks(signs)
+    row |= _sinks(signs, last)
     row |= {name: signs.get(name) for name in CONTENTS}
     row |= {f"answers/{name}": signs.get(f"answers/{name}") for name in ANSWERS}
     row |= {f"early/{name}": value for name, value in _early(history).items()}
@@ -135,6 +136,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     row |= _layers(numbers)
     row |= {k: numbers.get(k) for k in ("objects/outlier", "second_mode_of_redundant")}
     row["scenes"] = run["steps"] * run["regime"]["batch"]
+    row |= {f"labels/{name}": numbers.get(f"labels/{name}") for name in DIVISION}
     row["class/register"] = _largest(numbers, "", start="class/reg")
     row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
     row |= {CONDITIONS[3]: None, "store_taken_over": None}
@@ -169,8 +171,8 @@ def _course(history: pd.DataFrame, sign: str, steps: int) -> dict:
     return {f"half/{name}": halfway, f"peak/{name}": history[sign].max()}
 
 
-def _sinks(signs: dict) -> dict:
-    """Attention on single tokens, the largest of any layer."""
+def _sinks(signs: dict, last: str) -> dict:
+    """Attention on single tokens, the largest of any layer; [CLS]'s in the last."""
     redundant = [k for k, v in signs.items() if k.endswith("/sink_redundant") and v > SURELY]
     layers = [k.split("/")[0] for k in redundant]
     best = max(layers, key=lambda name: signs[f"{name}/attention_on_a_patch"], default=None)
@@ -181,6 +183,8 @@ def _sinks(signs: dict) -> dict:
         "attention_on_registers": _largest(signs, "attention_on_registers"),
         "head_on_redundant": _largest(signs, "head_on_redundant"),
         "head_on_registers": _largest(signs, "head_on_registers"),
+        "cls_on_redundant": signs.get(f"{last}/cls_on_redundant"),
+        "cls_on_registers": signs.get(f"{last}/cls_on_registers"),
         "pool_on_redundant": signs.get("pool_on_redundant"),
         "pool_on_registers": signs.get("pool_on_registers"),
         "pool_on_marked": signs.get("pool_on_marked"),

@@ -139,7 +139,7 @@ def run(
     result["seconds"] = training.spent["seconds"]  # without the examination
     if training.status != "diverged":
         training.look(probe, record)
-        examined = scenes(training.regime, sweep.images, VALIDATION + 1, device)
+        examined = scenes(apart(training.regime), sweep.images, VALIDATION + 1, device)
         result |= {"signs": training.history[-1], **examine(net, examined, out / "maps.npz")}
         ends = {f"end/{k}": v for k, v in result["numbers"].items() if v is not None}
         record.metrics(ends, training.step)
@@ -187,9 +187,15 @@ def again(sweep: Sweep, out: Path, device: torch.device, probes: bool = True) ->
     probe = scenes(regime, PROBE, VALIDATION, device)
     result["signs"] = {"step": result["steps"], **watch(net, probe)}
     if probes:
-        examined = scenes(regime, sweep.images, VALIDATION + 1, device)
+        examined = scenes(apart(regime), sweep.images, VALIDATION + 1, device)
         result |= examine(net, examined, out / "maps.npz")
     files.write_json(out / "run.json", result)
+
+
+def apart(regime: AnyRegime) -> AnyRegime:
+    """The regime of scenes for the probes, whose halves may not hold near duplicates of each other:
+    a token that tells its group would tell the label."""
+    return regime.model_copy(update={"alike": 1}) if hasattr(regime, "alike") else regime
 
 
 def mask(regime: AnyRegime, seed: int, device: torch.device) -> Tensor | None:

@@ -1,15 +1,16 @@
 """Early signs of the effect, cheap enough to be logged while a net trains."""
 
 import math
+import statistics
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from registers import norm_statistics
 from registers.components import components
 from registers.models.sequence import Tokens
-from registers.norm_statistics import statistics
 from registers.study.lookup import explained, lookup
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import TokenScenes
@@ -45,9 +46,9 @@ def watch(net: nn.Module, probe: Any) -> dict[str, float]:
             row["pool_on_triggered"] = float((on_patches * others).sum(1).mean())
     if isinstance(probe, TokenScenes):
         patches = tokens.patches  # of the last block
-        row["told_by_redundant"] = told(patches, probe.redundant, probe.label)
-        row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.label)
-        row |= contents(patches, probe.redundant, probe.label)
+        row["told_by_redundant"] = told(patches, probe.redundant, probe.labels)
+        row["told_by_others"] = told(patches, ~probe.redundant & ~probe.marked, probe.labels)
+        row |= contents(patches, probe.redundant, probe.labels)
     if type(net) is TokenNet:
         row |= {f"answers/{name}": value for name, value in lookup(net, probe).items()}
     row["redundant"] = float(probe.redundant.float().mean())
@@ -58,7 +59,7 @@ def norm_signs(net: nn.Module, tokens: Tokens, redundant: Tensor) -> dict[str, f
     """Of one layer. "top_percent_redundant": share of the highest 1 % of norms that lies in
     redundant patches; "redundant_over_others": median norm of those over that of the others."""
     norms = tokens.patches.norm(dim=-1)
-    every = statistics(norms)
+    every = norm_statistics.statistics(norms)
     names = ("median", "max_over_median", "kurtosis", "share_above_3x_median")
     signs = {name: every[name] for name in names}
     top = norms >= norms.flatten().kthvalue(int(0.99 * norms.numel())).values
@@ -88,6 +89,7 @@ def attention_signs(
     "attention_of_a_head": as the first, of the one head that gives a patch most.
     "head_on_redundant", "head_on_registers": what one head, the one that gives most, gives to all
     redundant patches or registers together, mean over the queries of all other patches.
+    "cls_on_redundant", "cls_on_registers": what [CLS] gives to these together, mean over heads.
     """
     received = net.split(weights.mean((1, 2))[..., None], layer)
     mass, sink = received.patches[..., 0].max(1)
@@ -109,17 +111,20 @@ def attention_signs(
     signs["head_on_redundant"] = head((keys.patches * redundant[..., None, None]).sum(1))
     if received.cls is not None:
         signs["attention_on_cls"] = float(received.cls.mean())
+        by_cls = net.split(weights[:, :, 0].mean(1)[..., None], layer)  # a mean over heads
+        signs["cls_on_redundant"] = float(by_cls.patches[..., 0][redundant].sum() / len(redundant))
+        signs["cls_on_registers"] = float(by_cls.registers.sum((1, 2)).mean())
     if net.registers:
         signs["attention_on_registers"] = float(received.registers.sum((1, 2)).mean())
         signs["head_on_registers"] = head(keys.registers.sum(1))
     return signs
 
 
-def contents(patches_BPD: Tensor, redundant_BP: Tensor, label_B: Tensor) -> dict[str, float]:
+def contents(patches_BPD: Tensor, redundant_BP: Tensor, labels_BK: Tensor) -> dict[str, float]:
     """What makes redundant patches large? Shares of their mean square: "redundant_constant", the
     same in all scenes, "redundant_of_scene" and "redundant_own" (see `components`). And
-    "redundant_by_label", the share of their variance that the scene's label explains (for n scenes
-    and k labels, by chance k / n of what differs from scene to scene)."""
+    "redundant_by_label", the share of their variance that a label explains, a mean over labels
+    (for n scenes and k classes, by chance k / n of what differs from scene to scene)."""
     scene_N = redundant_BP.nonzero()[:, 0]
     tokens_ND = patches_BPD[redundant_BP]
     parts = components(tokens_ND.cpu().numpy(), scene_N.cpu().numpy())
@@ -129,23 +134,28 @@ def contents(patches_BPD: Tensor, redundant_BP: Tensor, label_B: Tensor) -> dict
         "redundant_constant": parts.constant,
         "redundant_of_scene": parts.image,
         "redundant_own": parts.own,
-        "redundant_by_label": explained(tokens_ND, label_B[scene_N]),
+        "redundant_by_label": statistics.fmean(
+            explained(tokens_ND, label_B[scene_N]) for label_B in labels_BK.T
+        ),
     }
 
 
-def told(patches_BPD: Tensor, of_BP: Tensor, label_B: Tensor) -> float:
-    """How often one of these patches tells its scene's label, by a ridge regression on one half of
-    the scenes that is asked about the other: a quick look, where the examination has a probe that
-    is trained. NaN where a half has none of these patches."""
-    half = len(label_B) // 2
-    token, label = patches_BPD[of_BP], label_B[:, None].expand_as(of_BP)[of_BP]
-    fits = (torch.arange(len(label_B), device=of_BP.device) < half)[:, None].expand_as(of_BP)[of_BP]
+def told(patches_BPD: Tensor, of_BP: Tensor, labels_BK: Tensor) -> float:
+    """How often one of these patches tells a label of its scene, a mean over labels, by a ridge
+    regression on one half of the scenes that is asked about the other: a quick look, where the
+    examination has a probe that is trained. NaN where a half has none of these patches."""
+    scene_N, token = of_BP.nonzero()[:, 0], patches_BPD[of_BP]
+    fits = scene_N < len(of_BP) // 2
     if not fits.any() or fits.all():
         return math.nan
     x = (token - token[fits].mean(0)) / (token[fits].std(0) + EPSILON)
     x = F.pad(x, (0, 1), value=1.0)
-    target = F.one_hot(label[fits], int(label_B.max()) + 1).to(x.dtype)
     square = x[fits].T @ x[fits]
     ridge = RIDGE * fits.sum() * torch.eye(len(square), dtype=x.dtype, device=x.device)
-    answers = x[~fits] @ torch.linalg.solve(square + ridge, x[fits].T @ target)
-    return float((answers.argmax(1) == label[~fits]).float().mean())
+    right = []
+    for label_B in labels_BK.T:
+        label = label_B[scene_N]
+        target = F.one_hot(label[fits], int(label_B.max()) + 1).to(x.dtype)
+        answers = x[~fits] @ torch.linalg.solve(square + ridge, x[fits].T @ target)
+        right.append(float((answers.argmax(1) == label[~fits]).float().mean()))
+    return statistics.fmean(right)

@@ -51,6 +51,7 @@ def draw_drawn(regime: TokenRegime, batch: int, generator: torch.Generator) -> T
         images=images,
         again=images,
         label=label,
+        labels=label[:, None],
         symbols=words,
         own=own,
         right=right,

@@ -232,14 +232,18 @@ class TokenNet(nn.Module):
             logits = logits.masked_fill(unread, -math.inf)
         return logits.softmax(1)
 
+    def answers(self, summary_BD: Tensor, scenes: TokenScenes) -> Tensor:
+        """(B, G, K): the logits of each label."""
+        return self.label(summary_BD).unflatten(1, (scenes.labels.shape[1], -1)).transpose(1, 2)
+
     def losses(
         self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and accuracies: of the label, of "local" answers (all heads) and
+        """The loss to minimise, and accuracies: of the labels, of "local" answers (all heads) and
         of the "triggered" ones among them. No patch is ever masked in this world."""
         last = self(scenes.images, hidden_BP).last
-        logits = self.label(self.summary(last))
-        loss = self.regime.label * self.label_asked * F.cross_entropy(logits, scenes.label)
+        logits = self.answers(self.summary(last), scenes)
+        loss = self.regime.label * self.label_asked * F.cross_entropy(logits, scenes.labels)
         tasks = self.local(last.patches, scenes)
         for task in tasks:
             loss = loss + task.loss
@@ -249,7 +253,7 @@ class TokenNet(nn.Module):
         right = torch.stack([task.logits for task in tasks]).argmax(-1) == asked
         asks = asked != NOTHING
         return loss, {
-            "accuracy": (logits.argmax(1) == scenes.label).float().mean(),
+            "accuracy": (logits.argmax(1) == scenes.labels).float().mean(),
             "local": right[asks].float().mean(),
             "triggered": right[1][asks[1] & scenes.triggered].float().mean(),
         }
@@ -273,13 +277,13 @@ class TokenNet(nn.Module):
 
     def unread(self, scenes: TokenScenes, unread_BP: Tensor) -> float:
         """The label's accuracy where the pooling query leaves some patches out."""
-        answers = self.label(self.summary(self(scenes.images).last, unread_BP))
-        return float((answers.argmax(1) == scenes.label).float().mean())
+        answers = self.answers(self.summary(self(scenes.images).last, unread_BP), scenes)
+        return float((answers.argmax(1) == scenes.labels).float().mean())
 
     asked = "accuracy"
 
     def labels(self, scenes: TokenScenes) -> dict[str, Tensor]:
-        return {"label": scenes.label}
+        return {f"label{number}": told for number, told in enumerate(scenes.labels.unbind(1), 1)}
 
     def knows(self, scenes: TokenScenes) -> Tensor:
         """(B, P): patches that know the label by what they show."""

@@ -2,8 +2,9 @@
 
 Every ordinary patch shows one of some symbols; a share of them also carries a trigger mark. A few
 blank patches carry nothing that is asked for. One ordinary patch also carries a mark and one of
-some codes, the scene's label; or several do; or two do, with a mark each, and the label is the
-ordered pair of their codes, which the sum of all patches does not tell. Asked, through heads that
+some codes, the scene's label; or several do; or several do, with a mark each, and
+the label is the ordered list of their codes, which the sum of all patches does not tell, or there
+are as many labels. Asked, through heads that
 all patches share:
 
 - of every patch that is not blank: its right neighbour's symbol (always on, so that no patch can
@@ -25,19 +26,22 @@ from torch.nn import functional as F
 
 from registers.study.regime import TokenRegime
 
+KEYS = 16  # marks of patches with a code, at most
 NOTHING = -1  # a patch of which a head asks nothing
 CHANGED, RECODED = 0.05, 0.3  # among scenes that are alike: patches, and labels, that differ
 
 
 class TokenScenes(NamedTuple):
     """A batch of scenes. images (B, P, C): what the patches show. again (B, P, C): a second view
-    where a method wants one, else the same. label (B,). symbols (B, P): also of blanks, whatever
+    where a method wants one, else the same. labels (B, K): what the picture is asked; label (B,):
+    the first of them. symbols (B, P): also of blanks, whatever
     they show. own, right, kept (B, P): what the local heads are asked, or -1. redundant (B, P):
     blank. triggered (B, P): carries the trigger mark. marked (B, P): carries a code."""
 
     images: Tensor
     again: Tensor
     label: Tensor
+    labels: Tensor
     symbols: Tensor
     own: Tensor
     right: Tensor
@@ -49,7 +53,7 @@ class TokenScenes(NamedTuple):
 
 class Book(NamedTuple):
     """The vectors that scenes are made of: symbols (V, C), codes (G, C), the marks of triggers and
-    of blanks, (C,) each, and those of the patches with a code, (2, C). Norm 1."""
+    of blanks, (C,) each, and those of the patches with a code, (KEYS, C). Norm 1."""
 
     symbols: Tensor
     codes: Tensor
@@ -66,7 +70,10 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     codes = torch.randint(regime.codes, shape, generator=generator, device=device)
     if regime.alike > 1:
         plan, codes = _alike(regime.alike, plan, codes, generator)
-    digits = regime.codes ** torch.arange(regime.keys, device=device)
+    labels = codes
+    if regime.labels == "one":
+        digits = regime.codes ** torch.arange(regime.keys, device=device)
+        labels = (codes * digits).sum(1, keepdim=True)
     images = again = _picture(regime, plan, codes, generator)
     if regime.objective in ("dinov2", "dino", "ibot"):
         other = plan if regime.views == "scene" else _plan(regime, batch, generator)
@@ -82,7 +89,8 @@ def draw_tokens(regime: TokenRegime, batch: int, generator: torch.Generator) -> 
     return TokenScenes(
         images=images,
         again=again,
-        label=(codes * digits).sum(1),
+        label=labels[:, 0],
+        labels=labels,
         symbols=symbols,
         own=own,
         right=told,
@@ -225,30 +233,35 @@ def _vectors(symbols: int, codes: int, channels: int) -> Book:
         codes=directions(codes),
         trigger=directions(),
         blank=directions(),
-        keys=torch.stack([directions(), directions()]),
+        keys=directions(KEYS),
     )
 
 
 def _glyphs(symbols: int, codes: int, channels: int) -> Book:
     """Pictures of side x side pixels. Symbols: random strokes in the middle. A trigger has a line
-    on the left edge, a patch with a code one at the top or, the second, on the right, and the code
-    is a row of dots at the bottom. Blank paper has no mark: the blanks' is 0."""
+    on the left edge, a patch with a code one at the top or, the second, on the right, from the
+    third on one at the top and its number in dots on the right; the code is a row of dots at the
+    bottom. Blank paper has no mark: the blanks' is 0."""
     side = round(channels**0.5)
     fixed = torch.Generator().manual_seed(1234)
-    pictures = torch.zeros(symbols + codes + 3, side, side)
+    pictures = torch.zeros(symbols + codes + KEYS + 1, side, side)
     strokes = torch.rand(symbols, (side - 2) ** 2, generator=fixed)
     middle = (strokes.argsort(1) < (side - 2) ** 2 // 3).float()
     pictures[:symbols, 1:-1, 1:-1] = middle.view(symbols, side - 2, side - 2)
     bits = torch.arange(1, codes + 1)[:, None] >> torch.arange(side - 2) & 1
     pictures[symbols : symbols + codes, -1, 1:-1] = bits.float()
-    pictures[-3, 1:-1, 0] = 1  # the trigger's line
-    pictures[-2, 0, 1:-1] = 1  # the keys'
-    pictures[-1, 1:-1, -1] = 1
+    pictures[-1, 1:-1, 0] = 1  # the trigger's line
+    keys = pictures[symbols + codes : -1]
+    keys[0, 0, 1:-1] = 1
+    keys[1, 1:-1, -1] = 1
+    for number in range(2, KEYS):
+        keys[number, 0, 1:-1] = 1
+        keys[number, 1:-1, -1] = (number >> torch.arange(side - 2) & 1).float()
     flat = F.normalize(pictures.flatten(1), dim=1)
     return Book(
         symbols=flat[:symbols],
         codes=flat[symbols : symbols + codes],
-        trigger=flat[-3],
+        trigger=flat[-1],
         blank=torch.zeros(channels),
-        keys=flat[-2:],
+        keys=flat[symbols + codes : -1],
     )
