@@ -25,6 +25,7 @@ from registers.study.worlds import scenes
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 SMALL = dict(grid=4, width=16, depth=2, steps=12, warmup=2, batch=8, objects=(3, 5))
+DRAWN = dict(world="tokens", appearance="drawn", channels=192, codes=10)
 SMALL_TOKENS = dict(world="tokens", symbols=5, codes=3, width=16, steps=12, warmup=2, batch=8)
 
 
@@ -233,6 +234,24 @@ def test_a_net_is_looked_at_and_examined_without_what_training_drops(tmp_path):
         assert first[told] == second[told]
 
 
+def test_probes_are_asked_of_pictures_that_are_not_alike(tmp_path, monkeypatch):
+    """A token that told its group of near duplicates would tell a label of the other half."""
+    from registers.study import run as module
+
+    shown = []
+
+    def look(net, scenes, maps):
+        shown.append((scenes.symbols.view(-1, 4, 25) == scenes.symbols[::4, None]).float().mean())
+        return {"numbers": {}}
+
+    monkeypatch.setattr(module, "examine", look)
+    alike = sweep(**SMALL_TOKENS, alike=4)
+    one(alike, tmp_path / "v-r0-s0")
+    again(alike, tmp_path / "v-r0-s0", CPU)
+    # one of four is compared with itself, the others agree by chance, 1 of 5 symbols
+    assert shown == pytest.approx(2 * [(1 + 3 / 5) / 4], abs=0.05)
+
+
 def test_a_failed_examination_costs_no_training(tmp_path, monkeypatch):
     from registers.study import run as module
 
@@ -299,6 +318,12 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"world": "tokens", "blanks": 24}, "blanks: 24 is not allowed; must be at most 23"),
         ({"world": "tokens", "blanks": 5, "blanks_at": "area"}, "a rectangle"),
         ({"world": "tokens", "holders": 2, "keys": 2}, "holders: 2 is not allowed; must be 1"),
+        ({"world": "tokens", "keys": 3}, "keys: 3 is not allowed; must be at most 2"),
+        ({"world": "tokens", "labels": "each", "objective": "deit3"}, "labels: 'each' is not"),
+        (
+            {"world": "tokens", "appearance": "drawn", "channels": 192, "codes": 10, "alike": 2},
+            "1 for",
+        ),
         ({"world": "tokens", "attends_from": 3}, "below depth 3"),
         ({"world": "tokens", "positions_from": 3}, "positions_from: 3 is not allowed"),
         ({"world": "tokens", "label_from": 12}, "below its 12 steps"),

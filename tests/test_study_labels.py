@@ -1,0 +1,148 @@
+"""Pictures that are asked several labels: each is shown by one patch, and who keeps it is found."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from registers.models.sequence import split_tokens
+from registers.study.division import counts, division
+from registers.study.net import Seen
+from registers.study.regime import CARRIERS, TokenRegime
+from registers.study.signs import attention_signs, told, watch
+from registers.study.tokens_net import TokenNet
+from registers.study.tokens_world import KEYS, codebook, draw_tokens
+
+SIX = dict(keys=6, labels="each", codes=8, symbols=16, triggers=0.0, blanks=4, summary="cls")
+
+
+def some(count: int = 200, **settings):
+    regime = TokenRegime(**SIX | settings)
+    return regime, draw_tokens(regime, count, torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("appearance, paper", [("vectors", 0.0), ("glyphs", 0.1)])
+def test_each_label_is_read_from_the_patch_with_its_mark(appearance, paper):
+    """A patch with a code looks like one of all sums of symbol, code and mark."""
+    regime, batch = some(appearance=appearance, paper=paper)
+    book = codebook(regime)
+    sums = (
+        book.symbols[:, None, None]
+        + book.codes[None, :, None]
+        + book.keys[None, None, : regime.keys]
+    )
+    shown = batch.images[batch.marked]
+    nearest = torch.cdist(shown, sums.flatten(0, 2)).argmin(1)
+    code, key = nearest // regime.keys % regime.codes, nearest % regime.keys
+    assert (batch.marked.sum(1) == regime.keys).all()
+    scene = batch.marked.nonzero()[:, 0]
+    labels = torch.full_like(batch.labels, -1)
+    labels[scene, key] = code
+    assert torch.equal(labels, batch.labels) and torch.equal(batch.label, batch.labels[:, 0])
+    assert regime.classes == regime.codes * regime.keys
+
+
+def test_all_marks_differ():
+    for appearance in ("vectors", "glyphs"):
+        keys = codebook(TokenRegime(appearance=appearance)).keys
+        assert len(keys) == KEYS and torch.pdist(keys).min() > 0.3
+
+
+def test_the_loss_is_a_mean_over_labels():
+    regime, batch = some(32)
+    torch.manual_seed(0)
+    net = TokenNet(regime, 2)
+    logits = net.label(net.summary(net(batch.images).last)).view(32, 6, 8)
+    losses = [F.cross_entropy(logits[:, k], batch.labels[:, k]) for k in range(6)]
+    with torch.no_grad():
+        local = sum(float(task.loss) for task in net.local(net(batch.images).last.patches, batch))
+        loss, metrics = net.losses(batch)
+    assert float(loss) == pytest.approx(float(sum(losses).detach()) / 6 + local, abs=1e-5)
+    right = (logits.argmax(2) == batch.labels).float().mean()
+    assert float(metrics["accuracy"]) == pytest.approx(float(right))
+    assert list(net.labels(batch)) == [f"label{k}" for k in range(1, 7)]
+
+
+class Carriers(nn.Module):
+    """After the first block [CLS] tells labels 1 and 2, a blank 3, the second register 4, another
+    patch 5 and nobody 6; after the second [CLS] tells all."""
+
+    registers = 2
+
+    def __init__(self, batch) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def forward(self, images):
+        noise = 0.1 * torch.randn(len(images), 3 + images.shape[1], 48)
+        one_hot = F.one_hot(self.batch.labels, 8).float()  # (B, K, 8)
+
+        def shows(*labels):
+            kept = torch.zeros_like(one_hot)
+            kept[:, list(labels)] = one_hot[:, list(labels)]
+            return kept.flatten(1)
+
+        first, last = noise.clone(), noise.clone()
+        first[:, 0] += shows(0, 1)
+        first[:, 2] += shows(3)
+        other = ~self.batch.redundant & ~self.batch.marked
+        first[:, 3:] += self.batch.redundant[..., None] * shows(2)[:, None]
+        first[:, 3:] += other[..., None] * shows(4)[:, None]
+        last[:, 0] += shows(*range(6))
+        return Seen(None, None, [first, last], None, None)
+
+    def split(self, x, layer):
+        return split_tokens(x, 2, cls=True)
+
+
+def test_who_tells_which_label_is_found():
+    _, batch = some(1000)
+    torch.manual_seed(0)
+    found = division(Carriers(batch), batch)
+    planted = np.zeros((len(CARRIERS), 2, 6), dtype=bool)
+    planted[0, 0, [0, 1]] = planted[0, 1] = True
+    planted[1, 0, 2] = planted[2, 0, 4] = planted[3, 0, 3] = True
+    assert (found[planted] > 0.95).all() and (found[~planted] < 0.3).all()
+    told = counts(found)
+    assert [told[f"labels/first/{name}"] for name in CARRIERS] == [2, 1, 1, 1]
+    assert [told[f"labels/last/{name}"] for name in CARRIERS] == [6, 0, 0, 0]
+
+
+def test_without_cls_or_registers_their_counts_are_missing():
+    regime, batch = some(300, summary="query")
+    net = TokenNet(regime, 0).eval()
+    assert set(counts(division(net, batch))) == {
+        f"labels/{when}/{name}" for when in ("first", "last") for name in ("redundant", "other")
+    }
+
+
+def test_the_quick_look_is_a_mean_over_labels():
+    _, batch = some(600)
+    tokens = torch.randn(600, 25, 48, generator=torch.Generator().manual_seed(0))
+    codes = 3 * torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
+    tokens = tokens + batch.redundant[..., None] * codes[batch.labels[:, 3]][:, None]
+    each = [told(tokens, batch.redundant, batch.labels[:, [k]]) for k in range(6)]
+    assert each[3] > 0.95 and max(each[:3] + each[4:]) < 0.3
+    assert told(tokens, batch.redundant, batch.labels) == pytest.approx(sum(each) / 6)
+
+
+def test_signs_find_what_cls_looks_at():
+    """Of two heads one gives all to a blank, one half to a register and half to itself."""
+    regime, batch = some(8)
+    net = TokenNet(regime, 2)
+    weights = torch.zeros(8, 2, 28, 28)
+    weights[:, 0, 0] = F.pad(batch.redundant / batch.redundant.sum(1, keepdim=True), (3, 0))
+    weights[:, 1, 0, 0] = weights[:, 1, 0, 1] = 0.5
+    signs = attention_signs(net, weights, 2, batch.redundant, torch.ones(8, 25))
+    assert signs["cls_on_redundant"] == pytest.approx(0.5)
+    assert signs["cls_on_registers"] == pytest.approx(0.25)
+
+
+def test_the_watch_tells_what_blanks_are_made_of():
+    """Where blanks alone show the same vector always, they are a constant, and nothing else is."""
+    regime, batch = some(64, content="noise", noise=0.0, mark=4.0)
+    row = watch(TokenNet(regime, 0).eval(), batch)
+    assert row["redundant_constant"] > 0.5
+    shown = some(64, content="noise", noise=4.0, mark=0.0)[1]
+    assert watch(TokenNet(regime, 0).eval(), shown)["redundant_own"] > 0.5
