@@ -1,4 +1,4 @@
-"""The figures of the emergence study."""
+"""The figures of the emergence study, but those of the search before it (search_figures.py)."""
 
 import json
 from pathlib import Path
@@ -11,24 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from registers.figures.paint import style
-from registers.outliers import MIN_RATIO
+from registers.study.regime import CARRIERS
 from registers.study.sweep import Sweep
 
 WITHOUT = style.colour("deit3")
 WITH = style.colour("dinov2")
-HIGHEST = 4.0  # norm over the median at which the colours of norm maps end
 
 
 # --- the headline: one scene, without and with registers
 
 
-READERS = {"pool": "attention of the query", "attention": "attention of one head"}
+READERS = {
+    "pool": "attention of the query",
+    "attention": "attention of one head",
+    "cls": "attention of [CLS]",
+}
 
 
 def headline(runs: Path, names: list[str], reader: str, scene: int = 0) -> Figure:
     """A row for each run: one scene, its norms, what attention falls on, and the norms of all
-    scenes. reader: whose attention, that of the query that pools the label ("pool") or of the head
-    that gives redundant patches and registers most ("attention")."""
+    scenes. reader: whose attention, that of the query that pools the label ("pool"), of the head
+    that gives redundant patches and registers most ("attention") or of [CLS] in the last block,
+    mean over heads ("cls")."""
     figure, axes = style.canvas(
         len(names), 4, 1.55 * len(names), gridspec_kw={"width_ratios": [1.35, 1.55, 1.9, 1.6]}
     )
@@ -58,7 +62,7 @@ def headline(runs: Path, names: list[str], reader: str, scene: int = 0) -> Figur
     return figure
 
 
-def _bare(ax: Axes) -> None:
+def bare(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     for spine in ax.spines.values():
@@ -76,15 +80,15 @@ def draw_scene(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
     for cell in range(grid**2):
         y, x = divmod(cell, grid)
         if maps["redundant"][scene, cell]:
-            ax.add_patch(_square(x, y, ec=style.GREY, hatch="////", lw=0.4))
+            ax.add_patch(square(x, y, ec=style.GREY, hatch="////", lw=0.4))
             continue
         number = str(maps["symbols"][scene, cell])
         ax.text(x, y, number, ha="center", va="center", fontsize=6)
         if maps["triggered"][scene, cell]:
             ax.plot(x - 0.34, y - 0.3, marker="<", ms=2.5, color=style.INK, lw=0)
         if maps["marked"][scene, cell]:
-            ax.add_patch(_square(x, y, size=0.86, ec=style.CUTOFF, lw=1.2))
-    _bare(ax)
+            ax.add_patch(square(x, y, size=0.86, ec=style.CUTOFF, lw=1.2))
+    bare(ax)
 
 
 def draw_wall(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
@@ -100,11 +104,11 @@ def draw_wall(ax: Axes, maps: dict[str, np.ndarray], scene: int) -> None:
         ax.axvline(line, color="white", lw=0.7)
     for cell in np.flatnonzero(maps["marked"][scene]):
         y, x = divmod(cell, grid)
-        ax.add_patch(_square(x, y, size=0.98, ec=style.CUTOFF, lw=1.4))
-    _bare(ax)
+        ax.add_patch(square(x, y, size=0.98, ec=style.CUTOFF, lw=1.4))
+    bare(ax)
 
 
-def _square(x: float, y: float, size: float = 1.0, **look) -> Rectangle:
+def square(x: float, y: float, size: float = 1.0, **look) -> Rectangle:
     return Rectangle((x - size / 2, y - size / 2), size, size, fill=False, **look)
 
 
@@ -113,7 +117,7 @@ def draw_norms(ax: Axes, maps: dict[str, np.ndarray], scene: int, highest: float
     norms = maps["norms"][-1][scene] / np.median(maps["all_norms"])
     grid = round(len(norms) ** 0.5)
     image = ax.imshow(norms.reshape(grid, grid), vmin=0, vmax=highest, cmap="magma")
-    _bare(ax)
+    bare(ax)
     return image
 
 
@@ -129,7 +133,7 @@ def draw_attention(ax: Axes, weights: np.ndarray, maps: dict[str, np.ndarray], r
     image = ax.imshow(shown, vmin=0, cmap="viridis")
     if registers:
         ax.text(grid + 1, registers - 0.2, "reg.", ha="center", va="top", fontsize=6)
-    _bare(ax)
+    bare(ax)
     return image
 
 
@@ -274,6 +278,36 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     return figure
 
 
+def carriers(runs: Path, names: list[str]) -> Figure:
+    """Who tells which label, after the first block and after the last; a row for each run. Labels
+    are in the order of who tells them first."""
+    figure, axes = style.canvas(len(names), 2, 0.5 + 1.15 * len(names))
+    titles = ("after the first block", "after the last")
+    shown = {"cls": "[CLS]", "redundant": "one of bare wall", "other": "another patch"}
+    for row, name in zip(axes, names, strict=True):
+        with np.load(runs / name / "maps.npz") as arrays:
+            told = arrays["told"]
+        there = ~np.isnan(told[:, 0, 0])
+        told = told[there][..., np.lexsort(told[there, 0][::-1])[::-1]]
+        kinds = [shown.get(kind, "best register") for kind in np.array(CARRIERS)[there]]
+        for ax, title, layer in zip(row, titles, (0, -1), strict=True):
+            image = ax.imshow(told[:, layer], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+            for (kind, label), value in np.ndenumerate(told[:, layer]):
+                ink = "white" if value < 0.6 else "black"
+                ax.text(label, kind, f"{value:.2f}", ha="center", va="center", color=ink, size=6)
+            ax.set_yticks(range(len(kinds)), kinds if layer == 0 else [])
+            ax.set_xticks(range(told.shape[2]), [str(k + 1) for k in range(told.shape[2])])
+            ax.grid(False)
+            if name == names[0]:
+                ax.set_title(title)
+        run = json.loads((runs / name / "run.json").read_text())
+        row[0].set_ylabel(style.registers_label(run["registers"]))
+    for ax in axes[-1]:
+        ax.set_xlabel("label")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="accuracy")
+    return figure
+
+
 LOSSES = {  # what is asked -> printed name and colour
     "tasks": ("a label and glyphs", style.CUTOFF),
     "copies": ("and copies by position", style.colour("deit3")),
@@ -320,80 +354,4 @@ def kinds(frame: pd.DataFrame) -> Figure:
     ax.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
     ax.set_yticks([], minor=True)
     figure.legend(loc="outside right upper", fontsize=6)
-    return figure
-
-
-# --- the search before it
-
-
-def landscape(frame: pd.DataFrame) -> Figure:
-    """Every run without registers: how far its largest norm is above the median, and whether its
-    highest norms lie in redundant patches."""
-    figure, axes = style.canvas(1, 2, 3.0)
-    where, before = axes[0]
-    known = frame[(frame.registers == 0) & frame.ratio.notna()]
-    second = known.second_mode.astype(bool)
-    share = known["redundant/tail"] / known["redundant/all"]
-    for ax, x, y in ((where, known.ratio, share), (before, known.start_ratio, known.ratio)):
-        ax.scatter(x[~second], y[~second], s=14, color=style.GREY, label="one mode of norms")
-        ax.scatter(x[second], y[second], s=18, color=style.CUTOFF, label="second mode")
-    where.axhline(1, color=style.INK, lw=0.6)
-    where.axvline(MIN_RATIO, color=style.INK, lw=0.6, ls=":")
-    where.set(
-        xlabel="largest patch norm / median",
-        ylabel="highest 2 % of norms:\nshare in redundant patches / chance",
-    )
-    where.legend(loc="center right")
-    ends = [1, 1.05 * known.ratio.max()]
-    before.plot(ends, ends, color=style.INK, lw=0.6)
-    before.set(xlabel="largest norm / median before training", ylabel="after training")
-    return figure
-
-
-def course(runs: Path, frame: pd.DataFrame, variants: list[str]) -> Figure:
-    """Largest over median norm after the last block along training; one panel a variant, without
-    and with registers, all seeds."""
-    figure, axes = style.canvas(1, len(variants), 2.3, sharey=True)
-    for ax, variant in zip(axes[0], variants, strict=True):
-        for row in frame[frame.variant == variant].sort_values("registers").itertuples():
-            history = pd.read_csv(runs / row.run / "history.csv")
-            depth = json.loads((runs / row.run / "run.json").read_text())["regime"]["depth"]
-            first = row.seed == frame[frame.variant == variant].seed.min()
-            ax.plot(
-                history.step,
-                history[f"layer{depth}/max_over_median"],
-                color=WITH if row.registers else WITHOUT,
-                lw=1.1,
-                label=style.registers_label(row.registers) if first else None,
-            )
-        ax.axhline(MIN_RATIO, color=style.INK, lw=0.6, ls=":")
-        ax.set(title=variant, xlabel="step")
-        ax.legend(loc="upper right")
-    axes[0, 0].set_ylabel("largest patch norm / median")
-    return figure
-
-
-def maps(runs: Path, names: list[str], scenes: int = 4) -> Figure:
-    """Scenes and their patch norms after the last block over the median, a row a run; a frame
-    marks patches above the cut-off."""
-    figure, axes = style.canvas(len(names), 2 * scenes, 0.95 * len(names) + 0.3)
-    for row, name in zip(axes, names, strict=True):
-        arrays = np.load(runs / name / "maps.npz")
-        cutoff = json.loads((runs / name / "run.json").read_text())["numbers"]["cutoff"]
-        norms = arrays["norms"][-1]
-        median = np.median(arrays["all_norms"])
-        grid = int(norms.shape[1] ** 0.5)
-        for i in range(scenes):
-            picture = np.clip(arrays["images"][i].transpose(1, 2, 0) / 2.4 + 0.5, 0, 1)
-            row[2 * i].imshow(picture, interpolation="nearest")
-            ax = row[2 * i + 1]
-            ratios = norms[i].reshape(grid, grid) / median
-            image = ax.imshow(ratios, vmin=0, vmax=HIGHEST, cmap="magma")
-            for cell in np.flatnonzero(norms[i] > (cutoff or np.inf)):
-                y, x = divmod(cell, grid)
-                ax.add_patch(_square(x, y, ec="white", lw=0.8))
-        for ax in row:
-            _bare(ax)
-        row[0].set_ylabel(name, fontsize=5)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="norm / median")
     return figure

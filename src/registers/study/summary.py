@@ -11,7 +11,7 @@ import pandas as pd
 
 from registers import files
 from registers.figures.paint import style
-from registers.study import figures
+from registers.study import figures, search_figures
 from registers.study.regime import CONDITIONS
 from registers.study.results import EARLY, SURELY, load
 from registers.study.seeds import Seeds, number
@@ -112,7 +112,7 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         if every and set(rows.variant) == set(sweep.lookup):
             style.save(figures.lookup(runs, rows, *sweep.lookup), folder / "lookup")
     if len(scenes):
-        style.save(figures.landscape(scenes), folder / "landscape")
+        style.save(search_figures.landscape(scenes), folder / "landscape")
     variants = [v for v in sweep.shown if (frame.variant == v).any()][:CHARTED]
     names = {}
     for variant in variants:
@@ -120,9 +120,9 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         names[variant] = list(mine.run)
     every = [name for listing in names.values() for name in listing]
     if every and all((runs / name / "maps.npz").is_file() for name in every):
-        style.save(figures.course(runs, frame, variants), folder / "course")
+        style.save(search_figures.course(runs, frame, variants), folder / "course")
         first = [n for n in every if n.endswith(f"-s{frame.seed.min()}")]
-        style.save(figures.maps(runs, first), folder / "maps")
+        style.save(search_figures.maps(runs, first), folder / "maps")
 
 
 # --- what the template tells
