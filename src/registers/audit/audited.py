@@ -174,19 +174,25 @@ def _contents(audit: Audit) -> str:
     if audit.contents_note:
         return f"what they hold: {audit.contents_note}"
     held = audit.contents
-    if held is None or held.outliers is None:
+    if held is None:
         return ""
 
     def shares(part: str) -> str:
         parts = (held.outliers, held.others)
         values = [None if each is None else getattr(each, part) for each in parts]
-        # a share that is 0 is estimated as a little below it at times
-        told = [None if value is None else f"{100 * max(0.0, value):.0f} %" for value in values]
+        # a true share of 0 may be estimated as slightly negative
+        told = [None if v is None else f"{100 * min(max(v, 0.0), 1.0):.0f} %" for v in values]
         return told[0] if told[1] is None else f"{told[0]} (other patches: {told[1]})"
 
+    told = (
+        f"what they hold, after layer {held.layer}, in {held.outliers.images} images: of their "
+        f"mean square {shares('constant')} is the same in all images"
+    )
+    if held.outliers.own is None:
+        return f"{told}; no image has two of them, to tell what it gives to both"
     return (
-        f"what they hold, after layer {held.layer}: of their mean square {shares('constant')} is "
-        f"the same in all images, {shares('image')} is what those of one image share"
+        f"{told}, {shares('image')} is shared by those of one image and not by those of others, "
+        f"{shares('own')} is each one's own"
     )
 
 

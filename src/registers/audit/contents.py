@@ -8,7 +8,6 @@ square of a norm of ten medians is still as large as a whole ordinary patch.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,31 +15,38 @@ from registers.audit import watch
 from registers.audit.errors import AuditError
 from registers.audit.verdict import AuditVerdict
 from registers.audit.watched import BATCH, AuditBank
-from registers.components import Components, from_sums
+from registers.components import Components, Totals
+
+FEWEST = 10  # images with outliers, below which shares are too rough to be told
 
 
 @dataclass(frozen=True)
 class Contents:
     """Components of outliers and of the other patches, after block `layer`, where outliers stand
-    out most. None where too few share an image, or all are in one."""
+    out most. others: None where no image has any, or one alone."""
 
     layer: int
-    outliers: Components | None
+    outliers: Components
     others: Components | None
 
 
 def contents(bank: AuditBank, verdict: AuditVerdict) -> Contents | None:
-    """None without outliers. Raises AuditError where that layer's tokens cannot be had."""
+    """None without outliers. Raises AuditError where that layer's tokens cannot be had, or
+    outliers are in too few images."""
     if not verdict.outliers:
         return None
+    having = int(verdict.mask.any(1).sum())
+    if having < FEWEST:
+        raise AuditError(f"outliers are in {having} images, shares are told from {FEWEST} on")
     layer, mask_BP = verdict.layer, torch.from_numpy(verdict.mask)
-    kinds = (Sums(), Sums())
+    kinds = (Totals(), Totals())
 
     def add(tokens_BND: Tensor, start: int) -> None:
-        patches = tokens_BND[:, len(bank.layout.prefix) :]
-        marks = mask_BP[start : start + len(patches)].to(patches.device)
-        for sums, where in zip(kinds, (marks, ~marks)):
-            sums.add(patches, where)
+        patches = tokens_BND[:, len(bank.layout.prefix) :].cpu().double()  # MPS has no doubles
+        marks = mask_BP[start : start + len(patches)]
+        for totals, where in zip(kinds, (marks, ~marks)):
+            kept = patches * where[..., None]
+            totals.add(kept.sum(1).numpy(), where.sum(1).numpy(), (kept**2).sum((1, 2)).numpy())
 
     if layer == bank.layers:
         for start in range(0, len(bank), BATCH):  # in double precision all at once may not fit
@@ -49,22 +55,7 @@ def contents(bank: AuditBank, verdict: AuditVerdict) -> Contents | None:
         raise AuditError("tokens of inner layers are not kept of features; give the model")
     else:
         bank.each_batch(lambda pixels, start: add(watch.stream(bank.anatomy, pixels, layer), start))
-    return Contents(layer, *(sums.components() for sums in kinds))
-
-
-class Sums:
-    """Tokens of one kind, added up image by image."""
-
-    def __init__(self) -> None:
-        self.sums: list[np.ndarray] = []
-        self.counts: list[np.ndarray] = []
-        self.squares = 0.0
-
-    def add(self, patches_BPD: Tensor, where_BP: Tensor) -> None:
-        kept = patches_BPD.double() * where_BP[..., None]
-        self.sums.append(kept.sum(1).cpu().numpy())
-        self.counts.append(where_BP.sum(1).cpu().numpy())
-        self.squares += float((kept**2).sum())
-
-    def components(self) -> Components | None:
-        return from_sums(np.concatenate(self.sums), np.concatenate(self.counts), self.squares)
+    outliers, others = (totals.components() for totals in kinds)
+    if outliers is None:
+        raise AuditError(f"tokens after layer {layer} are no numbers")
+    return Contents(layer, outliers, others)

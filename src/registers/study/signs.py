@@ -128,7 +128,7 @@ def contents(patches_BPD: Tensor, redundant_BP: Tensor, labels_BK: Tensor) -> di
     scene_N = redundant_BP.nonzero()[:, 0]
     tokens_ND = patches_BPD[redundant_BP]
     parts = components(tokens_ND.cpu().numpy(), scene_N.cpu().numpy())
-    if parts is None:
+    if parts is None or parts.own is None:
         return {}
     return {
         "redundant_constant": parts.constant,
