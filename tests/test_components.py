@@ -18,9 +18,10 @@ def planted(constant: float, image: float, own: float, images: int = 400, each: 
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.05, 0.05), (0.1, 0.8, 0.1), (0.0, 0.0, 1.0)])
-def test_planted_components_are_found(shares):
-    found = components(*planted(*(4 * share for share in shares)))
-    assert (found.constant, found.image, found.own) == pytest.approx(shares, abs=0.02)
+@pytest.mark.parametrize("each", [2, 5])
+def test_planted_components_are_found(shares, each):
+    found = components(*planted(*(4 * share for share in shares), each=each))
+    assert (found.constant, found.image, found.own) == pytest.approx(shares, abs=0.03)
     assert found.constant + found.image + found.own == pytest.approx(1)
 
 
