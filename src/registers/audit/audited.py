@@ -28,8 +28,8 @@ CONDITIONS = ("outliers", "outliers-at-output")  # of --fail-on
 class Audit:
     """All that was found out about one model.
 
-    rows: one for each layer. contents: what outliers hold, None without any. heads_note,
-    neurons_note, contents_note: why there are none, "" where there are.
+    rows: one for each layer. contents: what outliers hold, None without any and where it cannot be
+    told. heads_note, neurons_note, contents_note: why there are none, "" where there are.
     seconds: from loading the model to the verdict.
     change: what test-time registers make of it, where they were asked for; change_note: why they
     were not added, "" where they were.
@@ -178,21 +178,23 @@ def _contents(audit: Audit) -> str:
         return ""
 
     def shares(part: str) -> str:
-        parts = (held.outliers, held.others)
-        values = [None if each is None else getattr(each, part) for each in parts]
-        # a true share of 0 may be estimated as slightly negative
-        told = [None if v is None else f"{100 * min(max(v, 0.0), 1.0):.0f} %" for v in values]
-        return told[0] if told[1] is None else f"{told[0]} (other patches: {told[1]})"
+        told = [
+            f"{100 * min(max(getattr(each, part), 0.0), 1.0):.0f} %"  # estimates may leave 0 to 1
+            for each in (held.outliers, held.others)
+            if each is not None and getattr(each, part) is not None
+        ]
+        return " (other patches: ".join(told) + ")" * (len(told) - 1)
 
-    told = (
-        f"what they hold, after layer {held.layer}, in {held.outliers.images} images: of their "
-        f"mean square {shares('constant')} is the same in all images"
+    words = (
+        f"what they hold, after layer {held.layer} ({held.outliers.tokens} outliers in "
+        f"{held.outliers.images} images): of their mean square {shares('constant')} is the same in "
+        "all images"
     )
-    if held.outliers.own is None:
-        return f"{told}; no image has two of them, to tell what it gives to both"
+    if held.note:
+        return f"{words}; {held.note}"
     return (
-        f"{told}, {shares('image')} is shared by those of one image and not by those of others, "
-        f"{shares('own')} is each one's own"
+        f"{words}, {shares('image')} is shared by the outliers of one image but not by those of "
+        f"others, and {shares('own')} is each outlier's own"
     )
 
 
