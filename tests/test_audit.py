@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import planted_vit
@@ -12,15 +11,11 @@ import pytest
 import torch
 from planted_vit import FAMILIES, HEAD, NEURONS, PREFIX, WRITER
 
-from registers.audit import command, watch
+from registers.audit import command
 from registers.audit.api import audit, outliers, tokens
-from registers.audit.contents import contents
 from registers.audit.errors import AuditError
-from registers.audit.examine import examine
 from registers.audit.layout import TokenLayout
 from registers.audit.verdict import judge, places
-from registers.audit.watched import ModelCard, watch_features
-from registers.components import components
 
 
 @pytest.fixture(scope="module")
@@ -82,69 +77,6 @@ def test_every_written_norm_is_the_step_of_the_residual_stream(planted, report):
     together = sum(row.written for row in report.audits[0].neurons[:4])
     after = np.median(report.bank.patch_norms(WRITER + 1)[mask])
     assert together == pytest.approx(after, rel=0.05)
-
-
-@pytest.mark.parametrize("store", [True, False])
-def test_a_store_is_told_from_a_constant(store):
-    """Outliers of ten times the norm, planted: a vector of each image, or one for all images."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((40, 1 + 64, 32))
-    large = 10 * rng.standard_normal((40 if store else 1, 32))
-    features[:, 7:10] += large[:, None]
-    found = examine(watch_features(ModelCard("planted"), features, ("[CLS]",)))
-    held = found.contents.outliers
-    # of the mean square, the vector has nearly 100 / 101
-    assert held.image == pytest.approx(100 / 101 if store else 0, abs=0.05)
-    assert held.constant == pytest.approx(0 if store else 100 / 101, abs=0.05)
-    assert found.contents.others.own == pytest.approx(1, abs=0.01)
-    sentence = next(line for line in found.sentences() if line.startswith("what they hold"))
-    told = ("0", "0", "100", "0", "1", "100") if store else ("99", "0", "0", "0", "1", "100")
-    assert sentence == (
-        "what they hold, after layer 1, in 40 images: of their mean square {} % (other patches: "
-        "{} %) is the same in all images, {} % (other patches: {} %) is shared by those of one "
-        "image and not by those of others, {} % (other patches: {} %) is each one's own"
-    ).format(*told)
-    assert found.to_dict()["contents"]["outliers"]["image"] == held.image
-    json.dumps(found.to_dict(), allow_nan=False)
-
-
-def test_one_outlier_in_an_image_tells_the_constant_alone():
-    """As massive activations often are: there is no second one to compare it with."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((40, 1 + 64, 32))
-    features[:, 7] += 10 * rng.standard_normal(32)
-    found = examine(watch_features(ModelCard("planted"), features, ("[CLS]",)))
-    assert found.contents.outliers.constant > 0.95 and found.contents.outliers.own is None
-    sentence = next(line for line in found.sentences() if line.startswith("what they hold"))
-    assert "99 % (other patches: 0 %) is the same in all images; no image has two" in sentence
-
-
-def test_outliers_of_few_images_are_not_taken_apart():
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((9, 1 + 64, 32))
-    features[:, 7:10] += 10 * rng.standard_normal(32)
-    found = examine(watch_features(ModelCard("planted"), features, ("[CLS]",)))
-    told = "outliers are in 9 images, shares are told from 10 on"
-    assert found.verdict.outliers and found.contents is None
-    assert found.contents_note == found.to_dict()["contents"] == told
-    assert f"what they hold: {told}" in found.sentences()
-
-
-def test_what_outliers_hold_is_asked_of_the_layer_that_tells_them(planted):
-    """Where they stand out inside, tokens of that layer are looked at again; features have none."""
-    model, pixels, mask = planted
-    bank = tokens(model, pixels)
-    verdict = outliers(bank)
-    inside = replace(verdict, layer=WRITER + 1)
-    held = contents(bank, inside)
-    assert held.layer == WRITER + 1 and held.outliers.constant > 0.95
-    stream = watch.stream(bank.anatomy, pixels, WRITER + 1)[:, len(bank.layout.prefix) :]
-    norms = bank.norms[:, WRITER, len(bank.layout.prefix) :]
-    assert stream.norm(dim=-1).numpy() == pytest.approx(norms, rel=1e-4)  # of that layer
-    again = components(stream[torch.from_numpy(mask)].numpy(), mask.nonzero()[0])
-    assert held.outliers.constant == pytest.approx(again.constant, abs=1e-5)
-    with pytest.raises(AuditError, match="give the model"):
-        contents(replace(bank, anatomy=None), inside)
 
 
 def test_attention_of_the_bank_is_asked_for_by_token(report):
