@@ -51,6 +51,12 @@ class Seeds:
         held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
         return f"{sum(held)} of {len(held)}"
 
+    def told_without(self, variant: str, registers: int, most: float) -> str:
+        """3 of 3: in how many seeds labels are told with at most so much where no token may look at
+        blanks."""
+        told = self.of(variant, registers)["hidden/redundant"].dropna()
+        return f"{(told <= most).sum()} of {len(told)}"
+
     def none_left(self, variant: str) -> str:
         """5 of 5: in how many seeds with four registers no second mode is left."""
         left = self.of(variant, 4)[CONDITIONS[0]].fillna(True).astype(bool)
@@ -60,6 +66,18 @@ class Seeds:
         """3 of 3: in how many seeds the neighbour's symbol was learned, of those that tell."""
         told = self.of(variant, registers)["answers/right"].dropna()
         return f"{(told > LEARNED).sum()} of {len(told)}"
+
+    def told_by(self, variant: str, registers: int, key: str) -> str:
+        """0.93 and 0.97: one number a seed, of those that have it."""
+        return style.listing(map(number, self.of(variant, registers)[key].dropna()))
+
+    def lengths(self, variant: str, registers: int) -> str:
+        """4.2, 8.4: how long the part of blanks is that those of one picture share, in norms of
+        the other patches, one number a seed."""
+        rows = self.of(variant, registers)
+        share = rows["redundant_of_scene"].clip(lower=0)
+        cells = [number(v, 1) for v in rows["redundant_over_others"] * share**0.5]
+        return "-" if set(cells) == {"-"} else ", ".join(cells)
 
     def made_of(self, variant: str, registers: int) -> bool:
         """Whether any seed tells what blanks are made of."""

@@ -40,6 +40,7 @@ VARIED = (
     "lr",
     "weight_decay",
 )
+FIRST = CONDITIONS[:3]  # those without registers
 LOST = 0.05  # of accuracy: less does not count as used
 CHARTED = 4  # variants whose course is drawn
 
@@ -97,6 +98,12 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         pair(sweep, sweep.ordinary, runs, folder / "ordinary", "pool")
     if sweep.openclip:
         pair(sweep, sweep.openclip, runs, folder / "openclip", "attention")
+    if sweep.several:
+        shown = first_found(frame, sweep.several)
+        names = [f"{sweep.several}-r{r}-s{shown}" for r in (0, 4)]
+        if shown is not None and all((runs / name / "maps.npz").is_file() for name in names):
+            style.save(figures.headline(runs, names, "cls"), folder / "several")
+            style.save(figures.carriers(runs, names), folder / "carriers")
     if "redundant_constant" in tokens and tokens.redundant_constant.notna().any():
         style.save(figures.kinds(tokens), folder / "kinds")
     if sweep.sink:
@@ -125,6 +132,13 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         style.save(search_figures.maps(runs, first), folder / "maps")
 
 
+def first_found(frame: pd.DataFrame, variant: str) -> int | None:
+    """The first seed of a variant in which conditions 1 to 3 hold without registers."""
+    rows = frame[(frame.variant == variant) & (frame.registers == 0)].sort_values("seed")
+    held = (row.seed for row in rows.itertuples() if all(getattr(row, c) is True for c in FIRST))
+    return next(held, None)
+
+
 # --- what the template tells
 
 
@@ -151,10 +165,14 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         mean=lambda variant, key: seeds.of(variant, 0)[key].mean(),
         count=seeds.count,
         first_three=seeds.first_three,
+        told_without=seeds.told_without,
+        several_seed=first_found(frame, sweep.several),
         settled=seeds.settled,
         copied=seeds.copied,
         none_left=seeds.none_left,
         made_of=seeds.made_of,
+        told_by=seeds.told_by,
+        lengths=seeds.lengths,
         left_over=seeds.left_over,
         changes=lambda name: changes(sweep, name),
         early=EARLY,

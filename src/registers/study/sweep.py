@@ -37,6 +37,7 @@ class Sweep(Section):
     figure of an ordinary ViT. sink: that of the figure of a head's attention. withdrawal: that of
     the figure of the label's way into bare wall. lookup: two of the figure of registers as a table,
     whose patches may and may not look at them. openclip: that of the figure of OpenCLIP's loss.
+    several: that of the figures of [CLS] and several labels.
     ingredients: variants that the ablation figure
     compares with the headline, under the names it prints; controls: those compared with the sink's;
     vectors: of some of these, the variant that changes the same where patches are vectors.
@@ -56,6 +57,7 @@ class Sweep(Section):
     withdrawal: str = ""
     lookup: tuple[str, str] | tuple[()] = ()
     openclip: str = ""
+    several: str = ""
     ingredients: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str] = Field(default_factory=dict)
     vectors: dict[str, str] = Field(default_factory=dict)
@@ -122,7 +124,8 @@ def read_sweep(path: Path = SWEEP) -> Sweep:
             raise refusal(f"variants.{name}.hypothesis", variant.hypothesis, must)
         sweep.regime(name)
     named = (*sweep.shown, *sweep.ingredients, *sweep.controls, *sweep.vectors.values())
-    single = (sweep.headline, sweep.ordinary, sweep.sink, sweep.withdrawal, sweep.openclip)
+    single = (sweep.headline, sweep.ordinary, sweep.sink, sweep.withdrawal)
+    single += (sweep.openclip, sweep.several)
     for name in (*named, *sweep.lookup, *filter(None, single)):
         sweep.regime(name)
     return sweep
