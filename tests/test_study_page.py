@@ -348,4 +348,4 @@ def test_the_figure_of_two_kinds_draws_every_run_that_tells_what_blanks_are_made
     ]
     assert sorted(map(float, filled)) == [0, 0, 0, 0, 1, 1]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names[:3] == ["a label and glyphs", "and copies by position", "OpenCLIP's loss"]
+    assert names[:3] == ["labels and glyphs", "and copies by position", "OpenCLIP's loss"]

@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 
-from registers.settings.errors import ConfigError
-from registers.study.regime import TokenRegime, regime_of
+from registers.study.regime import TokenRegime
 from registers.study.signs import attention_signs, contents, told, watch
 from registers.study.tokens_net import TokenAttention, TokenNet
 from registers.study.tokens_world import NOTHING, codebook, draw_tokens, neighbour
@@ -157,6 +156,21 @@ def test_signs_average_to_nothing_and_hide_no_answer():
         assert float(match.mean()) == pytest.approx(own, abs=0.05)
     sizes = (signed.images[shown] @ book.T).abs()
     assert torch.equal(sizes.argmax(1), signed.symbols[shown])
+
+
+def test_scenes_of_a_group_are_alike():
+    """They share places; one symbol in twenty is drawn anew, and three labels in ten."""
+    _, batch = some(1003, alike=4, codes=32)
+    label, symbols = batch.label[:1000].view(-1, 4), batch.symbols[:1000].view(-1, 4, 25)
+    for places in (batch.redundant, batch.marked, batch.triggered):
+        grouped = places[:1000].view(-1, 4, 25)
+        assert torch.equal(grouped, grouped[:, :1].expand_as(grouped))
+    # in each of 2 scenes a symbol stays with 0.95, and a label with 0.7
+    same = float((symbols[:, 1] == symbols[:, 2]).float().mean())
+    assert abs(same - 0.95**2) < 0.02
+    told = float((label[:, 1] == label[:, 2]).float().mean())
+    assert abs(told - (0.7**2 + (1 - 0.7**2) / 32)) < 0.1
+    assert not torch.equal(symbols[0, 0], symbols[1, 0])
 
 
 # --- the net
@@ -372,55 +386,3 @@ def test_what_blanks_hold_is_told_from_what_they_always_are():
     assert found["redundant_by_label"] == pytest.approx(3 / (3 + 1), abs=0.01)
     assert contents(always + noise, blank, label[:, None])["redundant_by_label"] < 0.01
     assert contents(stored, torch.zeros_like(blank), label[:, None]) == {}
-
-
-def test_drop_path_leaves_whole_updates_out_in_training_alone():
-    """A block's update of a scene is either missing or divided by the share that is kept."""
-    one = net(depth=1, attends_from=0, mlps=0, drop_path=0.25)
-    images = some(400)[1].images
-    with torch.no_grad():
-        whole = one.eval()(images)
-        again = one(images)
-        torch.manual_seed(0)
-        dropped = one.train()(images)
-    assert torch.equal(whole.layers[0], again.layers[0])
-    update = whole.layers[0] - whole.start
-    got = dropped.layers[0] - dropped.start
-    kept = got.flatten(1).norm(dim=1) > 0
-    assert torch.allclose(got[kept], update[kept] / 0.75, atol=1e-5)
-    assert 0.2 < float((~kept).float().mean()) < 0.3
-
-
-def test_scenes_of_a_group_are_alike():
-    """They share places; one symbol in twenty is drawn anew, and three labels in ten."""
-    _, batch = some(1003, alike=4, codes=32)
-    label, symbols = batch.label[:1000].view(-1, 4), batch.symbols[:1000].view(-1, 4, 25)
-    for places in (batch.redundant, batch.marked, batch.triggered):
-        grouped = places[:1000].view(-1, 4, 25)
-        assert torch.equal(grouped, grouped[:, :1].expand_as(grouped))
-    # in each of 2 scenes a symbol stays with 0.95, and a label with 0.7
-    same = float((symbols[:, 1] == symbols[:, 2]).float().mean())
-    assert abs(same - 0.95**2) < 0.02
-    told = float((label[:, 1] == label[:, 2]).float().mean())
-    assert abs(told - (0.7**2 + (1 - 0.7**2) / 32)) < 0.1
-    assert not torch.equal(symbols[0, 0], symbols[1, 0])
-
-
-@pytest.mark.parametrize("dropped", ["attention", "mlps"])
-def test_one_part_alone_is_dropped(dropped):
-    """Where every update of a part but one in a thousand is left out, the block is the other."""
-    one = net(depth=1, attends_from=0, drop_path=0.999, dropped=dropped)
-    images = some(8)[1].images
-    block = one.blocks[0]
-    with torch.no_grad():
-        torch.manual_seed(0)
-        got = one.train()(images)
-        attended = block.attn(block.norm1(got.start))[0]
-        other = block.mlp(got.start) if dropped == "attention" else attended
-    assert torch.allclose(got.layers[0], got.start + other, atol=1e-6)
-
-
-@pytest.mark.parametrize("change", [dict(drop_path=1.0), dict(dropped="mlps")])
-def test_drop_path_that_cannot_be(change):
-    with pytest.raises(ConfigError, match="drop"):
-        regime_of(dict(world="tokens") | change, "v.change")

@@ -309,7 +309,7 @@ def carriers(runs: Path, names: list[str]) -> Figure:
 
 
 LOSSES = {  # what is asked -> printed name and colour
-    "tasks": ("a label and glyphs", style.CUTOFF),
+    "tasks": ("labels and glyphs", style.CUTOFF),
     "copies": ("and copies by position", style.colour("deit3")),
     "openclip": ("OpenCLIP's loss", style.colour("openclip")),
     "dino": ("DINO's loss and glyphs", style.colour("dino")),
@@ -351,7 +351,8 @@ def kinds(frame: pd.DataFrame) -> Figure:
         xlim=(0, 1),
         yscale="log",
     )
-    ax.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    ticks = [1, 2, 4, 8, 16, 32, 64, 128]
+    ax.set_yticks(ticks, [str(tick) for tick in ticks])
     ax.set_yticks([], minor=True)
     figure.legend(loc="outside right upper", fontsize=6)
     return figure
