@@ -319,7 +319,6 @@ def test_the_sweep_still_gives_every_finished_run_its_regime():
         ({"world": "tokens", "blanks": 5, "blanks_at": "area"}, "a rectangle"),
         ({"world": "tokens", "holders": 2, "keys": 2}, "holders: 2 is not allowed; must be 1"),
         ({"world": "tokens", "keys": 3}, "keys: 3 is not allowed; must be at most 2"),
-        ({"world": "tokens", "labels": "each", "objective": "deit3"}, "labels: 'each' is not"),
         (
             {"world": "tokens", "appearance": "drawn", "channels": 192, "codes": 10, "alike": 2},
             "1 for",

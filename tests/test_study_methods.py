@@ -13,6 +13,7 @@ from registers.study.tokens_world import codebook, draw_tokens
 from registers.study.worlds import build_net
 
 WALL = dict(appearance="glyphs", blanks=4, blanks_at="area", content="shared", mark=0.0, paper=0.3)
+FOUR = dict(WALL, keys=4, labels="each", codes=32, summary="cls")
 SELF = dict(WALL, objective="dinov2", summary="cls", grid=6, echo=True, masked=0.3)
 
 
@@ -66,6 +67,51 @@ def test_a_caption_tells_all_that_is_shown():
     assert torch.equal(words[scenes.triggered], scenes.symbols[scenes.triggered] + 48)
     assert (words[scenes.redundant] == 96).all()
     assert set(ids.unique().tolist()) <= set(net.text.vocabulary.tolist())
+
+
+def test_captions_of_labels_tell_each_of_them_and_nothing_else():
+    net, scenes = some(**FOUR, objective="captions")
+    ids = net.caption(scenes)
+    assert ids.shape == (12, 6)
+    assert torch.equal(ids[:, 1:5] - 1, scenes.labels + 32 * torch.arange(4))
+    assert int(ids[:, 1:5].max()) <= len(net.text.vocabulary) - 1
+    whole, scenes = some(**FOUR, objective="openclip")
+    assert torch.equal(whole.caption(scenes)[:, 1:5], ids[:, 1:5])
+    assert whole.caption(scenes).shape == (12, 6 + 25)
+
+
+def test_captions_of_labels_leave_the_local_tasks_as_they_are():
+    net, scenes = some(**FOUR, objective="captions", label=0.5)
+    with torch.no_grad():
+        loss, told = net.losses(scenes)
+        last = net(scenes.images).last
+        pictures, texts = net.embeddings(last.cls, scenes)
+        meet = contrastive(pictures, texts, net.logit_scale.exp())
+        local = sum(task.loss for task in net.local(last.patches, scenes))
+        assert torch.allclose(loss, 0.5 * meet + local)
+        net.label_asked = False
+        assert torch.allclose(net.losses(scenes)[0], local)
+    assert set(told) == {"accuracy", "local", "triggered"}
+
+
+def test_each_of_several_labels_is_asked_by_deit3_and_beside_ibot():
+    net, scenes = some(**FOUR, objective="deit3")
+    with torch.no_grad():
+        loss, told = net.losses(scenes)
+        logits = net.label(net(scenes.images).last.cls).view(12, 4, 32)
+    each = [
+        F.cross_entropy(logits[:, k], scenes.labels[:, k], label_smoothing=0.1) for k in range(4)
+    ]
+    assert float(loss) == pytest.approx(float(sum(each)) / 4, rel=1e-5)
+    assert float(told["accuracy"]) == pytest.approx(
+        float((logits.argmax(2) == scenes.labels).float().mean())
+    )
+    mask = torch.zeros(12, 25, dtype=torch.bool)
+    mask[:, ::3] = True
+    net, scenes = some(**FOUR, objective="ibot", masked=0.3, views="label")
+    net.losses(scenes, mask)[0].backward()
+    heads = net.student.label.weight.grad.view(4, 32, -1).abs().sum((1, 2))
+    assert (heads > 0).all()
 
 
 def test_pictures_and_captions_meet_in_the_recipes_loss():

@@ -173,6 +173,14 @@ def test_scenes_of_a_group_are_alike():
     assert not torch.equal(symbols[0, 0], symbols[1, 0])
 
 
+def test_each_of_several_labels_of_a_group_is_drawn_anew_by_itself():
+    _, batch = some(1000, alike=4, codes=32, keys=4, labels="each", blanks=2)
+    same = (batch.labels.view(-1, 4, 4)[:, 1] == batch.labels.view(-1, 4, 4)[:, 0]).float()
+    share = 0.7 + 0.3 / 32
+    assert float(same.mean()) == pytest.approx(share, abs=0.05)
+    assert float(same.prod(1).mean()) == pytest.approx(share**4, abs=0.1)  # not all at once
+
+
 # --- the net
 
 

@@ -124,8 +124,9 @@ class TokenRegime(Section):
     its own, which asks every patch for its own symbol whether it has a trigger or not, so that no
     patch but a blank has room to spare. label: weight of the label's. They are asked from steps
     `local_from` and `label_from` on. objective: these "tasks", or in their place the loss of one of
-    the paper's methods (`tokens_methods`). Of DINOv2's two losses "dino" takes the place of the
-    label's alone, "ibot" that of the local ones alone. masked: share of patches that its masks
+    the paper's methods (`tokens_methods`). Of these, "dino" (one of DINOv2's two) and "captions"
+    (OpenCLIP's, with captions of the labels alone) take the place of the label's loss alone, "ibot"
+    (the other of DINOv2's) that of the local ones alone. masked: share of patches that its masks
     hide; ibot: whether its loss asks the "masked" patches, as published, or "every" patch of a view
     with masks; views: whether the second view is of the same "scene", with other textures and
     grain, or of another that has the same "label" alone, as two crops of a photo share what it
@@ -175,7 +176,7 @@ class TokenRegime(Section):
     label: float = Field(1.0, ge=0)
     label_from: int = Field(0, ge=0)
     local_from: int = Field(0, ge=0)
-    objective: Literal["tasks", "deit3", "openclip", "dinov2", "dino", "ibot"] = "tasks"
+    objective: Literal["tasks", "deit3", "openclip", "captions", "dinov2", "dino", "ibot"] = "tasks"
     masked: float = Field(0.0, ge=0)
     ibot: Literal["masked", "every"] = "masked"
     views: Literal["scene", "label"] = "scene"
@@ -209,6 +210,11 @@ class TokenRegime(Section):
     schedule: Literal["cosine", "constant"] = "constant"
     steps: int = Field(3000, ge=1)
     batch: int = Field(32, ge=1)
+
+    @property
+    def asked(self) -> int:
+        """Labels that a picture is asked."""
+        return self.keys if self.labels == "each" else 1
 
     @property
     def classes(self) -> int:
@@ -269,8 +275,6 @@ def check_tokens(regime: TokenRegime, key: str) -> None:
         raise refusal(f"{key}.drop_path", regime.drop_path, "below 1")
     if regime.dropped != "both" and not regime.drop_path:
         raise refusal(f"{key}.dropped", regime.dropped, "both where drop_path is 0")
-    if regime.labels == "each" and regime.objective != "tasks":
-        raise refusal(f"{key}.labels", regime.labels, f"one for {regime.objective}")
     if regime.labels == "one" and regime.keys > 2:
         raise refusal(f"{key}.keys", regime.keys, "at most 2 where they are one label")
     if regime.ibot == "every" and not masks:

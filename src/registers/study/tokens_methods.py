@@ -2,10 +2,11 @@
 
 What keeps a method from showing the effect here, its loss or its ViT? In this file the ViT is the
 one in which the effect was found, and the losses are those of the recipes (`registers.losses`)
-without their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the label;
+without their augmentations: scenes are drawn, not cropped. DeiT-III is asked for the labels;
 OpenCLIP gets a caption that tells all that a scene shows; DINOv2 two views that differ in textures
-and grain, and masks. Of DINOv2's two losses one alone can take the place of its half of the tasks:
-DINO the label's, iBOT the local ones'.
+and grain, and masks. Half of the tasks can be left as it is, and the other half be asked by a
+method: the labels by DINO, or by OpenCLIP with captions that tell them alone, the local tasks by
+iBOT.
 """
 
 import math
@@ -21,7 +22,7 @@ from registers.models.teacher import follow, frozen_copy
 from registers.models.text import VOCABULARY, TextTower
 from registers.study.net import Seen
 from registers.study.regime import TokenRegime
-from registers.study.tokens_net import TokenNet
+from registers.study.tokens_net import TokenNet, local_accuracies
 from registers.study.tokens_world import TokenScenes
 
 SMOOTHING = 0.1  # DeiT-III
@@ -35,47 +36,61 @@ TOLD = {"dinov2": (), "dino": ("local",), "ibot": ("accuracy",)}  # answers that
 
 
 class LabelNet(TokenNet):
-    """DeiT-III: the label alone, with label smoothing."""
+    """DeiT-III: the labels alone, with label smoothing."""
 
     def losses(
         self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the label's accuracy."""
-        logits = self.label(self.summary(self(scenes.images, hidden_BP).last))
-        loss = F.cross_entropy(logits, scenes.label, label_smoothing=SMOOTHING)
-        return loss, {"accuracy": (logits.argmax(1) == scenes.label).float().mean()}
+        """The loss, and the labels' accuracy."""
+        logits = self.answers(self.summary(self(scenes.images, hidden_BP).last), scenes)
+        loss = F.cross_entropy(logits, scenes.labels, label_smoothing=SMOOTHING)
+        return loss, {"accuracy": (logits.argmax(1) == scenes.labels).float().mean()}
 
 
 class TextNet(TokenNet):
-    """OpenCLIP: pictures and captions of a batch find each other."""
+    """OpenCLIP: pictures and captions of a batch find each other. Captions of the labels alone
+    leave the local tasks as they are."""
 
     def __init__(self, regime: TokenRegime, registers: int) -> None:
         super().__init__(regime, registers)
-        words = regime.classes + 2 * regime.symbols + 1
-        length = regime.grid**2 + 3  # the label's word, and the start and the end of text
+        self.tells_all = regime.objective == "openclip"
+        words, length = regime.classes, regime.asked + 2  # the start and the end of text
+        if self.tells_all:
+            words += 2 * regime.symbols + 1
+            length += regime.grid**2
         shape = (EMBED, length, TEXT_WIDTH, TEXT_DEPTH, TEXT_HEADS)
         self.text = TextTower(*shape, vocabulary=range(1, words + 1))
         self.projection = nn.Parameter(torch.randn(regime.width, EMBED) / regime.width**0.5)
         self.logit_scale = nn.Parameter(torch.tensor(SCALE_START))
 
     def caption(self, scenes: TokenScenes) -> Tensor:
-        """(B, T), ids for the text tower: the label, then a word for each patch, row by row. A
-        symbol with a trigger and one without are two words; all blanks are one."""
-        first = 1 + self.regime.classes
-        words = first + scenes.symbols + self.regime.symbols * scenes.triggered
-        words = words.masked_fill(scenes.redundant, first + 2 * self.regime.symbols)
-        start = torch.full_like(words[:, :1], VOCABULARY - 2)
-        return torch.cat([start, 1 + scenes.label[:, None], words, start + 1], 1)
+        """(B, T), ids for the text tower: a word for each label, of several in their order, then
+        one for each patch, row by row, unless labels are all that is told. A symbol with a trigger
+        and one without are two words; all blanks are one."""
+        number = torch.arange(self.regime.asked, device=scenes.labels.device)
+        labels = scenes.labels + self.regime.codes * number  # each has words of its own
+        start = torch.full_like(labels[:, :1], VOCABULARY - 2)
+        told = [start, 1 + labels]
+        if self.tells_all:
+            first = 1 + self.regime.classes
+            words = first + scenes.symbols + self.regime.symbols * scenes.triggered
+            told.append(words.masked_fill(scenes.redundant, first + 2 * self.regime.symbols))
+        return torch.cat([*told, start + 1], 1)
 
     def losses(
         self, scenes: TokenScenes, mask_BP: None = None, hidden_BP: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and as "accuracy" the share of pictures that find their caption in the
-        batch."""
-        summary_BD = self.summary(self(scenes.images, hidden_BP).last)
-        picture_BE, text_BE = self.embeddings(summary_BD, scenes)
+        """The loss; as "accuracy" the share of pictures that find their caption in the batch, and
+        the accuracies of local tasks, where they are asked."""
+        last = self(scenes.images, hidden_BP).last
+        picture_BE, text_BE = self.embeddings(self.summary(last), scenes)
         loss = contrastive(picture_BE, text_BE, self.logit_scale.clamp(0, SCALE_MOST).exp())
-        return loss, {"accuracy": _found(picture_BE, text_BE)}
+        accuracies = {"accuracy": _found(picture_BE, text_BE)}
+        if self.tells_all:
+            return loss, accuracies
+        tasks = self.local(last.patches, scenes)
+        loss = self.regime.label * self.label_asked * loss + sum(task.loss for task in tasks)
+        return loss, accuracies | local_accuracies(tasks, scenes)
 
     def embeddings(self, summary_BD: Tensor, scenes: TokenScenes) -> tuple[Tensor, Tensor]:
         """Of pictures and of their captions, (B, E) each, norm 1."""
@@ -130,7 +145,8 @@ class SelfNet(nn.Module):
         # --- what the whole scene is asked
         if self.regime.objective == "ibot":
             weight = self.regime.label * self.student.label_asked
-            loss = weight * F.cross_entropy(self.student.label(summary), scenes.label.repeat(2))
+            answers = torch.cat([self.student.answers(part, scenes) for part in summary.chunk(2)])
+            loss = weight * F.cross_entropy(answers, scenes.labels.repeat(2, 1))
         else:
             with torch.no_grad():
                 whole = self.teacher_dino_head(self.teacher.summary(taught))

@@ -120,6 +120,17 @@ class LocalTask(NamedTuple):
     loss: Tensor
 
 
+def local_accuracies(tasks: list[LocalTask], scenes: TokenScenes) -> dict[str, Tensor]:
+    """Of "local" answers (all heads) and of the "triggered" ones among the second head's."""
+    asked = torch.stack([task.asked for task in tasks])
+    right = torch.stack([task.logits for task in tasks]).argmax(-1) == asked
+    asks = asked != NOTHING
+    return {
+        "local": right[asks].float().mean(),
+        "triggered": right[1][asks[1] & scenes.triggered].float().mean(),
+    }
+
+
 class TokenNet(nn.Module):
     """ViT and heads; tokens in timm's order: [CLS], where there is one, registers, patches."""
 
@@ -249,14 +260,8 @@ class TokenNet(nn.Module):
             loss = loss + task.loss
         if torch.is_grad_enabled():  # a step of the optimiser wants no accuracies and pays for them
             return loss, {}
-        asked = torch.stack([task.asked for task in tasks])
-        right = torch.stack([task.logits for task in tasks]).argmax(-1) == asked
-        asks = asked != NOTHING
-        return loss, {
-            "accuracy": (logits.argmax(1) == scenes.labels).float().mean(),
-            "local": right[asks].float().mean(),
-            "triggered": right[1][asks[1] & scenes.triggered].float().mean(),
-        }
+        accuracy = (logits.argmax(1) == scenes.labels).float().mean()
+        return loss, {"accuracy": accuracy, **local_accuracies(tasks, scenes)}
 
     def local(self, patches_BPD: Tensor, scenes: TokenScenes) -> list[LocalTask]:
         """What patches are asked, after the final norm."""

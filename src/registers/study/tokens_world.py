@@ -139,7 +139,7 @@ def _alike(
     def first(x: Tensor) -> Tensor:
         return x[::group].repeat_interleave(group, 0)[: len(x)]
 
-    changed, recoded = differs(plan.symbols, CHANGED), differs(codes[:, :1], RECODED)
+    changed, recoded = differs(plan.symbols, CHANGED), differs(codes, RECODED)
     shared = _Plan(*(first(x) for x in plan))
     symbols = torch.where(changed, plan.symbols, shared.symbols)
     return shared._replace(symbols=symbols), torch.where(recoded, codes, first(codes))

@@ -17,6 +17,7 @@ OBJECTIVES = {
     "tasks": TokenNet,
     "deit3": LabelNet,
     "openclip": TextNet,
+    "captions": TextNet,
     "dinov2": SelfNet,
     "dino": SelfNet,
     "ibot": SelfNet,
