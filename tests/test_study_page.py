@@ -29,6 +29,7 @@ from registers.study.summary import (
 )
 from registers.study.sweep import read_sweep
 from registers.study.verify import verify
+from registers.study.worlds import OBJECTIVES
 
 HELD = dict(second_mode=True, redundant=True, global_not_local=True, stored=True)
 GONE = dict.fromkeys(HELD, False)
@@ -338,14 +339,17 @@ def test_the_figure_of_two_kinds_draws_every_run_that_tells_what_blanks_are_made
         ("tasks", "0.3", 0, True, 0.9, 3.1),
         ("openclip", "0.0", 0, None, 0.95, 2.9),
         ("openclip", "0.0", 0, True, None, 1.0),
+        *((name, "0.0", 0, False, 0.5, 1.0) for name in ("captions", "deit3", "dinov2", "ibot")),
     ]
     frame = pd.DataFrame(rows, columns=[*columns, "redundant_constant", "redundant_over_others"])
+    assert set(figures.LOSSES) == {"copies", *OBJECTIVES}
     figure = figures.kinds(frame)
     points = [tuple(p) for c in figure.axes[0].collections for p in c.get_offsets().data]
-    assert sorted(points) == [(0.1, 2.3), (0.3, 0.9), (0.9, 3.1), (0.95, 2.9)]
+    others = [(0.5, 1.0)] * 4
+    assert sorted(points) == [(0.1, 2.3), (0.3, 0.9), *others, (0.9, 3.1), (0.95, 2.9)]
     filled = [
         len(c.get_facecolors()) and c.get_facecolors()[0][3] for c in figure.axes[0].collections
     ]
-    assert sorted(map(float, filled)) == [0, 0, 0, 0, 1, 1]
+    assert sorted(map(float, filled)) == [0] * 12 + [1, 1]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[:3] == ["labels and glyphs", "and copies by position", "OpenCLIP's loss"]

@@ -312,7 +312,11 @@ LOSSES = {  # what is asked -> printed name and colour
     "tasks": ("labels and glyphs", style.CUTOFF),
     "copies": ("and copies by position", style.colour("deit3")),
     "openclip": ("OpenCLIP's loss", style.colour("openclip")),
+    "captions": ("captions of labels and glyphs", style.colour("mae")),
+    "deit3": ("DeiT-III's loss", style.colour("clip")),
+    "dinov2": ("DINOv2's loss", style.colour("dinov2")),
     "dino": ("DINO's loss and glyphs", style.colour("dino")),
+    "ibot": ("labels and iBOT's loss", "#888888"),
 }
 
 

@@ -45,7 +45,7 @@ def load(runs: Path, sweep: Sweep, committed: Path | None = None) -> pd.DataFram
     most gives to all redundant patches or registers. "pool_on_...": weight of the pooled query
     there. "redundant_constant" and the three after it: see `signs.contents`; "answers/...":
     `lookup`. "early/...": signs at step EARLY; "half/...": halfway; "peak/...": the largest of any
-    look in training. "core_seconds": processor time, that of the examination included.
+    look in training and the end. "core_seconds": processor time, that of the examination included.
     """
     rows = [_row(file, sweep) for file in sorted(runs.glob("*/run.json"))]
     frame = _beside(pd.DataFrame(rows), committed)
@@ -122,7 +122,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     row |= {name: signs.get(name) for name in CONTENTS}
     row |= {f"answers/{name}": signs.get(f"answers/{name}") for name in ANSWERS}
     row |= {f"early/{name}": value for name, value in _early(history).items()}
-    row |= _course(history, f"{last}/redundant_over_others", run["steps"])
+    row |= _course(history, f"{last}/redundant_over_others", run["steps"], numbers)
     row["core_seconds"] = run.get("core_seconds")
     row |= {k: numbers.get(k) for k in ("cutoff", "share", "redundant/all", "class/chance")}
     row["class/cls"] = numbers.get("class/cls")
@@ -161,14 +161,16 @@ def _early(history: pd.DataFrame) -> dict:
     return early | {"head_on_redundant": _largest(signs, "head_on_redundant")}
 
 
-def _course(history: pd.DataFrame, sign: str, steps: int) -> dict:
-    """A sign halfway through a training, and the largest that it had at any look."""
+def _course(history: pd.DataFrame, sign: str, steps: int, numbers: dict) -> dict:
+    """A sign halfway through a training, and the largest that it had at any look or at the end,
+    where it is measured on other scenes."""
     if sign not in history:
         return {}
     name = sign.split("/")[1]
     half = history[sign][history.step == steps // 2]
     halfway = half.iloc[0] if len(half) else None
-    return {f"half/{name}": halfway, f"peak/{name}": history[sign].max()}
+    most = max(history[sign].max(), numbers.get(sign) or 0.0)
+    return {f"half/{name}": halfway, f"peak/{name}": most}
 
 
 def _sinks(signs: dict, last: str) -> dict:

@@ -93,7 +93,9 @@ class Training:
             asked = getattr(self.net, "student", self.net)
             asked.label_asked = self.step >= regime.label_from
             asked.local_asked = self.step >= regime.local_from
-        torch.manual_seed(at)  # drop path's stream, so that a resumed training draws the same
+        # Drop path's stream, so that a resumed training draws the same. It begins as the scenes'
+        # did, so which scenes miss a path may go with the symbols of the batch's first scene.
+        torch.manual_seed(at)
         self.loss, _ = self.net.losses(batch, mask(regime, at, self.device))
         self.optimizer.zero_grad()
         self.loss.backward()
