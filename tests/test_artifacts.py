@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from registers import artifacts
+from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
 
 SETTINGS = load_settings({"scale": "laptop"})
@@ -35,6 +36,13 @@ def test_declared_inputs_are_the_arguments(artifact):
 def test_inputs_resolve_to_files(artifact):
     for files in artifacts.inputs(SETTINGS, artifact).values():
         assert files and len(set(files)) == len(files)
+
+
+def test_an_entry_that_lacks_something_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "artifacts.yaml").write_text("- {id: fig01, module: fig01}")
+    monkeypatch.setattr(artifacts, "PAPER", tmp_path)
+    with pytest.raises(ConfigError, match=r"paper/artifacts.yaml: .*title"):
+        artifacts.load.__wrapped__()
 
 
 def test_families():

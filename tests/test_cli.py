@@ -100,6 +100,54 @@ def test_a_training_that_no_figure_shows_is_named(project, monkeypatch, capsys, 
     assert words in said and bool(said) == bool(words)
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train dinov2-r4-s0-noaa-tt", "must be a training, as dinov2-r4-s0-noaa"),
+        ("train dinov2-r4-s0-at050", "must be a training, as dinov2-r4-s0"),
+        ("train dinov2-r1025-s0", "registers: 1025 is not allowed"),
+        ("train dinov2-r4-s1000000001", "seeds: 1000000001 is not allowed"),
+        ("train dinov2-huge-r0-s0", "must be of a size that is one of tiny, small"),
+        ("train dinov3-r0-s0", "one of deit3, openclip, dinov2, dino, mae (did you mean dino"),
+        ("world foo", "split: 'foo' is not allowed; must be one of train, val, test"),
+        ("measure norms dinov2-r4", "must be a name like dinov2-r4-s0"),
+        ("measure norms ../../x", "must be a name like dinov2-r4-s0"),
+        ("draw Fig7", "fig07: results/smoke/measurements/norms/"),
+        ("draw fig07", "is missing; `snakemake --cores all fig07` makes it"),
+        ("draw lost-dinov2-r0-s0", "must be one of fig01"),
+        ("draw discovery-dinov2-r0-s0", "is missing; `snakemake --cores all reports/smoke/pic"),
+        ("download foo", "set: 'foo' is not allowed; must be one of cifar10, voc2007"),
+    ],
+)
+def test_what_cannot_be_is_one_line_without_a_class_of_ours(project, capsys, command, words):
+    assert cli.main(command.split()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("registers: ") and words in line and "Error" not in line
+
+
+@pytest.mark.parametrize(
+    "arguments", ["ui --port 99999999", "ui --port 0", "tokens dinov2-r0-s0 --threads 0"]
+)
+def test_numbers_out_of_range_are_refused(project, capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments.split())
+    assert ended.value.code == 2 and "is not allowed; must be" in capsys.readouterr().err
+
+
+def test_what_is_trained_stays_unless_it_is_asked_for_again(project, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(catalogue, "open_dataset", lambda *arguments: None)
+    monkeypatch.setattr(train, "train_backbone", lambda *a: trained.append(a) or {"loss": 1.0})
+    card = project / "results/smoke/checkpoints/dinov2-r4-s0/last.json"
+    card.parent.mkdir(parents=True)
+    assert cli.main(["train", "dinov2-r4-s0"]) == 0  # killed before its end: it resumes
+    card.write_text("{}")
+    assert cli.main(["train", "dinov2-r04-s0"]) == 1
+    assert "dinov2-r4-s0: trained already" in capsys.readouterr().err
+    assert cli.main(["train", "dinov2-r4-s0", "--again"]) == 0
+    assert len(trained) == 2
+
+
 def test_check_says_what_a_run_takes(project, capsys):
     assert cli.main(["check"]) == 0
     text = capsys.readouterr().out

@@ -266,6 +266,29 @@ def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
         catalogue.prepare(settings, "eval", progress=False)
 
 
+def test_classes_that_differ_between_splits_are_named_before_anything_trains(
+    settings, tmp_path
+):
+    folder_of(tmp_path / "photos", cat=2, dog=2)
+    (tmp_path / "photos" / "test" / "dog").rename(tmp_path / "photos" / "test" / "eel")
+    data = DataSettings(labels="folder:photos", eval="folder:photos")
+    settings = settings.model_copy(update={"data_root": str(tmp_path), "data": data})
+    told = r"the same classes \(only in train: dog; only in val: eel\)"
+    with pytest.raises(ConfigError, match=rf'data.use.eval = "folder:photos": .*{told}'):
+        catalogue.prepare(settings, "eval", progress=False)
+    assert "train" in manifest_of(settings, "labels")  # a training does not care
+
+
+def test_a_folder_without_a_readable_image_is_refused(settings, tmp_path):
+    folder_of(tmp_path / "photos", cat=2)
+    for image in (tmp_path / "photos" / "train").rglob("*.png"):
+        image.write_bytes(b"broken")
+    data = DataSettings(labels="folder:photos")
+    settings = settings.model_copy(update={"data_root": str(tmp_path), "data": data})
+    with pytest.raises(ConfigError, match=r"folder:photos, train: none of the 2 images"):
+        catalogue.prepare(settings, "labels", progress=False)
+
+
 def test_catalogue_errors_are_one_clear_line(settings):
     with pytest.raises(ConfigError, match=r"world = .*world-val: no prepared split"):
         catalogue.open_dataset(settings, "eval", "val")

@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR10
 
 from registers.readers.download import SETS, Archive, DownloadError, Set, download, extract, fetch
 from registers.readers.image_folder import ImageFolder
+from registers.settings.errors import ConfigError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8).tobytes()
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -359,5 +360,5 @@ def test_addresses_and_checksums_are_torchvisions():
 
 
 def test_unknown_set_is_one_line(tmp_path):
-    with pytest.raises(DownloadError, match="set = 'imagenet': must be one of cifar10, voc2007"):
+    with pytest.raises(ConfigError, match="set: 'imagenet' is not allowed; must be one of cifar10"):
         fetch("imagenet", tmp_path)

@@ -164,7 +164,7 @@ def test_bad_data_is_named():
     reason = r"the first: fake \d+: has no label"
     with pytest.raises(ValueError, match=f"none of 32 training images can be used; {reason}"):
         run(Unlabelled(32), FakeDataset(30))
-    with pytest.raises(ValueError, match="classes: 4 in train, 3 in val; must be the same"):
+    with pytest.raises(ValueError, match="4 classes in train, 3 in val; must be the same"):
         run(FakeDataset(32), FakeDataset(30, classes=3))
 
 

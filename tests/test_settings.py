@@ -46,6 +46,8 @@ def message_of(params) -> str:
         ({"device": "gpu"}, ["device: 'gpu'", "one of auto, cpu, cuda, mps"]),
         ({"stale": "yes"}, ["stale: 'yes'", "one of keep, retrain"]),
         ({"mlflow_uri": "x" * 200_000}, ["mlflow_uri", "at most 4096 characters"]),
+        ({"mlflow_uri": "ftp://x"}, ["mlflow_uri: 'ftp://x'", "begins with sqlite"]),
+        ({"mlflow_uri": "/x/m.db"}, ["mlflow_uri: '/x/m.db'", "sqlite:////x/m.db"]),
         # --- data
         ({"data": 5}, ["data: 5", "a mapping of root, use"]),
         ({"data": True}, ["data: True", "a mapping"]),

@@ -84,7 +84,7 @@ def _backbones(params: Any) -> str:
         ids = []
     if not ids:
         return "A project's `registers check` lists its backbones."
-    after = "Behind -at050, say, stands what it was after 50 % of its training."
+    after = "Append -at050, say, for the checkpoint at 50 % of its training."
     return "\n".join([_paragraph("backbones of these settings", ids), after])
 
 

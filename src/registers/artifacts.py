@@ -12,10 +12,12 @@ import yaml
 
 from registers.layout import Layout, project_folder
 from registers.questions import QUESTIONS
-from registers.registry import subject_of
+from registers.registry import METHODS, subject_of
 from registers.settings.backbone_id import BackboneId
+from registers.settings.base import build
 from registers.settings.data import ANNOTATED_ROLES, DataSettings
-from registers.settings.errors import ConfigError
+from registers.settings.errors import ConfigError, one_of, refusal
+from registers.settings.params import Choices
 from registers.settings.run import Settings
 
 PAPER = project_folder("paper")
@@ -101,7 +103,10 @@ class Picture:
 def load() -> dict[str, Artifact]:
     """All figures and tables by id, in the paper's order."""
     rows = yaml.safe_load((PAPER / "artifacts.yaml").read_text())
-    return {row["id"]: Artifact(**row) for row in rows}
+    try:
+        return {row["id"]: Artifact(**row) for row in rows}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"paper/artifacts.yaml: {error}") from None
 
 
 def available(settings: Settings) -> dict[str, Artifact]:
@@ -127,6 +132,25 @@ def pictures(settings: Settings) -> list[Picture]:
 
 
 # --- which backbones ------------------------------------------------------------------------------
+
+
+def training(settings: Settings, name: str) -> BackboneId:
+    """The id of a training that these settings could make, whether or not a figure shows it.
+
+    Raises ConfigError for a checkpoint on the way or test-time registers, which are made of a
+    training, and for a method, a size, a number of registers or a seed that there is not.
+    """
+    id = BackboneId.parse(name)
+    if id.test_time or id.percent != 100:
+        raise refusal("backbone", name, f"a training, as {replace(id.trained, test_time=False)}")
+    if id.method not in METHODS:
+        raise refusal("backbone", name, f"of a method that is {one_of(id.method, METHODS)}")
+    if id.method not in settings.recipes:
+        raise refusal("backbone", name, f"of a method of scale {settings.scale}")
+    if id.size and id.size not in settings.sizes:
+        raise refusal("backbone", name, f"of a size that is {one_of(id.size, settings.sizes)}")
+    build(Choices, {"registers": [id.registers], "seeds": [id.seed]}, name)
+    return id
 
 
 def family(settings: Settings, name: str) -> list[BackboneId]:

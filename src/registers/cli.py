@@ -1,4 +1,4 @@
-"""The `registers` command: one verb per rule, and `audit`. A person may call them as well."""
+"""The `registers` command: the verbs that Snakemake's rules call, and some for people alone."""
 
 import argparse
 import inspect
@@ -17,7 +17,7 @@ from registers.settings.load import load_settings
 
 TRACEBACK = "REGISTERS_TRACEBACK"
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-HOW_TO_TRACE = f"(the same command, or snakemake, after {TRACEBACK}=1 shows the traceback)"
+HOW_TO_TRACE = f"(set {TRACEBACK}=1 to see the traceback, of snakemake's jobs as well)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,8 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, ValueError, RuntimeError, OSError) as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f"registers: {type(error).__name__}: {error}", file=sys.stderr)
-        if not isinstance(error, ConfigError):  # perhaps no mistake of the user's
+        if isinstance(error, ConfigError):
+            print(f"registers: {error}", file=sys.stderr)
+        else:  # perhaps no mistake of the user's
+            print(f"registers: {type(error).__name__}: {error}", file=sys.stderr)
             print(HOW_TO_TRACE, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -64,7 +66,7 @@ def _params(path: str | None) -> dict | str:
 
 
 def completion(options: argparse.Namespace) -> int:
-    """Print what lets a shell complete verbs, ids, figures and questions.
+    """Print a shell's completion script: verbs, ids, figures and questions.
 
     eval "$(registers completion bash)"        (in ~/.bashrc, say)
     """
@@ -97,7 +99,7 @@ def _parser(completed: bool = False) -> argparse.ArgumentParser:
         prog="registers",
         description=__doc__,
         epilog="registers VERB --help says more about a verb, with an example. All verbs but audit "
-        "need a project's folder. A failed one prints one line; "
+        "and completion need a project's folder, or --params. A failed one prints one line; "
         f"{TRACEBACK}=1 shows where it came from.",
     )
     parser.add_argument("--params", help="settings file (default: params.yaml)")
@@ -143,14 +145,33 @@ def _parser(completed: bool = False) -> argparse.ArgumentParser:
         if verb is verbs.check:
             added.add_argument("--ids", action="store_true", help="the backbones' ids, one a line")
         if verb in (verbs.train, verbs.tokens, verbs.measure):
-            added.add_argument("--threads", type=int, help="CPU threads of this job")
+            added.add_argument("--threads", type=_from_one, help="CPU threads of this job")
+        if verb is verbs.train:
+            added.add_argument("--again", action="store_true", help="in place of what is trained")
         if verb is verbs.plan:
             added.add_argument("--scale", help="another scale than the settings name")
         if verb is verbs.ui:
-            added.add_argument("--port", type=int, default=5000)
+            added.add_argument("--port", type=_port, default=5000, help="(default: 5000)")
     audit.add_arguments(add(audit.run, audit.DESCRIPTION, "audit"))
     add(completion, completion.__doc__).add_argument("shell", choices=SHELLS)
     return parser
+
+
+def _from_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not allowed; must be at least 1")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not allowed; must be from 1 to 65535")
+    return number
+
+
+_from_one.__name__ = _port.__name__ = "integer"  # "invalid integer value: 'x'"
 
 
 def _complete(action: argparse.Action, argument: str) -> None:

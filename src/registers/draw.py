@@ -1,5 +1,6 @@
 """Drawing a figure, table or picture: open its inputs, call its module, write its files."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def draw(settings: Settings, id: str, began: float | None = None) -> None:
 
     began: when the job began, in seconds since the epoch. Raises ConfigError for an unknown id.
     """
+    id = re.sub(r"^(fig)(\d)$", r"\g<1>0\2", id.lower())  # Fig7 is fig07
     question, _, backbone = id.partition("-")
     if artifact := artifacts.load().get(id):
         _draw_artifact(settings, artifact, began)
@@ -34,6 +36,10 @@ def _draw_artifact(settings: Settings, artifact: Artifact, began: float | None) 
 
     module = import_module(artifact.python)
     files = artifacts.inputs(settings, artifact)
+    for file in (file for several in files.values() for file in several):
+        if not Path(file).is_file():
+            run = f"snakemake --cores all {artifact.id}"
+            raise ConfigError(f"{artifact.id}: {file} is missing; `{run}` makes it and draws")
     inputs = {name: read(settings, several) for name, several in files.items()}
     out = settings.layout.drawing(artifact.kind, artifact.id)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +66,9 @@ def _draw_picture(settings: Settings, picture: Picture, began: float | None) -> 
 
     file = picture.arrays(settings)
     if not Path(file).is_file():
-        raise ConfigError(f"{picture.id}: {file} is missing; run snakemake for this picture first")
+        drawing = settings.layout.drawing("pictures", picture.id, "png")
+        run = f"snakemake --cores all {drawing}"
+        raise ConfigError(f"{picture.id}: {file} is missing; `{run}` makes it and draws")
     (arrays,) = read(settings, [file]).values()
     out = settings.layout.drawing("pictures", picture.id)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ def measure(settings: Settings, name: str, backbone: str = "", began: float | No
     if bool(backbone) != (question.reads != "nothing"):
         wanted = "no backbone" if question.reads == "nothing" else "the id of a backbone"
         raise ConfigError(f'{name} "{backbone}": must be asked of {wanted}')
+    if backbone:
+        BackboneId.parse(backbone)  # before a path is made of it
 
     module = import_module(question.module)
     sets = _data(settings, question)

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from registers import artifacts
+from registers.arguments import SPLITS
 from registers.registry import METHODS
 from registers.settings.backbone_id import BackboneId
-from registers.settings.errors import ConfigError
+from registers.settings.errors import ConfigError, one_of, refusal
 from registers.settings.paths import check_paths
 from registers.settings.run import Settings
 
@@ -82,6 +83,8 @@ def world(settings: Settings, options: argparse.Namespace) -> None:
     """
     from registers.readers.catalogue import draw_world
 
+    if options.split not in SPLITS:
+        raise refusal("split", options.split, one_of(options.split, SPLITS))
     draw_world(settings, options.split)
 
 
@@ -114,20 +117,23 @@ def train(settings: Settings, options: argparse.Namespace) -> None:
     """Train one backbone; a training that was killed resumes from its last saved step.
 
     It writes results/RUN/checkpoints/ID: weights, their card and the losses. An id that the
-    settings do not name, such as three registers, is trained as well, and a line says so.
+    settings do not name, such as three registers, is trained as well, and a line says so. What is
+    trained already stays as it is, unless --again asks for another training in its place.
 
     registers train dinov2-r4-s0
     """
     from registers.readers.catalogue import open_dataset
     from registers.train import train_backbone
 
-    id = BackboneId.parse(options.backbone)
     if settings.models:
-        raise ConfigError(f"{id}: scale {settings.scale} trains nothing; registers fetch {id}")
-    if id.method not in METHODS:
-        raise ConfigError(f"{id}: its method must be one of {', '.join(METHODS)}")
+        name = options.backbone
+        raise ConfigError(f"{name}: scale {settings.scale} trains nothing; registers fetch {name}")
+    id = artifacts.training(settings, options.backbone)
+    card = settings.layout.training(id) / "last.json"
+    if card.is_file() and not options.again:
+        raise ConfigError(f"{id}: trained already ({card}); --again trains it anew in its place")
     if id not in artifacts.trained(settings):
-        print(f"registers: {_unasked(settings, id)}; trained all the same", file=sys.stderr)
+        print(f"registers: {_unasked(settings, id)}; training it anyway", file=sys.stderr)
     samples = open_dataset(settings, METHODS[id.method].role, "train")
     last = train_backbone(settings, id, samples)
     print(json.dumps({name: round(value, 5) for name, value in last.items()}))

@@ -52,7 +52,10 @@ if workflow.is_main_process:
     logging.getLogger("snakemake.logging").addFilter(run_log.Shortened())
     records.restore(LAYOUT)  # a run that was pulled or checked out brings its own
 ARTIFACTS = artifacts.available(SETTINGS)
-TRAINED = r"[a-z0-9]+(-[a-z]+)?-r\d+-s\d+(-noaa)?"
+PUBLISHED = map(BackboneId.parse, released.catalogue() if SETTINGS.models else [])
+METHOD = "|".join(SETTINGS.recipes)
+SIZE = "|".join(sorted({*SETTINGS.sizes, *(id.size for id in PUBLISHED if id.size)}))
+TRAINED = rf"({METHOD})(-({SIZE}))?-r\d+-s\d+(-noaa)?"
 BACKBONE = rf"{TRAINED}(-tt)?"  # with test-time registers
 LARGE = r"[a-z0-9]+-(huge|giant)-r\d+-s\d+(-noaa)?"
 GPU = int(clock.has_gpu(SETTINGS.device))

@@ -97,7 +97,7 @@ def linear(
     classes = len(train.classes)
     if classes < 2 or tuple(train.classes) != tuple(val.classes):
         raise ValueError(
-            f"classes: {classes} in train, {len(val.classes)} in val; must be the same, at least 2"
+            f"{classes} classes in train, {len(val.classes)} in val; must be the same, at least 2"
         )
     training = labelled(train, settings.train_images, classes, "training images")
     heads = _train(backbone, training, settings, classes, size, seed, progress)

@@ -223,6 +223,8 @@ def prepare(settings: Settings, role: str, progress: bool = True) -> Path:
         for split in SPLITS:
             draw_world(settings, split, progress)
     described = _annotated(settings, role) if role in ANNOTATED_ROLES else _images(settings, role)
+    if role == "eval":
+        _check_classes(described)
     for name, about in described.items():
         _warn(name, about, described)
     path = Layout(settings.results).manifest(role)
@@ -244,6 +246,24 @@ def _images(settings: Settings, role: str) -> dict[str, dict]:
             f'data.use.eval = "{spec}": it has no val split; evaluation needs train and val'
         )
     return {split: _about(spec, open_dataset(settings, role, split)) for split in parts}
+
+
+def _check_classes(described: dict[str, dict]) -> None:
+    """A probe of classes needs the same ones in both splits: better said before the trainings."""
+    if not {"train", "val"} <= set(described):
+        return
+    train, val = (described[split]["classes"] for split in ("train", "val"))
+    if train == val:
+        return
+    only = [
+        f"only in {split}: {', '.join(sorted(names)[:5])}"
+        for split, names in (("train", set(train) - set(val)), ("val", set(val) - set(train)))
+        if names
+    ]
+    spec = described["val"]["spec"]
+    raise ConfigError(
+        f'data.use.eval = "{spec}": train and val must have the same classes ({"; ".join(only)})'
+    )
 
 
 def _has_val(path: Path) -> bool:
@@ -272,6 +292,12 @@ def _about(spec: str, samples: Dataset) -> dict:
         "checked": min(CHECKED, len(samples)),
         "unreadable": [] if spec == "world" else samples.check(limit=CHECKED),
     }
+    if about["unreadable"] and len(about["unreadable"]) == about["checked"]:
+        first = about["unreadable"][0]
+        raise ConfigError(
+            f"{spec}, {samples.split}: none of the {about['checked']} images that were tried can "
+            f"be read, such as {first}"
+        )
     if isinstance(samples, ImageFolder) and samples.empty_classes():
         about["empty_classes"] = samples.empty_classes()
     return about
@@ -286,7 +312,7 @@ def _warn(name: str, about: dict, described: dict[str, dict]) -> None:
     if name.endswith("val") and train and train["fingerprint"] == about["fingerprint"]:
         about["same_as_train"] = True
         log.warning(
-            "%s, %s: the same images as train; accuracy will tell what was learnt by heart",
+            "%s, %s: the same images as train; accuracy will measure memorisation",
             about["spec"],
             name,
         )

@@ -23,6 +23,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 from tqdm import tqdm
 
+from registers.settings.errors import one_of, refusal
+
 CHUNK = 1 << 20
 ATTEMPTS = 5
 UNPACKED = 8 << 30  # bytes that an archive may hold; VOC 2007, the largest set, has 0.9 GB
@@ -256,10 +258,10 @@ def fetch(name: str, root: Path, progress: bool = True) -> Path:
     """Download, verify, extract and arrange a set of SETS into root/name; returns that folder.
 
     Does nothing where it is there already. Archives stay in root/archives, so that a killed call
-    resumes. Raises DownloadError, one line.
+    resumes. Raises ConfigError for a set that there is not, and DownloadError, one line.
     """
     if name not in SETS:
-        raise DownloadError(f"set = {name!r}: must be one of {', '.join(SETS)}")
+        raise refusal("set", name, one_of(name, SETS))
     root = Path(root)
     target = root / name
     if target.is_dir():

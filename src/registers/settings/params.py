@@ -11,6 +11,7 @@ from registers.settings.data import IMAGE_ROLES, DataSettings
 from registers.settings.errors import UnsuitableError
 
 MLFLOW = "sqlite:///mlflow.db"
+STORES = ("sqlite", "postgresql", "mysql", "mssql", "file", "http", "https", "databricks")
 
 RegisterCounts = Annotated[tuple[Annotated[Integer, Field(ge=0, le=1024)], ...], Distinct]
 Seeds = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], Distinct]
@@ -40,6 +41,7 @@ class Choices(Section):
     )
     mlflow_uri: Text = Field(
         default_factory=lambda: default_uri(),
+        validate_default=True,
         description="Where MLflow keeps the runs: a SQLite file or the address of a server; null "
         f"for $MLFLOW_TRACKING_URI or else {MLFLOW}.",
     )
@@ -53,6 +55,17 @@ class Choices(Section):
     @classmethod
     def _nothing_means_the_default(cls, uri: Any) -> Any:
         return default_uri() if uri in (None, "") else uri
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _known_to_mlflow(cls, uri: str) -> str:
+        """Of a store that MLflow does not know, runs would wait for ever, and silently."""
+        scheme, found, _ = uri.partition("://")
+        if found and scheme.partition("+")[0] not in STORES:
+            raise UnsuitableError("", uri, f"an address that begins with {', '.join(STORES)}")
+        if not found and uri.endswith(".db"):
+            raise UnsuitableError("", uri, f"sqlite:///{uri} for a SQLite file")
+        return uri
 
 
 def _forms_of_use(schema: dict[str, Any]) -> None:

@@ -316,8 +316,7 @@ class World:
         header = _header(self.folder)
         if "sha256" not in header:
             raise ConfigError(
-                f"world = {self.folder}: no prepared split there; "
-                "`snakemake` rule data draws it (registers data)"
+                f"world = {self.folder}: no prepared split there; `registers world SPLIT` draws it"
             )
         self.classes = tuple(header["classes"])
         self.attributes = {name: tuple(values) for name, values in header["attributes"].items()}
