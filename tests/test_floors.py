@@ -156,6 +156,12 @@ def test_no_file_is_longer_than_400_lines():
     assert {module: lines for module, lines in lengths.items() if lines > 400} == {}
 
 
+def test_the_architecture_names_every_module():
+    page = (SOURCE.parents[1] / "docs/architecture.md").read_text()
+    modules = {module.split(".")[0] for module in TREE}
+    assert not [name for name in modules if f"`{name}" not in page]
+
+
 def test_an_annex_is_imported_by_nobody():
     outside = (module for module in TREE if not module.startswith("study."))
     assert not [module for module in outside if "study" in ours(TREE[module])]

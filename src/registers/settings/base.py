@@ -49,7 +49,16 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Integer = Annotated[int, Field(le=LARGEST)]
 Text = Annotated[str, Field(max_length=LONGEST), AfterValidator(_writable)]
 PathText = Annotated[Text, AfterValidator(_expandable)]
-Distinct = AfterValidator(_distinct)
+
+
+class _Distinct(AfterValidator):
+    """Refuses a list with a value that stands twice, in the schema for editors too."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {**handler(core), "uniqueItems": True}
+
+
+Distinct = _Distinct(_distinct)
 
 
 class Section(BaseModel):

@@ -31,8 +31,8 @@ class DataSettings(Section):
     "world" is the built-in one, "folder:PATH" holds {train,val}/CLASS/*.jpg, "shards:PATTERN" is
     WebDataset. Data sets with masks, depth or boxes are read in their own layouts, such as
     "ade20k:PATH". "photos" are those of installed packages, without labels, "photos:PATH" those of
-    any folder, to look at and not to train on; "none" leaves out what needs such data. A relative
-    PATH is taken from `data.root`.
+    any folder, to look at and not to train on; "none", for `segmentation`, `depth` and `discovery`
+    alone, leaves out what needs such data. A relative PATH is taken from `data.root`.
     """
 
     labels: Text = Field("world", description="Images with labels: trains DeiT-III.")

@@ -6,6 +6,7 @@ docs/settings.md holds a table for each section. Editors with a YAML language se
 check params.yaml and the scales with docs/params.schema.json and docs/scale.schema.json.
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from registers.settings.base import Section, must_be
 from registers.settings.data import DataSettings, WorldSettings
-from registers.settings.load import ScaleHead
+from registers.settings.load import SCALES, ScaleHead
 from registers.settings.params import DataChoice, Params
 from registers.settings.questions import (
     BankSettings,
@@ -30,6 +31,8 @@ from registers.settings.recipes import RECIPES, SizeSettings
 from registers.settings.run import ScaleSettings
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+ARRAY = ("type", "items", "minItems", "uniqueItems")  # what a schema says of a list
 
 PARAMS: dict[str, type[Section]] = {"": Params, "data": DataChoice}
 SCALE: dict[str, type[Section]] = {
@@ -52,11 +55,12 @@ HEAD = """# Settings
 
 Written by `python -m registers.settings.document` from `src/registers/settings`; do not edit.
 
-What you choose stands in `params.yaml`, what follows from how big a run is in its scale,
-`workflow/scales/NAME.yaml`. Any setting of the scale can be changed by its dotted name:
-`overrides: {recipes.dinov2.steps: 500}` in `params.yaml`, or
-`snakemake --config 'overrides={recipes.dinov2.steps: 500}'` for once. A wrong value ends the run
-before the first job, with one line that names the key, the value and what it must be.
+Your choices go in `params.yaml`; what follows from how big a run is goes in its scale,
+`workflow/scales/NAME.yaml`. Any setting of the scale can be changed by its dotted name, with
+`overrides: {recipes.dinov2.steps: 500}` in `params.yaml`, or for a single run with
+`snakemake --cores all --config 'overrides={recipes.dinov2.steps: 500}'`. Where a list is expected,
+one value stands for a list of one: `registers: 4`. A wrong value ends the run before the first
+job, with one line that names the key, the value and what it must be.
 """
 
 
@@ -122,10 +126,13 @@ def _paragraphs(docstring: str) -> str:
 def params_schema() -> dict[str, Any]:
     """JSON schema of params.yaml."""
     schema = Params.model_json_schema()
-    schema["properties"]["data"] = {
-        "anyOf": [schema["properties"]["data"], {"type": ["string", "null"]}]
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    properties = schema["properties"]
+    properties["scale"]["enum"] = _scales()
+    properties["data"] = {"anyOf": [properties["data"], {"type": ["string", "null"]}]}
+    root = schema["$defs"]["DataChoice"]["properties"]["root"]
+    for one in (properties["mlflow_uri"], properties["overrides"], root):
+        one["type"] = [one["type"], "null"]  # which means the default
+    return {"$schema": DIALECT, **_with_short_forms(schema)}
 
 
 def scale_schema() -> dict[str, Any]:
@@ -136,6 +143,7 @@ def scale_schema() -> dict[str, Any]:
     for definition in definitions.values():
         definition.pop("required", None)
     head = definitions.pop("ScaleHead")["properties"]
+    head["like"]["anyOf"][0]["enum"] = _scales()
     schema = definitions.pop("ScaleSettings")
     properties = schema["properties"]
     properties["recipes"] = {
@@ -147,21 +155,47 @@ def scale_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     definitions.pop("Form", None)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "A scale",
-        "properties": {**head, **properties},
-        "$defs": definitions,
-    }
+    schema |= {"title": "A scale", "properties": {**head, **properties}, "$defs": definitions}
+    return {"$schema": DIALECT, **_with_short_forms(schema)}
+
+
+def _scales() -> list[str]:
+    return sorted(path.stem for path in SCALES.glob("*.yaml"))
+
+
+def _with_short_forms(schema: Any) -> Any:
+    """A copy of a schema in which one value stands for a list of one, as `base.tolerant` has it."""
+    if isinstance(schema, list):
+        return [_with_short_forms(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: _with_short_forms(one) for name, one in schema.items()}
+    if schema.get("type") == "array":
+        array = {name: schema.pop(name) for name in ARRAY if name in schema}
+        return {"anyOf": [array, array["items"]], **schema}
+    if "anyOf" in schema:  # a list or null: three forms side by side
+        forms = [one["anyOf"] if set(one) == {"anyOf"} else [one] for one in schema["anyOf"]]
+        schema["anyOf"] = [one for several in forms for one in several]
+    return schema
 
 
 def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the three files and print their paths."""
+    parser = argparse.ArgumentParser(
+        prog="python -m registers.settings.document",
+        description="Writes docs/settings.md, docs/params.schema.json and docs/scale.schema.json "
+        "from src/registers/settings. Takes no arguments.",
+    )
+    parser.parse_args()
     for path, text in documents().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,8 +116,9 @@ class Params(Choices):
     )
     models: tuple[Text, ...] | None = Field(
         None,
-        description="Of scale released, which published models: all (the paper's), or a list of "
-        "ids such as dinov2-giant-r0-s0; null for the scale's own.",
+        description="Of scale released, which published models: all (of paper/released.yaml), "
+        "default (its default ones), or a list of ids such as dinov2-giant-r0-s0; null for the "
+        "scale's own.",
     )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
