@@ -23,7 +23,7 @@ PAGES = {
     "trials.md.j2": "emergence/trials.md",
     "search.md.j2": "emergence/search.md",
 }
-SCALES = ("emergence", "emergence-layer-scale")  # of the paper's recipes
+SCALES = ("long", "long-layer-scale")  # of the paper's recipes
 SEEDS = 3  # a regime counts as found when all conditions hold in so many
 VARIED = (
     "summary",
