@@ -266,9 +266,7 @@ def test_a_training_folder_needs_no_val_but_eval_does(settings, tmp_path):
         catalogue.prepare(settings, "eval", progress=False)
 
 
-def test_classes_that_differ_between_splits_are_named_before_anything_trains(
-    settings, tmp_path
-):
+def test_classes_that_differ_between_splits_are_named_before_anything_trains(settings, tmp_path):
     folder_of(tmp_path / "photos", cat=2, dog=2)
     (tmp_path / "photos" / "test" / "dog").rename(tmp_path / "photos" / "test" / "eel")
     data = DataSettings(labels="folder:photos", eval="folder:photos")

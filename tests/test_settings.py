@@ -362,6 +362,14 @@ def test_a_scale_may_be_like_another_but_for_some_keys(tmp_path):
     assert (three.threads, three.log_every) == (2, 3)
 
 
+def test_an_unknown_key_of_a_scale_names_the_scales_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text((SCALES / "smoke.yaml").read_text() + "lkie: smoke\n")
+    with pytest.raises(ConfigError, match=r"^mine.yaml: lkie: unknown key"):
+        load_settings({}, "mine", scales=tmp_path)
+    with pytest.raises(ConfigError, match=r"^lkie: unknown key"):
+        load_settings({"overrides": {"lkie": 1}})
+
+
 @pytest.mark.parametrize("like", ["one", "nosuch", "5", "[a]"])
 def test_a_scale_like_itself_or_like_none_is_one_line(tmp_path, like):
     (tmp_path / "one.yaml").write_text(f"like: {like}\n")

@@ -116,7 +116,7 @@ def main() -> None:
     try:
         run(name, load_settings(Path("params.yaml")))
     except ConfigError as error:
-        sys.exit(f"params.yaml: {error}")
+        sys.exit(f"registers: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
 

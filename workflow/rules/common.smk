@@ -41,7 +41,7 @@ from registers.settings.paths import check_paths, data_path
 try:
     SETTINGS = load_settings(dict(config))
 except ConfigError as error:
-    sys.exit(f"params.yaml: {error}")
+    sys.exit(f"registers: {error}")
 
 # a run that was killed leaves Snakemake's lock behind; whoever starts the next one need not know
 if workflow.is_main_process and (line := run_lock.begin()):
@@ -84,7 +84,7 @@ onstart:
             print(released_start.plan(SETTINGS), file=sys.stderr)
             released_start.check(SETTINGS)
     except ConfigError as error:
-        sys.exit(f"params.yaml: {error}")
+        sys.exit(f"registers: {error}")
     if workflow.is_main_process:
         run_log.follow(workflow, SETTINGS)
 

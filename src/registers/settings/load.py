@@ -15,7 +15,7 @@ from registers.registry import METHODS
 from registers.settings import released
 from registers.settings.base import Section, Text, build
 from registers.settings.data import IMAGE_ROLES, DataSettings, place_of
-from registers.settings.errors import one_of, refusal, show_key, unknown
+from registers.settings.errors import ConfigError, one_of, refusal, show_key, unknown
 from registers.settings.params import Choices, Params, RegisterCounts
 from registers.settings.read import merged, override, read_yaml
 from registers.settings.recipes import RECIPES, Recipe
@@ -49,8 +49,10 @@ def load_settings(
 
     # --- the scale, with single values changed
     tree = _scale(choices.scale, scales)
+    changed = set()
     for key, value in choices.overrides.items():
         section = str(key).partition(".")[0]
+        changed.add(section)
         if _has_defaults(section):
             tree.setdefault(section, {})
         override(tree, key, value, choices.scale)
@@ -64,7 +66,8 @@ def load_settings(
         if name in Choices.model_fields:
             raise refusal(f"{choices.scale}.yaml: {name}", value, "set in params.yaml instead")
         if name not in ScaleSettings.model_fields:
-            raise unknown(show_key(name), ScaleSettings.model_fields)
+            error = unknown(show_key(name), ScaleSettings.model_fields)
+            raise error if name in changed else ConfigError(f"{choices.scale}.yaml: {error}")
 
     # --- data sets and recipes, whose keys decide what they may hold
     own = build(DataSettings, tree.pop("data", {}), "data")
