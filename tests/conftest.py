@@ -2,6 +2,8 @@
 
 import compileall
 import re
+import signal
+import sys
 from functools import cache
 
 import pytest
@@ -24,9 +26,17 @@ def pytest_xdist_make_scheduler(config, log):
     return BySharedRun(config, log)
 
 
+def pytest_configure(config):
+    """End as Ctrl-C does where the tests are told to end, so that no Snakemake outlives them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+
+
 def pytest_collection_modifyitems(items):
-    """Begin with what needs the finished run: it takes longest."""
-    items.sort(key=lambda item: item.originalname not in _of_run(item.path))
+    """Begin with what needs the finished run: it takes longest. -m "not pipeline" leaves it out."""
+    for item in items:
+        if item.originalname in _of_run(item.path):
+            item.add_marker("pipeline")
+    items.sort(key=lambda item: not item.get_closest_marker("pipeline"))
 
 
 @cache

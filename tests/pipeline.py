@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,12 +45,21 @@ def snakemake(folder, *flags, targets=(), settings=None, ok=True):
     }
     if own:
         environment["PYTHONPATH"] = str(folder / "src")
-    done = subprocess.run(
-        [*command, "--", *targets], capture_output=True, text=True, env=environment, timeout=900
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, output
+    status, output = _together([*command, "--", *targets], environment)
+    assert (status == 0) == ok, output
     return output
+
+
+def _together(command, environment, timeout=900):
+    """Status and output of a command that takes its jobs along when it is ended."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as running:
+        try:
+            output = "".join(running.communicate(timeout=timeout))
+        except BaseException:
+            os.killpg(running.pid, signal.SIGTERM)
+            raise
+    return running.returncode, output
 
 
 def planned(output):
