@@ -87,7 +87,8 @@ def tokens(
     if device != "cpu" and not isinstance(model, nn.Module):
         loaded.module.to(choose_device(device))
     seen_images = photos.prepare(images, loaded.size, loaded.normalization, limit)
-    return watch_model(loaded.card, loaded.module, loaded.anatomy, seen_images)
+    card = replace(loaded.card, notes=(*loaded.card.notes, *seen_images.notes))
+    return watch_model(card, loaded.module, loaded.anatomy, seen_images)
 
 
 def outliers(bank: AuditBank) -> AuditVerdict:
@@ -196,7 +197,12 @@ def _called(
             f"{name}: gave {len(layers[0])} token sequences for {len(looked_at.pixels)} images; "
             "must be (images, tokens, channels), in a list where there are several layers"
         )
-    card = ModelCard(name, architecture="a callable", source="tokens that a callable returned")
+    card = ModelCard(
+        name,
+        architecture="a callable",
+        source="tokens that a callable returned",
+        notes=looked_at.notes,
+    )
     return watch_features(card, layers, _prefix(name, prefix), grid, looked_at)
 
 

@@ -25,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="a folder, or files")
-    parser.add_argument("--limit", type=int, help="images at most (default: 32 of a folder)")
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="images at most, evenly chosen (default: 32 of folders, all files that are named)",
+    )
     parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own)")
     parser.add_argument(
         "--arch", default="", metavar="TIMM_NAME", help="of a file that does not say it"
@@ -131,6 +136,12 @@ def _check_save(options: argparse.Namespace) -> None:
             f"--save = {options.save}: keeps one model with test-time registers; must stand beside "
             "--test-time-registers N and a single MODEL"
         )
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

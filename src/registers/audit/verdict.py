@@ -250,6 +250,11 @@ def _hidden(rows: list[LayerRow], best: int | None) -> bool | None:
 # --- words
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 24 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def times(value: float) -> str:
     """11 x, 2.4 x."""
     return f"{value:.0f} x" if value >= 9.95 else f"{value:.1f} x"

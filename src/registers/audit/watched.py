@@ -48,11 +48,13 @@ class AuditImages(NamedTuple):
 
     pixels: (B, 3, H, W), normalised as the model expects. names: of the images.
     pictures: (B, H, W, 3) uint8 to show; None where only tensors were given.
+    notes: what was left out.
     """
 
     pixels: Tensor
     names: tuple[str, ...]
     pictures: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
