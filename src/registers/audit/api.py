@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from registers.audit import edited_file, features, load, register_neurons, test_time
+from registers.audit import edited_file, features, load, register_neurons, test_time, unused
 from registers.audit import images as photos
 from registers.audit.audited import Audit
 from registers.audit.edited_file import EditedModel
@@ -56,21 +56,24 @@ def tokens(
     name: for the reports. arch: timm's name, for files that do not say their architecture.
     size: height and width in pixels, or one number for both.
     prefix: of callables and arrays: how many tokens come before the patches ([CLS], registers).
-    grid: of arrays: patches down and across, where they are no square.
+    grid: of callables and arrays: patches down and across, where they are no square.
     limit: images at most. device: "cpu", "cuda", "mps" or "auto".
 
     Raises AuditError, one line, for what cannot be audited.
     """
     pair = (size, size) if isinstance(size, int) else size
     if isinstance(model, str | Path) and str(model).endswith(".npy"):
+        unused.refuse_of_features(str(model), images=images, arch=arch, size=size, limit=limit)
         path = Path(model).expanduser()
         return features.given(features.load_array(path), name or str(model), prefix, grid, path)
     if isinstance(model, np.ndarray | torch.Tensor | list | tuple):
-        return features.given(model, name or "features", prefix, grid)
+        name = name or "features"
+        unused.refuse_of_features(name, images=images, arch=arch, size=size, limit=limit)
+        return features.given(model, name, prefix, grid)
+    unused.refuse_arch(arch, model)
     if callable(model) and not isinstance(model, nn.Module):
         return features.called(model, images, name, pair, prefix, grid, limit)
-    if prefix is not None:
-        raise AuditError("prefix: is for arrays and callables; a model names its own tokens")
+    unused.refuse_of_model(prefix, grid)
     if isinstance(model, EditedModel):
         name = name or model.name
         model = model.vit
@@ -107,14 +110,19 @@ def audit(
         model come as one array (L, B, N, D)).
     test_time_registers: how many tokens to add (Jiang et al. 2025): the same model on the same
         images before and after; 0 for none.
-    options: those of `tokens`.
+    options: those of `tokens`. Of several models, `arch` is of those that are files of weights.
     """
     if test_time_registers < 0:
         raise AuditError(f"test_time_registers = {test_time_registers}: must be at least 0")
     models = list(model) if isinstance(model, list | tuple) else [model]
-    return AuditReport(
-        tuple(_audit_one(each, images, test_time_registers, **options) for each in models)
-    )
+    unused.refuse_arch(options.get("arch", ""), *models)
+    audits = []
+    for each in models:
+        own = dict(options)
+        if len(models) > 1 and not unused.takes_arch(each):  # beside a file that needs it
+            own.pop("arch", None)
+        audits.append(_audit_one(each, images, test_time_registers, **own))
+    return AuditReport(tuple(audits))
 
 
 def add_test_time_registers(

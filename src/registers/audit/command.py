@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prefix", type=int, metavar="K", help="of features: tokens before the patches"
     )
     parser.add_argument(
-        "--grid", type=_size, metavar="HxW", help="of features: patches down, across"
+        "--grid", type=_grid, metavar="HxW", help="of features: patches down, across"
     )
     parser.add_argument(
         "--test-time-registers",
@@ -113,6 +113,8 @@ def _named(model: str) -> str:
 
 def _outputs(options: argparse.Namespace) -> list[Path]:
     """Files to write, checked before anything is computed."""
+    if options.no_html and options.html:
+        raise AuditError(f"--html = {options.html}: must not stand beside --no-html")
     html = "" if options.no_html else options.html or "audit.html"
     outputs = []
     for text, suffix in ((html, ".html"), (options.json, ".json"), (options.csv, ".csv")):
@@ -147,6 +149,14 @@ def _positive(text: str) -> int:
 def _size(text: str) -> tuple[int, int]:
     """224 or 224x320, height first."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise argparse.ArgumentTypeError(f"{text}: must be like 224 or 224x320")
     return int(parts[0]), int(parts[-1])
+
+
+def _grid(text: str) -> tuple[int, int]:
+    """16x20, patches down first."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{text}: must be patches down x across, like 16x20")
+    return int(parts[0]), int(parts[1])

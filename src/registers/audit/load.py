@@ -191,7 +191,7 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         source = f"weights with a recipe: {edited.recipe.words()}"
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, vit, source)
         return LoadedModel(card, vit, loaded.anatomy, loaded.normalization, loaded.size)
-    if path.suffix == ".safetensors" and _is_ours(path.with_suffix(".json")):
+    if path.suffix == ".safetensors" and is_ours(path.with_suffix(".json")):
         backbone = checkpoint.load(path)
         loaded = load_module(backbone, backbone.name or name, size)
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
@@ -369,7 +369,8 @@ def _pair(size) -> Size:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _is_ours(card: Path) -> bool:
+def is_ours(card: Path) -> bool:
+    """Whether a json is the card of a checkpoint of this project."""
     if not card.is_file():
         return False
     try:

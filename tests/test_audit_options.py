@@ -1,0 +1,70 @@
+"""Options of `registers audit` that cannot do anything are refused before anything is computed."""
+
+import argparse
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from registers.audit import command
+from registers.audit.api import audit, tokens
+from registers.audit.errors import AuditError
+
+NAME = "vit_tiny_patch16_224"
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with tokens, to be in."""
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(20, 37, 8)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("random:" + NAME, "--arch", "x"), "arch = x: is for files of weights"),
+        ((NAME + ".augreg_in21k", "--arch", "x"), "arch = x: is for files of weights"),
+        (("hf-hub:a/b", "--arch", "x"), "arch = x: is for files of weights"),
+        (("random:" + NAME, "--grid", "6x6"), "grid: is for arrays"),
+        (("random:" + NAME, "--prefix", "1"), "prefix: is for arrays"),
+        (("f.npy", "--prefix", 1, "--images", "x"), "images: is for models; f.npy holds"),
+        (("f.npy", "--prefix", 1, "--size", "96"), "size: is for models"),
+        (("f.npy", "--prefix", 1, "--arch", "foo"), "arch.* is for "),
+        (("f.npy", "--prefix", 1, "--limit", "3"), "limit: is for models"),
+        (("f.npy", "--prefix", 1, "--no-html", "--html", "x.html"), "not stand beside --no-html"),
+        (("missing.pth", "--arch", NAME), "no such file"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(folder, arguments, words):
+    with pytest.raises(AuditError, match=words) as error:
+        run(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_arch_is_of_files_beside_models_that_name_theirs(folder):
+    vit = timm.create_model(NAME, num_classes=0, depth=2, img_size=32)
+    with pytest.raises(AuditError, match="arch = x"):
+        tokens(vit, torch.zeros(1, 3, 32, 32), arch="x")
+    vit = timm.create_model(NAME, num_classes=0)
+    save_file(vit.state_dict(), folder / "w.safetensors")
+    pixels = torch.randn(1, 3, 224, 224)
+    both = audit([folder / "w.safetensors", vit], pixels, arch=NAME).audits
+    assert not any("inferred" in note for note in both[0].bank.card.notes)
+    np.testing.assert_allclose(both[0].bank.norms, both[1].bank.norms, rtol=1e-6)
+
+
+@pytest.mark.parametrize("grid", ["foo", "14", "6x", "0x6", "6x6x1"])
+def test_a_grid_is_down_times_across(grid, capsys):
+    with pytest.raises(SystemExit):
+        run("f.npy", "--grid", grid)
+    assert f"{grid}: must be patches down x across, like 16x20" in capsys.readouterr().err
