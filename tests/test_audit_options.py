@@ -68,3 +68,29 @@ def test_a_grid_is_down_times_across(grid, capsys):
     with pytest.raises(SystemExit):
         run("f.npy", "--grid", grid)
     assert f"{grid}: must be patches down x across, like 16x20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "path"),
+    [
+        ("--html", "f.npy/x.html"),
+        ("--csv", "x" * 300 + ".csv"),
+        ("--json", "x" * 250 + ".json"),  # .partial is too long
+        ("--html", "/proc/x.html"),
+        ("--html", "folder.html"),
+        ("--save", "f.npy/x.safetensors"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_told_before_the_audit(folder, option, path, monkeypatch):
+    monkeypatch.setattr("registers.audit.api.audit", lambda *_, **__: pytest.fail("it ran"))
+    (folder / "folder.html").mkdir()
+    saving = ("--test-time-registers", 1) if option == "--save" else ()
+    with pytest.raises(AuditError, match=f"{option} = .*: cannot be written") as error:
+        run("f.npy", "--prefix", 1, *saving, option, path)
+    assert "\n" not in str(error.value) and "MB" not in str(error.value)
+    assert not list(folder.glob("*.partial"))
+
+
+def test_outputs_go_to_folders_that_are_not_there_yet(folder):
+    assert run("f.npy", "--prefix", 1, "--no-html", "--json", "a/b/c.json") == 0
+    assert [path.name for path in (folder / "a" / "b").iterdir()] == ["c.json"]

@@ -123,8 +123,27 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
         path = Path(text).expanduser()
         if path.suffix != suffix:
             raise AuditError(f"--{suffix[1:]} = {text}: must end in {suffix}")
+        _check_writable(f"--{suffix[1:]}", path)
         outputs.append(path)
     return outputs
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Make the folder, and the file beside `path` that `files.atomically` fills, and remove it."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        was_there = partial.exists()
+        with open(partial, "ab"):
+            pass
+        if not was_there:
+            partial.unlink()
+        if path.is_dir():
+            raise IsADirectoryError(0, "is a folder")
+    except OSError as error:
+        raise AuditError(
+            f"{option} = {path}: cannot be written ({error.strerror or error})"
+        ) from None
 
 
 def _check_save(options: argparse.Namespace) -> None:
@@ -138,6 +157,9 @@ def _check_save(options: argparse.Namespace) -> None:
             f"--save = {options.save}: keeps one model with test-time registers; must stand beside "
             "--test-time-registers N and a single MODEL"
         )
+    path = Path(options.save).expanduser()
+    _check_writable("--save", path)
+    _check_writable("--save", path.with_suffix(".json"))
 
 
 def _positive(text: str) -> int:
