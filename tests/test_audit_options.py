@@ -94,3 +94,13 @@ def test_a_path_that_cannot_be_written_is_told_before_the_audit(folder, option, 
 def test_outputs_go_to_folders_that_are_not_there_yet(folder):
     assert run("f.npy", "--prefix", 1, "--no-html", "--json", "a/b/c.json") == 0
     assert [path.name for path in (folder / "a" / "b").iterdir()] == ["c.json"]
+
+
+def test_the_text_names_its_columns_and_counts_as_people_do(folder, capsys):
+    np.save(folder / "one.npy", np.random.default_rng(0).normal(size=(1, 401, 8)))
+    run("one.npy", "--prefix", 1, "--no-html")
+    text = capsys.readouterr().out
+    assert "one mode in the one layer given" in text and "\n1 image, " in text
+    assert text.partition("outliers: no")[0].count("one.npy") == 1
+    head = next(line for line in text.splitlines() if line.startswith("layer "))
+    assert "  outliers  " in head and "above it" not in text

@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images at most, evenly chosen (default: 32 of folders, all files that are named)",
     )
-    parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own)")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="H[xW]",
+        help="pixels (default: its own up to 256, else 224 or the nearest that patches divide)",
+    )
     parser.add_argument(
         "--arch", default="", metavar="TIMM_NAME", help="of a file that does not say it"
     )

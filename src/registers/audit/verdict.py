@@ -269,8 +269,9 @@ def percent(share: float) -> str:
 def _words(rows: list[LayerRow], verdict: AuditVerdict) -> str:
     if not verdict.outliers:
         top = max(rows, key=lambda row: row.maximum / row.median)
+        layers = f"all {len(rows)} layers" if len(rows) > 1 else "the one layer given"
         return (
-            f"outliers: no; patch norms have one mode in all {len(rows)} layers, the highest is "
+            f"outliers: no; patch norms have one mode in {layers}, the highest is "
             f"{times(top.maximum / top.median)} the median (layer {top.layer})"
         )
     first = f"outliers: yes, {percent(verdict.share)} of patches, {times(verdict.ratio)} the median"
