@@ -11,7 +11,6 @@ import planted_vit
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from registers.audit import images as photos
@@ -278,38 +277,6 @@ def test_arrays_of_one_layer_or_several():
     np.testing.assert_allclose(several.norms[:, 1], 2 * one.norms[:, 0], rtol=1e-6)
     with pytest.raises(AuditError, match="must be"):
         tokens(array[0], prefix=1)
-
-
-# --- images ------------------------------------------------------------------------------------
-
-
-def test_the_default_views_need_no_network_and_are_always_the_same():
-    size = (48, 64)
-    first, second = (photos.prepare(None, size, ((0.5,) * 3, (0.5,) * 3)) for _ in range(2))
-    assert first.pixels.shape == (photos.VIEWS, 3, 48, 64)
-    assert torch.equal(first.pixels, second.pixels)
-    assert len(set(first.names)) == photos.VIEWS
-    shown = photos.prepare(first.pixels, size, ((0.5,) * 3, (0.5,) * 3)).pictures
-    assert np.abs(shown.astype(int) - first.pictures).max() <= 1
-
-
-def test_images_of_a_folder_files_and_objects(tmp_path):
-    for i in range(5):
-        Image.new("RGB", (60, 40), (i * 40, 0, 0)).save(tmp_path / f"{i}.png")
-    (tmp_path / "notes.txt").write_text("no image")
-    flat = ((0.0,) * 3, (1.0,) * 3)
-    for given, count in (
-        (tmp_path, 5),
-        (str(tmp_path / "1.png"), 1),
-        ([tmp_path / "1.png", tmp_path / "2.png"], 2),
-        ([Image.new("L", (10, 10))], 1),
-    ):
-        assert photos.prepare(given, (32, 32), flat).pixels.shape == (count, 3, 32, 32)
-    assert len(photos.prepare(tmp_path, (32, 32), flat, limit=2).pixels) == 2
-    (tmp_path / "6.png").write_bytes(b"broken")
-    for given in (tmp_path, tmp_path / "none", 7):
-        with pytest.raises(AuditError):
-            photos.prepare(given, (32, 32), flat)
 
 
 def test_texture_is_low_where_a_patch_is_flat():

@@ -16,23 +16,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from registers.audit import edited_file, load, register_neurons, test_time, weights
+from registers.audit import edited_file, features, load, register_neurons, test_time, unused
 from registers.audit import images as photos
 from registers.audit.audited import Audit
 from registers.audit.edited_file import EditedModel
 from registers.audit.errors import AuditError
 from registers.audit.examine import examine, with_test_time_registers
-from registers.audit.layout import CLS, REGISTER
 from registers.audit.results import AuditReport
 from registers.audit.verdict import AuditVerdict, judge
-from registers.audit.watched import AuditBank, ModelCard, watch_features, watch_model
-from registers.data.transforms import IMAGENET
+from registers.audit.watched import AuditBank, watch_model
 from registers.models.device import choose_device
 from registers.models.moved_neurons import MoveRecipe
 from registers.vocabulary import added
 
 Size = tuple[int, int]
-Model = str | Path | nn.Module | np.ndarray | Callable
+Model = str | Path | nn.Module | np.ndarray | torch.Tensor | Callable
 
 
 def tokens(
@@ -51,26 +49,31 @@ def tokens(
 
     model: a name (see `load`), a module (timm's, open_clip's, a Backbone), a callable from
         normalised pixels (B, 3, H, W) to tokens (B, N, D) or a list of them, one for each layer; or
-        such tokens themselves, an array (B, N, D) or (L, B, N, D), or a .npy file of them.
+        such tokens themselves, an array or tensor (B, N, D) or (L, B, N, D), several (B, N, D) in a
+        list, or a .npy file of them.
     images: None for views of photos that come with installed packages, a folder, files, PIL images,
         or a tensor (B, 3, H, W) that is normalised already.
     name: for the reports. arch: timm's name, for files that do not say their architecture.
     size: height and width in pixels, or one number for both.
     prefix: of callables and arrays: how many tokens come before the patches ([CLS], registers).
-    grid: of arrays: patches down and across, where they are no square.
+    grid: of callables and arrays: patches down and across, where they are no square.
     limit: images at most. device: "cpu", "cuda", "mps" or "auto".
 
     Raises AuditError, one line, for what cannot be audited.
     """
     pair = (size, size) if isinstance(size, int) else size
     if isinstance(model, str | Path) and str(model).endswith(".npy"):
-        return _features(_load_array(Path(model)), name or str(model), prefix, grid, str(model))
-    if isinstance(model, np.ndarray):
-        return _features(model, name or "features", prefix, grid, "")
+        unused.refuse_of_features(str(model), images=images, arch=arch, size=size, limit=limit)
+        path = Path(model).expanduser()
+        return features.given(features.load_array(path), name or str(model), prefix, grid, path)
+    if isinstance(model, np.ndarray | torch.Tensor | list | tuple):
+        name = name or "features"
+        unused.refuse_of_features(name, images=images, arch=arch, size=size, limit=limit)
+        return features.given(model, name, prefix, grid)
+    unused.refuse_arch(arch, model)
     if callable(model) and not isinstance(model, nn.Module):
-        return _called(model, images, name, pair, prefix, grid, limit)
-    if prefix is not None:
-        raise AuditError("prefix: is for arrays and callables; a model names its own tokens")
+        return features.called(model, images, name, pair, prefix, grid, limit)
+    unused.refuse_of_model(prefix, grid)
     if isinstance(model, EditedModel):
         name = name or model.name
         model = model.vit
@@ -82,12 +85,14 @@ def tokens(
             loaded = replace(loaded, card=replace(loaded.card, name=name))
     else:
         raise AuditError(
-            f"model: {type(model).__name__}; must be a name, a module, a callable or an array"
+            f"model: {type(model).__name__}; must be a name, a module, a callable, an array or a "
+            "tensor"
         )
     if device != "cpu" and not isinstance(model, nn.Module):
         loaded.module.to(choose_device(device))
     seen_images = photos.prepare(images, loaded.size, loaded.normalization, limit)
-    return watch_model(loaded.card, loaded.module, loaded.anatomy, seen_images)
+    card = replace(loaded.card, notes=(*loaded.card.notes, *seen_images.notes))
+    return watch_model(card, loaded.module, loaded.anatomy, seen_images)
 
 
 def outliers(bank: AuditBank) -> AuditVerdict:
@@ -101,17 +106,23 @@ def audit(
 ) -> AuditReport:
     """Everything at once: table, verdict, places, heads, neurons; `.show()` it.
 
-    model: as in `tokens`, or a list of them to be set side by side.
+    model: as in `tokens`, or a list of them to be set side by side (also arrays: layers of one
+        model come as one array (L, B, N, D)).
     test_time_registers: how many tokens to add (Jiang et al. 2025): the same model on the same
         images before and after; 0 for none.
-    options: those of `tokens`.
+    options: those of `tokens`. Of several models, `arch` is of those that are files of weights.
     """
     if test_time_registers < 0:
         raise AuditError(f"test_time_registers = {test_time_registers}: must be at least 0")
     models = list(model) if isinstance(model, list | tuple) else [model]
-    return AuditReport(
-        tuple(_audit_one(each, images, test_time_registers, **options) for each in models)
-    )
+    unused.refuse_arch(options.get("arch", ""), *models)
+    audits = []
+    for each in models:
+        own = dict(options)
+        if len(models) > 1 and not unused.takes_arch(each):  # beside a file that needs it
+            own.pop("arch", None)
+        audits.append(_audit_one(each, images, test_time_registers, **own))
+    return AuditReport(tuple(audits))
 
 
 def add_test_time_registers(
@@ -167,78 +178,3 @@ def _audit_one(model: Model, images: object, test_time_registers: int, **options
     if test_time_registers:
         return with_test_time_registers(examined, test_time_registers)
     return examined
-
-
-# --- features that somebody else computed
-
-
-def _called(
-    model: Callable,
-    images: object,
-    name: str,
-    size: Size | None,
-    prefix: int | None,
-    grid: Size | None,
-    limit: int | None,
-) -> AuditBank:
-    """Tokens of a callable: one call per batch, a layer or a list of layers each."""
-    name = name or getattr(model, "__name__", type(model).__name__)
-    looked_at = photos.prepare(images, size or (load.SIZE, load.SIZE), IMAGENET, limit)
-    batches = []
-    with torch.no_grad():
-        for pixels in looked_at.pixels.split(8):
-            output = model(pixels)
-            layers = list(output) if isinstance(output, list | tuple) else [output]
-            batches.append([_array(layer) for layer in layers])
-    layers = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    if len(layers[0]) != len(looked_at.pixels):
-        raise AuditError(
-            f"{name}: gave {len(layers[0])} token sequences for {len(looked_at.pixels)} images; "
-            "must be (images, tokens, channels), in a list where there are several layers"
-        )
-    card = ModelCard(name, architecture="a callable", source="tokens that a callable returned")
-    return watch_features(card, layers, _prefix(name, prefix), grid, looked_at)
-
-
-def _features(
-    array: np.ndarray, name: str, prefix: int | None, grid: Size | None, path: str
-) -> AuditBank:
-    notes = ("features of unknown origin: whether they are before the final norm cannot be told",)
-    sha256 = weights.digest(Path(path)) if path else ""
-    card = ModelCard(
-        name=name,
-        architecture=f"features {tuple(array.shape)}",
-        sha256=sha256,
-        hashed="the features" if path else "",
-        source=path or "an array",
-        notes=notes,
-    )
-    return watch_features(card, array, _prefix(name, prefix), grid)
-
-
-def _prefix(name: str, prefix: int | None) -> tuple[str, ...]:
-    """The first of some prefix tokens is [CLS], the others are registers."""
-    if prefix is None:
-        raise AuditError(
-            f"{name}: prefix must say how many tokens come before the patches, as [CLS] and "
-            "registers counted as patches make the verdict wrong (--prefix K, 0 for none)"
-        )
-    if prefix < 0:
-        raise AuditError(f"prefix = {prefix}: must be at least 0")
-    return tuple([CLS][:prefix]) + tuple(f"{REGISTER} {r + 1}" for r in range(prefix - 1))
-
-
-def _array(tokens: object) -> np.ndarray:
-    if hasattr(tokens, "detach"):
-        tokens = tokens.detach().float().cpu().numpy()
-    return np.asarray(tokens, np.float32)
-
-
-def _load_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise AuditError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise AuditError(f"{path}: not an array of numbers ({reason})") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from registers.audit.verdict import AuditVerdict, LayerRow, Places, percent, times
+from registers.audit.verdict import AuditVerdict, LayerRow, Places, counted, percent, times
 
 if TYPE_CHECKING:  # these modules need torch, which pages of finished audits do without
     from registers.audit.ablation import Ablation
@@ -139,7 +139,7 @@ class Change:
             other = int((self.boxes[0] != self.boxes[1]).any(1).sum())
             lines.append(
                 f"LOST (keys of the last block, not normalised, bias 0): another box in {other} of "
-                f"{len(before.bank)} images"
+                f"{counted(len(before.bank), 'image')}"
             )
         elif self.boxes_note:
             lines.append(f"LOST: {self.boxes_note}")

@@ -25,8 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="a folder, or files")
-    parser.add_argument("--limit", type=int, help="images at most (default: 32 of a folder)")
-    parser.add_argument("--size", type=_size, metavar="H[xW]", help="pixels (default: its own)")
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="images at most, evenly chosen (default: 32 of folders, all files that are named)",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="H[xW]",
+        help="pixels (default: its own up to 256, else 224 or the nearest that patches divide)",
+    )
     parser.add_argument(
         "--arch", default="", metavar="TIMM_NAME", help="of a file that does not say it"
     )
@@ -34,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prefix", type=int, metavar="K", help="of features: tokens before the patches"
     )
     parser.add_argument(
-        "--grid", type=_size, metavar="HxW", help="of features: patches down, across"
+        "--grid", type=_grid, metavar="HxW", help="of features: patches down, across"
     )
     parser.add_argument(
         "--test-time-registers",
@@ -108,6 +118,8 @@ def _named(model: str) -> str:
 
 def _outputs(options: argparse.Namespace) -> list[Path]:
     """Files to write, checked before anything is computed."""
+    if options.no_html and options.html:
+        raise AuditError(f"--html = {options.html}: must not stand beside --no-html")
     html = "" if options.no_html else options.html or "audit.html"
     outputs = []
     for text, suffix in ((html, ".html"), (options.json, ".json"), (options.csv, ".csv")):
@@ -116,8 +128,27 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
         path = Path(text).expanduser()
         if path.suffix != suffix:
             raise AuditError(f"--{suffix[1:]} = {text}: must end in {suffix}")
+        _check_writable(f"--{suffix[1:]}", path)
         outputs.append(path)
     return outputs
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Make the folder, and the file beside `path` that `files.atomically` fills, and remove it."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        was_there = partial.exists()
+        with open(partial, "ab"):
+            pass
+        if not was_there:
+            partial.unlink()
+        if path.is_dir():
+            raise IsADirectoryError(0, "is a folder")
+    except OSError as error:
+        raise AuditError(
+            f"{option} = {path}: cannot be written ({error.strerror or error})"
+        ) from None
 
 
 def _check_save(options: argparse.Namespace) -> None:
@@ -131,11 +162,28 @@ def _check_save(options: argparse.Namespace) -> None:
             f"--save = {options.save}: keeps one model with test-time registers; must stand beside "
             "--test-time-registers N and a single MODEL"
         )
+    path = Path(options.save).expanduser()
+    _check_writable("--save", path)
+    _check_writable("--save", path.with_suffix(".json"))
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
+    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
     """224 or 224x320, height first."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
         raise argparse.ArgumentTypeError(f"{text}: must be like 224 or 224x320")
     return int(parts[0]), int(parts[-1])
+
+
+def _grid(text: str) -> tuple[int, int]:
+    """16x20, patches down first."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise argparse.ArgumentTypeError(f"{text}: must be patches down x across, like 16x20")
+    return int(parts[0]), int(parts[1])

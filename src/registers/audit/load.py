@@ -21,6 +21,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from registers.audit import config as config_json
 from registers.audit import edited_file, hub, infer, weights
 from registers.audit.anatomy import Anatomy, anatomy_of
 from registers.audit.errors import AuditError
@@ -127,9 +128,8 @@ def _from_timm(name: str, size: Size | None) -> LoadedModel:
 def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
     repository, _, revision = place.partition("@")
     pin = revision or None
-    config = json.loads(
-        hub.fetch(repository, ("config.json", "open_clip_config.json"), pin).path.read_text()
-    )
+    config_file = hub.fetch(repository, ("config.json", "open_clip_config.json"), pin).path
+    config = config_json.read(config_file)
     if "model_cfg" in config:  # open_clip's
         file = hub.fetch(repository, hub.OPEN_CLIP_FILES, pin)
         return _open_clip(name, f"local-dir:{file.path.parent}", file, size, False)
@@ -139,7 +139,7 @@ def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
             f"{name}: its config.json{kind} is transformers' and names no architecture of timm; "
             "must be timm's or open_clip's repository (timm/... has most ViTs)"
         )
-    model, default = _from_config(config, size)
+    model, default = _from_config(config, config_file, size)
     file = hub.fetch(repository, hub.WEIGHT_FILES, pin)
     return _timm(name, model, file, default, f"https://huggingface.co/{repository}")
 
@@ -191,7 +191,7 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         source = f"weights with a recipe: {edited.recipe.words()}"
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, vit, source)
         return LoadedModel(card, vit, loaded.anatomy, loaded.normalization, loaded.size)
-    if path.suffix == ".safetensors" and _is_ours(path.with_suffix(".json")):
+    if path.suffix == ".safetensors" and is_ours(path.with_suffix(".json")):
         backbone = checkpoint.load(path)
         loaded = load_module(backbone, backbone.name or name, size)
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
@@ -205,10 +205,11 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         if not arch:
             raise AuditError(f"{path}: .npz names no architecture; must be named by --arch")
         model, default = _build(arch, size)
+        weights.check_kind(path)
         try:
             model.load_pretrained(str(path))
-        except (ValueError, KeyError, RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # timm reads names that may be missing, of a file as it is
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise AuditError(f"{path}: does not fit {arch} ({reason})") from None
         return _timm(name, model, file, default, str(path), fill=False)
     tensors = weights.read(path)
@@ -222,10 +223,10 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
 def _from_folder(name: str, folder: Path, size: Size | None) -> LoadedModel:
     if not (folder / "config.json").is_file():
         raise AuditError(f"{folder}: holds neither last.safetensors nor timm's config.json")
-    config = json.loads((folder / "config.json").read_text())
+    config = config_json.read(folder / "config.json")
     if "architecture" not in config:
         raise AuditError(f"{folder / 'config.json'}: names no architecture of timm")
-    model, default = _from_config(config, size)
+    model, default = _from_config(config, folder / "config.json", size)
     for weight_file in hub.WEIGHT_FILES:
         if (folder / weight_file).is_file():
             return _timm(name, model, hub.HubFile(folder / weight_file, ""), default, str(folder))
@@ -263,21 +264,27 @@ def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
     try:
         return timm.create_model(name, pretrained=False, img_size=size, **arguments), size
     except TypeError:  # a ConvNet has no such argument; the anatomy says what it lacks
-        return timm.create_model(name, pretrained=False, **arguments), size
-    except (AssertionError, ValueError, RuntimeError) as error:
+        try:
+            return timm.create_model(name, pretrained=False, **arguments), size
+        except TypeError as error:
+            raise AuditError(f"{name}: cannot be built with {arguments} ({error})") from None
+    except (AssertionError, ValueError, RuntimeError, ArithmeticError) as error:
         at = f"{size[0]}x{size[1]} pixels"
         raise AuditError(f"{name}: cannot be built for {at} ({error})") from None
 
 
-def _from_config(config: dict, size: Size | None) -> tuple[nn.Module, Size]:
+def _from_config(content: dict, path: Path, size: Size | None) -> tuple[nn.Module, Size]:
     """timm's model as a config.json says, with its preprocessing."""
-    arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "img_size"}
-    preprocessing = {**config.get("pretrained_cfg", {})}
-    if size is None and "input_size" in preprocessing:
-        own = tuple(preprocessing["input_size"][1:])
+    config = config_json.checked(content, path)
+    arguments = {k: v for k, v in config.model_args.items() if k != "img_size"}
+    if size is None and "input_size" in config.preprocessing:
+        own = config.preprocessing["input_size"][1:]
         size = own if max(own) <= 256 else None
-    model, size = _build(config["architecture"], size, **arguments)
-    model.pretrained_cfg = {**(model.pretrained_cfg or {}), **preprocessing}
+    try:
+        model, size = _build(config.architecture, size, **arguments)
+    except AuditError as error:
+        raise AuditError(f"{path}: {error}") from None
+    model.pretrained_cfg = {**(model.pretrained_cfg or {}), **config.preprocessing}
     return model, size
 
 
@@ -362,7 +369,8 @@ def _pair(size) -> Size:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _is_ours(card: Path) -> bool:
+def is_ours(card: Path) -> bool:
+    """Whether a json is the card of a checkpoint of this project."""
     if not card.is_file():
         return False
     try:

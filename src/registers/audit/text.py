@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from registers.audit.audited import Audit
 from registers.audit.side_by_side import ablation_table, compared
-from registers.audit.verdict import LayerRow, percent
+from registers.audit.verdict import LayerRow, counted, percent
 from registers.vocabulary import added
 
 # Printed head, attribute of a row, and how it is written.
@@ -14,7 +14,7 @@ _COLUMNS = (
     ("98 %", "percentile_98", "{:.3g}"),
     ("max", "maximum", "{:.3g}"),
     ("cut-off", "cutoff", "{:.3g}"),
-    ("above it", "share", percent),
+    ("outliers", "share", percent),
     ("x median", "ratio", "{:.1f}"),
     ("> 150", "above_150", percent),
     ("massive", "massive_share", percent),
@@ -38,23 +38,25 @@ def report(audits: Sequence[Audit]) -> str:
 def _one(audit: Audit) -> str:
     card = audit.bank.card
     lines = [card.name, "=" * len(card.name)]
-    facts = [card.architecture, card.source]
+    source = "" if card.source == card.name else card.source  # the title has it
+    facts = [card.architecture, source]
     if card.revision:
         facts.append(f"revision {card.revision}")
     if card.sha256:
-        facts.append(f"sha256 {card.sha256} ({card.hashed})")
+        hashed = "" if card.name.endswith(card.hashed) else f" ({card.hashed})"
+        facts.append(f"sha256 {card.sha256}{hashed}")
     if card.licence:
         facts.append(f"licence {card.licence}")
     lines += [fact for fact in facts if fact]
     lines += [f"note: {note}" for note in card.notes]
     lines += ["", *audit.sentences(), "", *table(audit.rows), ""]
     lines.append(
-        "norms of patches, before the final norm; normed: behind it. above it: of patches, above "
-        "the model's own cut-off; - where norms have one mode. massive: patches with an activation "
+        "norms of patches, before the final norm; normed: behind it. outliers: patches above the "
+        "model's own cut-off; - where norms have one mode. massive: patches with an activation "
         "above 100 and 1000 x the median magnitude."
     )
     lines += _change(audit)
-    lines.append(f"{len(audit.bank)} images, {audit.seconds:.1f} s")
+    lines.append(f"{counted(len(audit.bank), 'image')}, {audit.seconds:.1f} s")
     return "\n".join(lines)
 
 

@@ -250,6 +250,11 @@ def _hidden(rows: list[LayerRow], best: int | None) -> bool | None:
 # --- words
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 24 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def times(value: float) -> str:
     """11 x, 2.4 x."""
     return f"{value:.0f} x" if value >= 9.95 else f"{value:.1f} x"
@@ -264,8 +269,9 @@ def percent(share: float) -> str:
 def _words(rows: list[LayerRow], verdict: AuditVerdict) -> str:
     if not verdict.outliers:
         top = max(rows, key=lambda row: row.maximum / row.median)
+        layers = f"all {len(rows)} layers" if len(rows) > 1 else "the one layer given"
         return (
-            f"outliers: no; patch norms have one mode in all {len(rows)} layers, the highest is "
+            f"outliers: no; patch norms have one mode in {layers}, the highest is "
             f"{times(top.maximum / top.median)} the median (layer {top.layer})"
         )
     first = f"outliers: yes, {percent(verdict.share)} of patches, {times(verdict.ratio)} the median"

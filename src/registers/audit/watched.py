@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from registers.audit import watch
 from registers.audit.anatomy import Anatomy
+from registers.audit.arrays import layers_of
 from registers.audit.errors import AuditError
 from registers.audit.layout import TokenLayout
 from registers.models.backbone import Projections
@@ -48,11 +49,13 @@ class AuditImages(NamedTuple):
 
     pixels: (B, 3, H, W), normalised as the model expects. names: of the images.
     pictures: (B, H, W, 3) uint8 to show; None where only tensors were given.
+    notes: what was left out.
     """
 
     pixels: Tensor
     names: tuple[str, ...]
     pictures: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -205,7 +208,7 @@ def watch_model(
 
 def watch_features(
     card: ModelCard,
-    features: np.ndarray | Sequence[np.ndarray],
+    features: Any,
     prefix: tuple[str, ...],
     grid: tuple[int, int] | None = None,
     images: AuditImages | None = None,
@@ -215,14 +218,7 @@ def watch_features(
     features: (images, N, D), or one such array per layer (L, images, N, D). grid: patches down and
     across; default: square, where their number is. Raises AuditError for other shapes.
     """
-    layers = [features] if getattr(features, "ndim", 4) == 3 else list(features)
-    layers = [np.asarray(layer, np.float32) for layer in layers]
-    shapes = {layer.shape for layer in layers}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 3:
-        raise AuditError(
-            f"features have shapes {sorted(shapes)}: must be (images, tokens, channels), or such "
-            "an array for each layer, all of one shape"
-        )
+    layers = layers_of(features, card.name)
     patches = layers[0].shape[1] - len(prefix)
     if patches < 1:
         raise AuditError(
@@ -236,15 +232,19 @@ def watch_features(
             f"grid = {grid[0]}x{grid[1]}: must hold {patches} patches, the tokens without "
             f"{len(prefix)} prefix tokens"
         )
-    norms = np.stack([np.linalg.norm(layer, axis=-1) for layer in layers], axis=1)
-    massive = np.stack([watch.massive(torch.from_numpy(x)).numpy() for x in layers], axis=1)
+    found = []
+    for layer in layers:  # one at a time is copied: a file may be larger than memory
+        layer = np.array(layer, np.float32)
+        massive = watch.massive(torch.from_numpy(layer)).numpy()
+        found.append((np.linalg.norm(layer, axis=-1), massive))
+    norms, massive = (np.stack(column, axis=1) for column in zip(*found))
     return AuditBank(
         card=card,
         layout=TokenLayout(prefix, patches, grid),
         norms=norms,
         normed=np.full_like(norms, np.nan),
         massive=massive,
-        outputs=layers[-1],
+        outputs=layer,
         norm_note="features come without the model's final norm",
         images=images,
     )

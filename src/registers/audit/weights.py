@@ -6,6 +6,7 @@ read by timm, without pickles. Nothing is unpickled: a file that holds more than
 
 import hashlib
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from registers.files import sha256
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 # Keys under which trainings keep the weights of a model; the teacher is DINO's and DINOv2's.
 _HOLDERS = ("teacher", "model_ema", "state_dict_ema", "state_dict", "model")
+# First bytes: what torch.save writes now, and wrote before; and what is no weights at all.
+_ZIP, _PICKLE, _LFS = b"PK", b"\x80", b"version https://git-lfs"
+_MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<[A-Za-z!?]")
 # Prefixes of wrappers, outermost first.
 _PREFIXES = ("_orig_mod.", "module.", "teacher.backbone.", "teacher.", "backbone.", "visual.trunk.")
 # What a backbone is saved with besides itself: dropped with a note.
@@ -49,13 +53,32 @@ def read(path: Path) -> dict[str, Tensor]:
     return unwrapped(_content(path), path)
 
 
+def check_kind(path: Path) -> None:
+    """Raise AuditError where a file is, by its first bytes, something else than its name says."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise AuditError(f"{path}: {_reason(error)}") from None
+    if head.startswith(_LFS):
+        raise AuditError(
+            f"{path}: is a Git LFS pointer, not weights; must be the file itself (git lfs pull)"
+        )
+    if path.suffix == ".safetensors" and head[8:9] == b"{":  # its length may look like anything
+        return
+    if _MARKUP.match(head):
+        raise AuditError(f"{path}: is an HTML page, not weights; was the download refused?")
+    if path.suffix in (".pth", ".pt", ".bin") and not head.startswith((_ZIP, _PICKLE)):
+        begins = f"it begins with {head[:8]!r}" if head else "it is empty"
+        raise AuditError(f"{path}: damaged or not a file of weights ({begins})")
+
+
 def _content(path: Path) -> Any:
+    check_kind(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AuditError(f"{path}: no such file") from None
     except SafetensorError as error:
         raise AuditError(f"{path}: damaged or not safetensors ({_line(error)})") from None
     except pickle.UnpicklingError as error:
@@ -63,7 +86,7 @@ def _content(path: Path) -> Any:
             f"{path}: not read, as it holds more than tensors and reading it would run its code "
             f"({_line(error)}); save its state dict as safetensors where you trust it"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file raises a dozen kinds of errors inside torch
         raise AuditError(f"{path}: damaged or not a file of weights ({_line(error)})") from None
 
 
@@ -158,6 +181,14 @@ def _name(model: nn.Module) -> str:
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
 
 
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return f"cannot be read ({error.strerror or error})"
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip().partition("\n")[0]
+    if not isinstance(error, RuntimeError | ValueError | OSError):  # KeyError's is the key alone
+        text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,105 @@
+"""Weights and config.json that are damaged or something else: one line with the file's name."""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from registers.audit import weights
+from registers.audit.errors import AuditError
+from registers.audit.load import load
+
+NAME = "vit_tiny_patch16_224"
+PAGE = b"\n<!DOCTYPE html><html><body>403</body></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def refused(path, **options):
+    with pytest.raises(AuditError) as error:
+        load(str(path), **options)
+    message = str(error.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors", ".npz"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (PAGE, "is an HTML page, not weights; was the download refused?"),
+        (POINTER, "is a Git LFS pointer, not weights; must be the file itself"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_told(tmp_path, suffix, content, words):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    assert words in refused(path, arch=NAME)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"a", b"", b"\x80", b"\x80\x02hello", b"PK\x03"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_damaged_weights_are_one_line(tmp_path, content, suffix):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    message = refused(path, arch=NAME)
+    if suffix != ".npz":
+        assert "damaged or not" in message or "holds more than tensors" in message
+
+
+def test_both_formats_of_torch_and_safetensors_pass(tmp_path):
+    tensors = {"blocks.0.x": torch.ones(2)}
+    torch.save(tensors, tmp_path / "new.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / "a.safetensors")
+    for path in tmp_path.iterdir():
+        assert torch.equal(weights.read(path)["blocks.0.x"], torch.ones(2))
+    # a safetensors file whose length begins like a page
+    header = json.dumps({}).encode().ljust(0x213C, b" ")
+    (tmp_path / "b.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert (tmp_path / "b.safetensors").read_bytes()[:2] == b"<!"
+    weights.check_kind(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("not json", "not readable as JSON"),
+        ([1], "must be a JSON object"),
+        ({}, "names no architecture"),
+        ({"architecture": 5}, "architecture: 5"),
+        ({"architecture": NAME, "model_args": 5}, "model_args: 5"),
+        ({"architecture": NAME, "model_args": {"foo": 5}}, "cannot be built with .*foo"),
+        ({"architecture": NAME, "model_args": {"num_heads": 0}}, "cannot be built"),
+        ({"architecture": NAME, "pretrained_cfg": 5}, "pretrained_cfg: 5"),
+        ({"architecture": NAME, "pretrained_cfg": {"input_size": 5}}, "input_size: 5"),
+        ({"architecture": NAME, "pretrained_cfg": {"input_size": [3, 0, 9]}}, "input_size.1: 0"),
+        ({"architecture": NAME, "pretrained_cfg": {"std": [1, 1, 0]}}, "std.2: 0"),
+        ({"architecture": "vit_of_nobody"}, "no model of timm"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_one_line_with_its_name(tmp_path, config, words):
+    path = tmp_path / "config.json"
+    path.write_text(config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(AuditError, match=words) as error:
+        load(str(tmp_path))
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_config_with_what_the_audit_does_not_know_is_taken(tmp_path):
+    config = {
+        "architecture": NAME,
+        "num_features": 192,
+        "pretrained_cfg": {
+            "input_size": [3, 64, 64],
+            "mean": [0.5] * 3,
+            "tag": "mine",
+            "std": None,
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    vit = timm.create_model(NAME, num_classes=0, img_size=64)
+    save_file(vit.state_dict(), tmp_path / "model.safetensors")
+    loaded = load(str(tmp_path))
+    assert loaded.size == (64, 64) and loaded.normalization[0] == (0.5,) * 3
