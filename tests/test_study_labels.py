@@ -8,11 +8,13 @@ from torch.nn import functional as F
 
 from registers.models.sequence import split_tokens
 from registers.study.division import counts, division
+from registers.study.exchange import asked, exchange
 from registers.study.net import Seen
 from registers.study.regime import CARRIERS, TokenRegime
 from registers.study.signs import attention_signs, told, watch
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import KEYS, codebook, draw_tokens
+from registers.study.worlds import build_net
 
 SIX = dict(keys=6, labels="each", codes=8, symbols=16, triggers=0.0, blanks=4, summary="cls")
 
@@ -107,6 +109,58 @@ def test_who_tells_which_label_is_found():
     told = counts(found)
     assert [told[f"labels/first/{name}"] for name in CARRIERS] == [2, 1, 1, 1]
     assert [told[f"labels/last/{name}"] for name in CARRIERS] == [6, 0, 0, 0]
+
+
+class Reader(nn.Module):
+    """A block in which [CLS] adds what it sees of the patches, by what it may look at."""
+
+    def forward(self, x, allowed=None, gain=None):
+        sight = torch.ones(len(x), 1, x.shape[1], x.shape[1], dtype=torch.bool)
+        sight = sight if allowed is None else sight & allowed
+        seen = (sight[:, 0, 0, 1:, None] * x[:, 1:]).sum(1)
+        return torch.cat([x[:, :1] + seen[:, None], x[:, 1:]], 1), None
+
+
+def test_who_uses_blanks_is_found_by_hiding_and_by_exchange():
+    """[CLS] reads labels 1 and 2 out of blanks and 3 to 6 out of other patches, in block 2."""
+    regime, batch = some(400)
+    net = TokenNet(regime, 0).eval()
+    codes = F.one_hot(batch.labels, 8).float()  # (B, K, 8)
+    stored = torch.zeros(400, 1 + 25, 48)
+    halves = codes.clone(), codes.clone()
+    halves[0][:, 2:], halves[1][:, :2] = 0, 0
+    other = ~batch.redundant & ~batch.marked
+    stored[:, 1:] = batch.redundant[..., None] * halves[0].flatten(1)[:, None]
+    stored[:, 1:] += other[..., None] * halves[1].flatten(1)[:, None]
+
+    class Store(nn.Module):
+        def forward(self, x, allowed=None, gain=None):
+            return stored, None
+
+    class Idle(nn.Module):
+        def forward(self, x, allowed=None, gain=None):
+            return x, None
+
+    net.blocks = nn.ModuleList([Store(), Reader(), Idle()])
+    net.norm = nn.Identity()
+    net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
+    assert asked(net)
+    chance = float((batch.labels == 0).float().mean())  # of no evidence the first code is told
+    told = exchange(net, batch)
+    near = dict(abs=0.05)
+    assert told["hidden_cls/redundant"] == pytest.approx((4 + 2 * chance) / 6, **near)
+    assert told["hidden_cls/other"] == pytest.approx((2 + 4 * chance) / 6, **near)
+    assert told["hidden_cls/last"] == 1.0
+    assert told["exchanged/own"] == pytest.approx((4 + 2 / 8) / 6, **near)
+    assert told["exchanged/donor"] == pytest.approx((2 + 4 / 8) / 6, **near)
+
+
+def test_only_a_cls_of_all_blocks_with_several_labels_is_asked_by_exchange():
+    assert not asked(TokenNet(some(1, summary="query")[0], 0))
+    assert not asked(TokenNet(some(1, summary="late")[0], 0))
+    assert not asked(TokenNet(some(1, keys=1, labels="one")[0], 0))
+    assert not asked(build_net(some(1, objective="captions")[0], 0))
+    assert asked(TokenNet(some(1)[0], 2))
 
 
 def test_without_cls_or_registers_their_counts_are_missing():

@@ -192,8 +192,8 @@ def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
     measured = [Measurement("norms", m, name, v, note=note.get(m, "")) for m, v in rows]
     committed = tmp_path / "recipes.csv"
     other = "scale,backbone,steps,ratio,kurtosis,second_mode,why,learned"
-    committed.write_text(f"{other}\nemergence,x,1,1,1,True,-,\n{SCALES[1]},y,1,1,1,True,-,0.5\n")
-    results = tmp_path / "emergence"
+    committed.write_text(f"{other}\n{SCALES[0]},x,1,1,1,True,-,\n{SCALES[1]},y,1,1,1,True,-,0.5\n")
+    results = tmp_path / SCALES[0]
     write_rows(results / f"measurements/norms/{name}.csv", measured)
     (results / f"checkpoints/{name}").mkdir(parents=True)
     (results / f"checkpoints/{name}/last.json").write_text('{"step": 77}')
@@ -297,11 +297,14 @@ def test_the_readme_says_in_how_many_seeds_outliers_come_beside_cls():
     four = found.pop("four")
     told = f"become outliers in {len(four)} of {four.attrs['seeds']} seeds"
     assert told in readme and f"registers, which take over in {taken} of {len(beside)}" in readme
-    assert (four.cls_on_redundant > 0.5).all()  # "[CLS] looks at them in the last block"
+    assert (four.cls_on_redundant > 0.5).all()  # "In the last block it looks at the wall"
     assert (four["hidden/redundant"] < 0.8).all() and (four["hidden/other"] > 0.95).all()
+    # of the labels that it no longer tells, it tells the other picture's: "that picture's labels"
+    assert ((four["exchanged/own"] + four["exchanged/donor"]) > 1 / 32 + 0.98).all()
+    assert (four["exchanged/donor"] > 0.25).all()
     assert (beside.cls_on_registers > 0.8).all()  # "it looks at registers"
     share = len(four) / four.attrs["seeds"]
-    assert all(len(some) / some.attrs["seeds"] < share / 2 for some in found.values())  # "rarer"
+    assert all(len(some) / some.attrs["seeds"] < share / 2 for some in found.values())  # "fewer"
 
 
 def test_seeds_without_a_sign_do_not_count_as_seeds_without_the_copy():

@@ -34,6 +34,7 @@ from registers.probes.position import locate
 from registers.probes.reconstruction import reconstruct
 from registers.probes.token_class import classify
 from registers.study.division import counts, division
+from registers.study.exchange import asked, exchange
 from registers.study.worlds import part
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
@@ -103,6 +104,8 @@ def examine(net: nn.Module, scenes: Any, maps: Path) -> dict:
     if len(subject.labels) > 1:
         arrays["told"] = division(net, scenes)
         findings.numbers |= counts(arrays["told"])
+    if asked(net):
+        findings.numbers |= exchange(net, few)
     files.write_arrays(maps, arrays)
     numbers, intervals = findings.numbers, findings.intervals
     return dict(

@@ -279,18 +279,19 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
 
 
 def carriers(runs: Path, names: list[str]) -> Figure:
-    """Who tells which label, after the first block and after the last; a row for each run. Labels
-    are in the order of who tells them first."""
-    figure, axes = style.canvas(len(names), 2, 0.5 + 1.15 * len(names))
-    titles = ("after the first block", "after the last")
+    """Who tells which label after each block; a row for each run."""
+    with np.load(runs / names[0] / "maps.npz") as arrays:
+        layers = arrays["told"].shape[1]
+    figure, axes = style.canvas(len(names), layers, 0.5 + 1.15 * len(names))
     shown = {"cls": "[CLS]", "redundant": "one of bare wall", "other": "another patch"}
+    shown["register"] = "any register"
     for row, name in zip(axes, names, strict=True):
         with np.load(runs / name / "maps.npz") as arrays:
             told = arrays["told"]
         there = ~np.isnan(told[:, 0, 0])
-        told = told[there][..., np.lexsort(told[there, 0][::-1])[::-1]]
-        kinds = [shown.get(kind, "best register") for kind in np.array(CARRIERS)[there]]
-        for ax, title, layer in zip(row, titles, (0, -1), strict=True):
+        told = told[there]
+        kinds = [shown[kind] for kind in np.array(CARRIERS)[there]]
+        for layer, ax in enumerate(row):
             image = ax.imshow(told[:, layer], vmin=0, vmax=1, cmap="viridis", aspect="auto")
             for (kind, label), value in np.ndenumerate(told[:, layer]):
                 ink = "white" if value < 0.6 else "black"
@@ -299,7 +300,7 @@ def carriers(runs: Path, names: list[str]) -> Figure:
             ax.set_xticks(range(told.shape[2]), [str(k + 1) for k in range(told.shape[2])])
             ax.grid(False)
             if name == names[0]:
-                ax.set_title(title)
+                ax.set_title(f"after block {layer + 1}")
         run = json.loads((runs / name / "run.json").read_text())
         row[0].set_ylabel(style.registers_label(run["registers"]))
     for ax in axes[-1]:

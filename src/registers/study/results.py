@@ -20,6 +20,10 @@ ANSWERS = (
 CONTENTS = tuple(f"redundant_{part}" for part in ("constant", "of_scene", "own", "by_label"))
 ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 DIVISION = tuple(f"{when}/{who}" for when in ("first", "last") for who in CARRIERS)
+EXCHANGE = (
+    *(f"hidden_cls/{what}" for what in ("redundant", "last", "other")),
+    *(f"exchanged/{whose}" for whose in ("own", "donor")),
+)
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
 SIGHTS = ("all", "redundant", "other")
@@ -137,6 +141,7 @@ def _row(file: Path, sweep: Sweep) -> dict:
     row |= {k: numbers.get(k) for k in ("objects/outlier", "second_mode_of_redundant")}
     row["scenes"] = run["steps"] * run["regime"]["batch"]
     row |= {f"labels/{name}": numbers.get(f"labels/{name}") for name in DIVISION}
+    row |= {name: numbers.get(name) for name in EXCHANGE}
     row["class/register"] = _largest(numbers, "", start="class/reg")
     row |= {c: run.get("conditions", {}).get(c) for c in (*CONDITIONS[:3], "stored")}
     row |= {CONDITIONS[3]: None, "store_taken_over": None}

@@ -11,6 +11,7 @@ from registers.study.regime import CONDITIONS
 
 LEARNED = 0.95  # of a task's answers
 SETTLED = 0.9  # of the weight of the pooling query
+LOST = 0.05  # an accuracy that drops by more without redundant patches shows that these are used
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ class Seeds:
         held = [all(row[c] is True for c in CONDITIONS[:3]) for row in rows]
         return f"{sum(held)} of {len(held)}"
 
-    def told_without(self, variant: str, registers: int, most: float) -> str:
-        """3 of 3: in how many seeds labels are told with at most so much where no token may look at
-        blanks."""
-        told = self.of(variant, registers)["hidden/redundant"].dropna()
-        return f"{(told <= most).sum()} of {len(told)}"
+    def needed(self, variant: str, registers: int) -> str:
+        """3 of 3: in how many seeds labels are lost where no token may look at blanks, and not
+        where none may look at as many others."""
+        rows = self.of(variant, registers)
+        lost = (rows["hidden/other"] - rows["hidden/redundant"]).dropna()
+        return f"{(lost > LOST).sum()} of {len(lost)}"
 
     def none_left(self, variant: str) -> str:
         """5 of 5: in how many seeds with four registers no second mode is left."""

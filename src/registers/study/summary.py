@@ -14,7 +14,7 @@ from registers.figures.paint import style
 from registers.study import figures, search_figures
 from registers.study.regime import CONDITIONS
 from registers.study.results import EARLY, SURELY, load
-from registers.study.seeds import Seeds, number
+from registers.study.seeds import LOST, Seeds, number
 from registers.study.sweep import Sweep
 
 # The page and its appendices: templates beside this file, and what they make under reports/.
@@ -41,7 +41,6 @@ VARIED = (
     "weight_decay",
 )
 FIRST = CONDITIONS[:3]  # those without registers
-LOST = 0.05  # of accuracy: less does not count as used
 CHARTED = 4  # variants whose course is drawn
 
 
@@ -165,7 +164,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         mean=lambda variant, key: seeds.of(variant, 0)[key].mean(),
         count=seeds.count,
         first_three=seeds.first_three,
-        told_without=seeds.told_without,
+        needed=seeds.needed,
         several_seed=first_found(frame, sweep.several),
         settled=seeds.settled,
         copied=seeds.copied,
