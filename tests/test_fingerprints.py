@@ -15,6 +15,7 @@ from registers.readers.image_folder import ImageFolder
 from registers.readers.shards import Shards
 from registers.readers.splits import open_set
 from registers.settings.data import DataSettings
+from registers.settings.errors import ConfigError
 from registers.settings.load import load_settings
 
 
@@ -181,7 +182,12 @@ def test_an_empty_class_and_a_val_equal_to_train_are_reported(settings, tmp_path
     assert "folder:photos, val: the same images as train" in caplog.text
     bitmap(root / "test" / "cat" / "new.bmp", 1)
     assert "same_as_train" not in manifest()["val"] and not caplog.text
-    (root / "train" / "owl").mkdir()
-    (root / "train" / "owl" / "notes.txt").write_text("no image")
+    for split in ("train", "test"):
+        (root / split / "owl").mkdir()
+        (root / split / "owl" / "notes.txt").write_text("no image")
     assert manifest()["train"]["empty_classes"] == ["owl"]
     assert "folder:photos, train: class folders without an image: owl" in caplog.text
+    (root / "test" / "owl" / "notes.txt").unlink()
+    (root / "test" / "owl").rmdir()
+    with pytest.raises(ConfigError, match=r"same classes \(only in train: owl"):
+        manifest()

@@ -210,5 +210,5 @@ def test_the_first_look_on_a_gpu_trains_each_method_without_and_with_registers(t
 def test_a_wrong_setting_stops_before_any_job(tmp_path, settings, words):
     output = snakemake(tmp_path, settings=settings, ok=False)
     (line,) = [line for line in output.splitlines() if all(word in line for word in words)]
-    assert line.startswith("params.yaml:") and "Traceback" not in output
+    assert line.startswith("registers: ") and "Traceback" not in output
     assert not (tmp_path / "results").exists()
