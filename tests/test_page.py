@@ -73,6 +73,7 @@ def test_the_conclusion_counts_verdicts_and_says_whether_there_are_outliers(tmp_
     assert first.startswith("Of the paper's 7 claims this run reproduces 3, contradicts 1, leaves")
     assert "cannot test 2 (one seed decides nothing about training)." in first
     assert second.startswith("None of its 6 models has high-norm outliers (the largest patch norm")
+    assert second.endswith("in a smaller ViT: make emergence.")
     _, second = opening.conclusion(made, norms(tmp_path, outliers=0.02))
     methods = "DeiT-III, OpenCLIP and DINOv2"
     assert second == (
