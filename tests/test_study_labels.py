@@ -111,48 +111,88 @@ def test_who_tells_which_label_is_found():
     assert [told[f"labels/last/{name}"] for name in CARRIERS] == [6, 0, 0, 0]
 
 
-class Reader(nn.Module):
-    """A block in which [CLS] adds what it sees of the patches, by what it may look at."""
+def only(codes_BK8, *labels):
+    """(B, 48): the codes of these labels, one-hot, and nothing of the others."""
+    kept = torch.zeros_like(codes_BK8)
+    kept[:, list(labels)] = codes_BK8[:, list(labels)]
+    return kept.flatten(1)
+
+
+class Store(nn.Module):
+    """Blanks hold labels 1, 2, 3 and 5, other patches 4, which registers hold in their place where
+    there are any, and patches that show a code 6. Registers hold a wrong label 3, too."""
+
+    def __init__(self, batch, registers) -> None:
+        super().__init__()
+        codes = F.one_hot(batch.labels, 8).float()
+        other = ~batch.redundant & ~batch.marked
+        patches = batch.redundant[..., None] * only(codes, 0, 1, 2, 4)[:, None]
+        patches = patches + batch.marked[..., None] * only(codes, 5)[:, None]
+        fourth, wrong = only(codes, 3), 9 * only(codes.roll(1, 2), 2)
+        if not registers:
+            patches = patches + other[..., None] * fourth[:, None]
+        held = (fourth + wrong)[:, None].expand(-1, registers, -1)
+        self.tokens = torch.cat([torch.zeros(len(codes), 1, 48), held, patches], 1)
 
     def forward(self, x, allowed=None, gain=None):
-        sight = torch.ones(len(x), 1, x.shape[1], x.shape[1], dtype=torch.bool)
-        sight = sight if allowed is None else sight & allowed
-        seen = (sight[:, 0, 0, 1:, None] * x[:, 1:]).sum(1)
-        return torch.cat([x[:, :1] + seen[:, None], x[:, 1:]], 1), None
+        return self.tokens, None
 
 
-def test_who_uses_blanks_is_found_by_hiding_and_by_exchange():
-    """[CLS] reads labels 1 and 2 out of blanks and 3 to 6 out of other patches, in block 2."""
-    regime, batch = some(400)
-    net = TokenNet(regime, 0).eval()
-    codes = F.one_hot(batch.labels, 8).float()  # (B, K, 8)
-    stored = torch.zeros(400, 1 + 25, 48)
-    halves = codes.clone(), codes.clone()
-    halves[0][:, 2:], halves[1][:, :2] = 0, 0
-    other = ~batch.redundant & ~batch.marked
-    stored[:, 1:] = batch.redundant[..., None] * halves[0].flatten(1)[:, None]
-    stored[:, 1:] += other[..., None] * halves[1].flatten(1)[:, None]
+class Reader(nn.Module):
+    """[CLS] adds what it may see of some labels. Where they `relay`, other patches take label 3
+    from all that they may see, and nobody else keeps it."""
 
-    class Store(nn.Module):
-        def forward(self, x, allowed=None, gain=None):
-            return stored, None
+    def __init__(self, batch, labels, relay=False) -> None:
+        super().__init__()
+        self.read = only(torch.ones(1, 6, 8), *labels)
+        self.relayed = only(torch.ones(1, 6, 8), 2)
+        self.relay, self.other = relay, ~batch.redundant & ~batch.marked
 
-    class Idle(nn.Module):
-        def forward(self, x, allowed=None, gain=None):
-            return x, None
+    def forward(self, x, allowed=None, gain=None):
+        tokens = x.shape[1]
+        sight = torch.ones(tokens, tokens) if allowed is None else allowed.float()
+        sight = sight.expand(len(x), 1, tokens, tokens)[:, 0]
+        seen = sight @ torch.cat([0 * x[:, :1], x[:, 1:]], 1)
+        cls = x[:, :1] + self.read * seen[:, :1]
+        if not self.relay:
+            return torch.cat([cls, x[:, 1:]], 1), None
+        other = F.pad(self.other, (x.shape[1] - self.other.shape[1], 0))[..., None]
+        x = x * (1 - self.relayed) + self.relayed * other * seen
+        return torch.cat([cls, x[:, 1:]], 1), None
 
-    net.blocks = nn.ModuleList([Store(), Reader(), Idle()])
+
+@pytest.mark.parametrize(
+    "registers, lost, moved",
+    [
+        (0, dict(redundant=3, last=1, other=2, marked=1, but_redundant=3, patches=6), {}),
+        (
+            2,
+            dict(redundant=3, last=1, other=1, marked=1, but_redundant=2, patches=5),
+            {"_registers": 1},
+        ),
+    ],
+)
+def test_who_uses_what_is_found_by_hiding_and_by_exchange(registers, lost, moved):
+    """In block 2 [CLS] reads labels 1, 2, 4 and 6, in block 3, the last, label 5 from blanks and 3
+    from other patches, which have it from blanks; patches do not see registers."""
+    regime, batch = some(400, depth=3, patches_see_registers=False)
+    net = TokenNet(regime, registers).eval()
+    readers = Reader(batch, (0, 1, 3, 5), relay=True), Reader(batch, (2, 4))
+    net.blocks = nn.ModuleList([Store(batch, registers), *readers])
     net.norm = nn.Identity()
     net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
     assert asked(net)
     chance = float((batch.labels == 0).float().mean())  # of no evidence the first code is told
     told = exchange(net, batch)
-    near = dict(abs=0.05)
-    assert told["hidden_cls/redundant"] == pytest.approx((4 + 2 * chance) / 6, **near)
-    assert told["hidden_cls/other"] == pytest.approx((2 + 4 * chance) / 6, **near)
-    assert told["hidden_cls/last"] == 1.0
-    assert told["exchanged/own"] == pytest.approx((4 + 2 / 8) / 6, **near)
-    assert told["exchanged/donor"] == pytest.approx((2 + 4 / 8) / 6, **near)
+    for name, labels in lost.items():
+        expected = (6 - labels + labels * chance) / 6
+        assert told[f"hidden_cls/{name}"] == pytest.approx(expected, abs=0.05), name
+    for name, labels in ({"": 4, "_last": 1, "_other": 0} | moved).items():
+        assert told[f"exchanged{name}/labels"] == labels, name
+        own, donor = (6 - labels + labels / 8) / 6, (labels + (6 - labels) / 8) / 6
+        assert told[f"exchanged{name}/own"] == pytest.approx(own, abs=0.05), name
+        assert told[f"exchanged{name}/donor"] == pytest.approx(donor, abs=0.05), name
+    assert ("exchanged_registers/own" in told) == bool(registers)
 
 
 def test_only_a_cls_of_all_blocks_with_several_labels_is_asked_by_exchange():
@@ -160,6 +200,7 @@ def test_only_a_cls_of_all_blocks_with_several_labels_is_asked_by_exchange():
     assert not asked(TokenNet(some(1, summary="late")[0], 0))
     assert not asked(TokenNet(some(1, keys=1, labels="one")[0], 0))
     assert not asked(build_net(some(1, objective="captions")[0], 0))
+    assert asked(build_net(some(1, objective="deit3")[0], 0))
     assert asked(TokenNet(some(1)[0], 2))
 
 

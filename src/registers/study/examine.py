@@ -34,7 +34,7 @@ from registers.probes.position import locate
 from registers.probes.reconstruction import reconstruct
 from registers.probes.token_class import classify
 from registers.study.division import counts, division
-from registers.study.exchange import asked, exchange
+from registers.study.exchange import as_many, asked, exchange
 from registers.study.worlds import part
 from registers.vocabulary import NORMAL, OUTLIER, TAIL
 
@@ -243,12 +243,9 @@ def hidden(net: nn.Module, scenes: Any, knows_BP: Tensor) -> dict[str, float]:
     if not net.asked:
         return {}
     other = ~scenes.redundant & ~knows_BP
-    draws = torch.rand(other.shape, generator=torch.Generator().manual_seed(0)).to(other.device)
-    order = draws.masked_fill(~other, 2.0).argsort(1).argsort(1)
-    as_many = other & (order < scenes.redundant.sum(1, keepdim=True))
     sights = {"all": None, "redundant": scenes.redundant}
     if other.any():
-        sights["other"] = as_many
+        sights["other"] = as_many(other, scenes.redundant)
     accuracies = {}
     for name, hidden_BP in sights.items():
         metrics = net.losses(scenes, None, hidden_BP)[1]

@@ -22,7 +22,12 @@ ACCURACIES = ("accuracy", "local", "triggered", "masked", "texture")
 DIVISION = tuple(f"{when}/{who}" for when in ("first", "last") for who in CARRIERS)
 EXCHANGE = (
     *(f"hidden_cls/{what}" for what in ("redundant", "last", "other")),
-    *(f"exchanged/{whose}" for whose in ("own", "donor")),
+    *(f"hidden_cls/{what}" for what in ("marked", "but_redundant", "patches")),
+    *(
+        f"exchanged{which}/{what}"
+        for which in ("", "_last", "_other", "_registers")
+        for what in ("own", "donor", "labels")
+    ),
 )
 KINDS = ("normal", "outlier", "tail", "redundant", "other")
 ASKED_OF_KINDS = ("redundant", "neighbours", "class", "position/top1", "reconstruction/l2")
