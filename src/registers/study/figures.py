@@ -1,4 +1,5 @@
-"""The figures of the emergence study, but those of the search before it (search_figures.py)."""
+"""The figures of the emergence study, but those of the search before it
+(search_figures.py) and of pictures that are asked several labels (label_figures.py)."""
 
 import json
 from pathlib import Path
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from registers.figures.paint import style
-from registers.study.regime import CARRIERS
 from registers.study.sweep import Sweep
 
 WITHOUT = style.colour("deit3")
@@ -278,42 +278,11 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
     return figure
 
 
-def carriers(runs: Path, names: list[str]) -> Figure:
-    """Who tells which label after each block; a row for each run."""
-    with np.load(runs / names[0] / "maps.npz") as arrays:
-        layers = arrays["told"].shape[1]
-    figure, axes = style.canvas(len(names), layers, 0.5 + 1.15 * len(names))
-    shown = {"cls": "[CLS]", "redundant": "one of bare wall", "other": "another patch"}
-    shown["register"] = "any register"
-    for row, name in zip(axes, names, strict=True):
-        with np.load(runs / name / "maps.npz") as arrays:
-            told = arrays["told"]
-        there = ~np.isnan(told[:, 0, 0])
-        told = told[there]
-        kinds = [shown[kind] for kind in np.array(CARRIERS)[there]]
-        for layer, ax in enumerate(row):
-            image = ax.imshow(told[:, layer], vmin=0, vmax=1, cmap="viridis", aspect="auto")
-            for (kind, label), value in np.ndenumerate(told[:, layer]):
-                ink = "white" if value < 0.6 else "black"
-                ax.text(label, kind, f"{value:.2f}", ha="center", va="center", color=ink, size=6)
-            ax.set_yticks(range(len(kinds)), kinds if layer == 0 else [])
-            ax.set_xticks(range(told.shape[2]), [str(k + 1) for k in range(told.shape[2])])
-            ax.grid(False)
-            if name == names[0]:
-                ax.set_title(f"after block {layer + 1}")
-        run = json.loads((runs / name / "run.json").read_text())
-        row[0].set_ylabel(style.registers_label(run["registers"]))
-    for ax in axes[-1]:
-        ax.set_xlabel("label")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="accuracy")
-    return figure
-
-
 LOSSES = {  # what is asked -> printed name and colour
     "tasks": ("labels and glyphs", style.CUTOFF),
-    "copies": ("and copies by position", style.colour("deit3")),
+    "copies": ("the same and copies by position", style.colour("deit3")),
     "openclip": ("OpenCLIP's loss", style.colour("openclip")),
-    "captions": ("captions of labels and glyphs", style.colour("mae")),
+    "captions": ("captions of labels; glyphs asked", style.colour("mae")),
     "deit3": ("DeiT-III's loss", style.colour("clip")),
     "dinov2": ("DINOv2's loss", style.colour("dinov2")),
     "dino": ("DINO's loss and glyphs", style.colour("dino")),

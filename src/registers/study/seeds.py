@@ -11,6 +11,7 @@ from registers.study.regime import CONDITIONS
 
 LEARNED = 0.95  # of a task's answers
 SETTLED = 0.9  # of the weight of the pooling query
+PLACES = ("cls", "wall", "many")  # where labels wait after the first block
 LOST = 0.05  # an accuracy that drops by more without redundant patches shows that these are used
 
 
@@ -59,6 +60,21 @@ class Seeds:
         lost = (rows["hidden/other"] - rows["hidden/redundant"]).dropna()
         return f"{(lost > LOST).sum()} of {len(lost)}"
 
+    def exchanged(self, variant: str, registers: int) -> bool:
+        """Whether any seed was asked by exchange from which tokens [CLS] takes labels."""
+        return bool(self.of(variant, registers)["exchanged/own"].notna().any())
+
+    def waiting(self, place: str, wide: bool, predicted: bool = False) -> tuple[int, str, str]:
+        """Of the runs of `placed` with wide MLPs or without and, if asked, those that were
+        `predicted` alone, whose labels wait in this place: their number, blanks' norms, and in how
+        many there is a second mode ("8 of 8")."""
+        rows = placed(self.frame)
+        rows = rows[(rows.place == place) & (rows.wide == wide)]
+        rows = rows[rows.predicted] if predicted else rows
+        norms = ", ".join(number(v, 1) for v in rows["redundant_over_others"].sort_values())
+        modes = rows[CONDITIONS[0]].fillna(False).astype(bool)
+        return len(rows), norms or "-", f"{modes.sum()} of {len(rows)}"
+
     def none_left(self, variant: str) -> str:
         """5 of 5: in how many seeds with four registers no second mode is left."""
         left = self.of(variant, 4)[CONDITIONS[0]].fillna(True).astype(bool)
@@ -98,6 +114,30 @@ class Seeds:
         """4 of 5: in how many seeds the pooling query reads hardly anything but `where`."""
         weights = self.of(variant, registers)["pool_on_" + where]
         return f"{(weights > SETTLED).sum()} of {len(weights)}"
+
+
+def placed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs with a [CLS], several plain labels, softmax and no registers, and where labels wait that
+    [CLS] does not take in the first block: "place", one of `PLACES`.
+
+    "cls": nowhere, it loses none where it may look at no patch any more. "wall": in blanks alone,
+    where it loses some without them and none with nothing else. "many": in several kinds of
+    patches, where blanks alone are not enough or are not missed. "wide": whether MLPs have as many
+    units as tokens have dimensions; "predicted": whether it was said before that second modes are
+    where labels wait in blanks alone.
+    """
+    plain = (frame["regime.objective"] == "tasks") & (frame["regime.attention"] == "softmax")
+    rows = frame[plain & (frame.registers == 0) & frame["exchanged/own"].notna()].copy()
+    lost = {
+        name: rows["hidden/all"] - rows[f"hidden_cls/{name}"] > LOST
+        for name in ("patches", "redundant", "but_redundant")
+    }
+    wall = lost["redundant"] & ~lost["but_redundant"]
+    return rows.assign(
+        place=np.select([~lost["patches"], wall], PLACES[:2], PLACES[2]),
+        wide=rows["regime.hidden"].astype(float) >= rows["regime.width"].astype(float),
+        predicted=rows.hypothesis.str.startswith("H47"),
+    )
 
 
 def number(value, digits: int = 2) -> str:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from registers import files
 from registers.figures.paint import style
-from registers.study import figures, search_figures
+from registers.study import figures, label_figures, search_figures
 from registers.study.regime import CONDITIONS
 from registers.study.results import EARLY, SURELY, load
-from registers.study.seeds import LOST, Seeds, number
+from registers.study.seeds import LOST, Seeds, number, placed
 from registers.study.sweep import Sweep
 
 # The page and its appendices: templates beside this file, and what they make under reports/.
@@ -102,7 +102,9 @@ def draw(sweep: Sweep, frame: pd.DataFrame, runs: Path, folder: Path) -> None:
         names = [f"{sweep.several}-r{r}-s{shown}" for r in (0, 4)]
         if shown is not None and all((runs / name / "maps.npz").is_file() for name in names):
             style.save(figures.headline(runs, names, "cls"), folder / "several")
-            style.save(figures.carriers(runs, names), folder / "carriers")
+            style.save(label_figures.carriers(runs, names), folder / "carriers")
+    if "exchanged/own" in tokens and len(placed(tokens)):
+        style.save(label_figures.places(tokens), folder / "places")
     if "redundant_constant" in tokens and tokens.redundant_constant.notna().any():
         style.save(figures.kinds(tokens), folder / "kinds")
     if sweep.sink:
@@ -165,6 +167,8 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         count=seeds.count,
         first_three=seeds.first_three,
         needed=seeds.needed,
+        waiting=seeds.waiting,
+        exchanged=seeds.exchanged,
         several_seed=first_found(frame, sweep.several),
         settled=seeds.settled,
         copied=seeds.copied,
