@@ -7,9 +7,12 @@ for the rest, and the whole is held against the SHA-256 that the hub announces. 
 line names the command that fetches the file elsewhere and the folder to bring along.
 """
 
+import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,9 +55,10 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
     at = f" at {revision}" if revision else ""
     for name in names:
         try:
-            if Path(name).suffix in SUFFIXES:
-                _resume(repository, name, revision)
-            path = Path(hf_hub_download(repository, name, revision=revision))
+            with _a_line_each_attempt():
+                if Path(name).suffix in SUFFIXES:
+                    _resume(repository, name, revision)
+                path = Path(hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError as error:
             if any(cached(repository, other, revision) for other in names):
                 continue
@@ -189,6 +193,37 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
     os.replace(partial, blob)
 
 
+class _OneLine(logging.Filter):
+    """One line for an attempt that failed, where huggingface_hub logs two: why, and when again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason = "not reached"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        reason, thrown, _ = text.partition(" thrown while requesting ")
+        if thrown:
+            self.reason = re.sub(r"^\[Errno -?\d+\] ", "", reason.strip("'"))
+            return False
+        if again := re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", text):
+            wait, retry, retries = again.groups()
+            record.msg = f"hub: {self.reason}; retry {retry} of {retries} in {wait} s"
+            record.args = ()
+        return True
+
+
+@contextmanager
+def _a_line_each_attempt() -> Iterator[None]:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    one_line = _OneLine()
+    logger.addFilter(one_line)
+    try:
+        yield
+    finally:
+        logger.removeFilter(one_line)
+
+
 def _missing(repository: str, name: str, revision: str | None, why: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -238,8 +273,10 @@ def fetch_dinov2(name: str) -> HubFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=True)
         except OSError as error:
+            why = getattr(error, "reason", error)  # URLError's is the error below it
+            why = getattr(why, "strerror", None) or why
             raise AuditError(
-                f"{name}: {path.name} is not on this machine and cannot be fetched ({error}); "
+                f"{name}: {path.name} is not on this machine and cannot be fetched ({why}); "
                 f"where there is a network run `curl -LO {url}` and bring the file to {path.parent}"
             ) from None
     return HubFile(path, "")
