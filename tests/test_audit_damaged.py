@@ -1,6 +1,9 @@
 """Weights and config.json that are damaged or something else: one line with the file's name."""
 
 import json
+import pickle
+import re
+import warnings
 
 import pytest
 import timm
@@ -43,9 +46,46 @@ def test_what_is_no_file_of_weights_is_told(tmp_path, suffix, content, words):
 def test_damaged_weights_are_one_line(tmp_path, content, suffix):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
-    message = refused(path, arch=NAME)
-    if suffix != ".npz":
-        assert "damaged or not" in message or "holds more than tensors" in message
+    assert "damaged" in refused(path, arch=NAME)
+
+
+def torch_file(path, kind):
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "script":
+        torch.jit.script(torch.nn.Identity()).save(path)
+    elif kind == "module":
+        torch.save(torch.nn.Linear(2, 2), path)
+    else:
+        torch.save(
+            {"blocks.0.x": torch.ones(300)}, path, _use_new_zipfile_serialization=kind == "zip"
+        )
+        content = path.read_bytes()
+        if kind == "zip":  # its pickle, behind the names in the archive
+            at = content.index(b"\x80\x02")
+            path.write_bytes(content[: at + 2] + bytes(4) + content[at + 6 :])
+        else:
+            path.write_bytes(content[:-500])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pickle", "damaged, or a pickle that torch.save did not write; must be tensors by name"),
+        ("zip", "damaged, or a pickle that torch.save did not write; must be tensors by name"),
+        ("cut", "damaged or not a file of weights .*; must be tensors by name"),
+        ("script", "is a TorchScript program, not weights; must be tensors by name"),
+        ("module", "more than tensors .*run code .torch.nn.modules.linear.Linear.; save its state"),
+    ],
+)
+def test_what_torch_cannot_read_is_said_without_its_advice(tmp_path, kind, words):
+    path = tmp_path / "a.pt"
+    torch_file(path, kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = refused(path, arch=NAME)
+    assert re.search(words, message)
+    assert "weights_only" not in message and "\x1b" not in message
 
 
 def test_both_formats_of_torch_and_safetensors_pass(tmp_path):

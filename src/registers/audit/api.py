@@ -57,26 +57,30 @@ def tokens(
     size: height and width in pixels, or one number for both.
     prefix: of callables and arrays: how many tokens come before the patches ([CLS], registers).
     grid: of callables and arrays: patches down and across, where they are no square.
-    limit: images at most. device: "cpu", "cuda", "mps" or "auto".
+    limit: images at most. device: "cpu", "cuda", "mps" or "auto", of names and files; a module
+        stays where it is.
 
     Raises AuditError, one line, for what cannot be audited.
     """
     pair = (size, size) if isinstance(size, int) else size
+    of_models = dict(images=images, arch=arch, size=size, limit=limit, device=device)
     if isinstance(model, str | Path) and str(model).endswith(".npy"):
-        unused.refuse_of_features(str(model), images=images, arch=arch, size=size, limit=limit)
+        unused.refuse_of_features(str(model), **of_models)
         path = Path(model).expanduser()
         return features.given(features.load_array(path), name or str(model), prefix, grid, path)
     if isinstance(model, np.ndarray | torch.Tensor | list | tuple):
         name = name or "features"
-        unused.refuse_of_features(name, images=images, arch=arch, size=size, limit=limit)
+        unused.refuse_of_features(name, **of_models)
         return features.given(model, name, prefix, grid)
     unused.refuse_arch(arch, model)
     if callable(model) and not isinstance(model, nn.Module):
+        unused.refuse_device(device, "a callable", "chooses its own")
         return features.called(model, images, name, pair, prefix, grid, limit)
     unused.refuse_of_model(prefix, grid)
     if isinstance(model, EditedModel):
         name = name or model.name
         model = model.vit
+    device = choose_device(device)  # before anything is fetched
     if isinstance(model, nn.Module):
         loaded = load.load_module(model, name, pair)
     elif isinstance(model, str | Path):
@@ -88,8 +92,8 @@ def tokens(
             f"model: {type(model).__name__}; must be a name, a module, a callable, an array or a "
             "tensor"
         )
-    if device != "cpu" and not isinstance(model, nn.Module):
-        loaded.module.to(choose_device(device))
+    if not isinstance(model, nn.Module):
+        loaded.module.to(device)
     seen_images = photos.prepare(images, loaded.size, loaded.normalization, limit)
     card = replace(loaded.card, notes=(*loaded.card.notes, *seen_images.notes))
     return watch_model(card, loaded.module, loaded.anatomy, seen_images)
