@@ -29,7 +29,7 @@ from registers.audit.watched import ModelCard
 from registers.data.transforms import IMAGENET, Normalization
 from registers.models import checkpoint
 from registers.models.backbone import Backbone
-from registers.settings.errors import nearest
+from registers.settings.errors import nearest, one_of
 
 SIZE = 224  # pixels, where a model's own size is larger: a first answer within a minute
 Size = tuple[int, int]
@@ -128,6 +128,8 @@ def _from_timm(name: str, size: Size | None) -> LoadedModel:
 def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
     repository, _, revision = place.partition("@")
     pin = revision or None
+    if not repository:
+        raise AuditError(f"{name}: must be hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION")
     config_file = hub.fetch(repository, ("config.json", "open_clip_config.json"), pin).path
     config = config_json.read(config_file)
     if "model_cfg" in config:  # open_clip's
@@ -150,11 +152,11 @@ def _from_open_clip(name: str, place: str, size: Size | None) -> LoadedModel:
     architecture, _, tag = place.partition("/")
     if architecture not in open_clip.list_models():
         near = nearest(architecture, open_clip.list_models())
-        raise AuditError(f"{name}: open_clip has no model {architecture}{near}")
+        raise AuditError(f"{name}: no model of open_clip{near}; must be open_clip:NAME/TAG")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise AuditError(f"{name}: the tag must be one of {', '.join(tags)}")
+        raise AuditError(f"{name}: the tag must be {one_of(tag, tags)}")
     repository, _, filename = config.get("hf_hub", "").partition("/")
     owner_name, _, filename = filename.partition("/")
     if not repository:
@@ -197,7 +199,8 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
         return LoadedModel(card, backbone, loaded.anatomy, loaded.normalization, loaded.size)
     if path.suffix not in weights.SUFFIXES:
-        raise AuditError(f"{path}: must end in {', '.join(weights.SUFFIXES)} or, features, .npy")
+        kinds = ", ".join(weights.SUFFIXES)
+        raise AuditError(f"{path}: must end in one of {kinds} (weights) or in .npy (features)")
 
     # --- a file of weights, whose architecture is said or inferred
     file = hub.HubFile(path, "")
@@ -210,7 +213,7 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
             model.load_pretrained(str(path))
         except Exception as error:  # timm reads names that may be missing, of a file as it is
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise AuditError(f"{path}: does not fit {arch} ({reason})") from None
+            raise AuditError(f"{path}: damaged, or does not fit {arch} ({reason})") from None
         return _timm(name, model, file, default, str(path), fill=False)
     tensors = weights.read(path)
     inferred = not arch
@@ -235,7 +238,7 @@ def _from_folder(name: str, folder: Path, size: Size | None) -> LoadedModel:
 
 def _random(name: str, architecture: str, size: Size | None) -> LoadedModel:
     if not timm.is_model(architecture.partition(".")[0]):
-        raise AuditError(_unknown(architecture))
+        raise AuditError(_unknown(architecture, "random:"))
     torch.manual_seed(0)
     model, default = _build(architecture, size)
     loaded = load_module(model.eval().requires_grad_(False), name, default)
@@ -251,7 +254,7 @@ def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
     """timm's model for images of this size, without weights, and the size."""
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        raise AuditError(f"arch: {_unknown(name)}")
+        raise AuditError(_unknown(name, "arch = "))
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -380,8 +383,11 @@ def is_ours(card: Path) -> bool:
     return isinstance(content, dict) and "architecture" in content and "timm" in content
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, after: str = "") -> str:
+    """No such model. after: what a name stands behind that can only be timm's."""
     near = nearest(name.partition(".")[0], timm.list_models())
+    if after:
+        return f"{after}{name}: no model of timm{near}; must be a timm name"
     return (
         f"{name}: no such file and no model of timm{near}; must be a timm name, hf-hub:OWNER/NAME@"
         "REVISION, open_clip:NAME/TAG, a torch.hub name of DINOv2, or a path"
