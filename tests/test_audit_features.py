@@ -125,8 +125,11 @@ def test_a_device_is_of_models(array, device):
         (lambda x: {"x": x}, "mine: dict; must be"),
         (lambda x: torch.zeros(len(x), 65), "mine: features have shapes"),
         (lambda x: torch.zeros(len(x) + 1, 65, 8), "mine: gave 9 token sequences for 8 images"),
-        (lambda x: torch.rand(len(x), 60 + len(x), 8), "mine: gave other .layers, tokens, channel"),
-        (lambda x: [torch.rand(len(x), 9, 8)] * len(x), "mine: gave other .layers, tokens"),
+        (
+            lambda x: torch.rand(len(x), 60 + len(x), 8),
+            "mine: gave different .layers, tokens, channel",
+        ),
+        (lambda x: [torch.rand(len(x), 9, 8)] * len(x), "mine: gave different .layers, tokens"),
     ],
 )
 def test_what_a_callable_returns_is_checked(function, words):

@@ -42,7 +42,10 @@ def folder(tmp_path, monkeypatch):
         (("f.npy", "--prefix", 1, "--size", "96"), "size: is for models"),
         (("f.npy", "--prefix", 1, "--arch", "foo"), "arch.* is for "),
         (("f.npy", "--prefix", 1, "--limit", "3"), "limit: is for models"),
-        (("f.npy", "--prefix", 1, "--no-html", "--html", "x.html"), "not stand beside --no-html"),
+        (
+            ("f.npy", "--prefix", 1, "--no-html", "--html", "x.html"),
+            "cannot be combined with --no-html",
+        ),
         (("f.npy", "--prefix", 1, "--device", "auto"), "device = auto: is for models"),
         (("missing.pth", "--arch", NAME), "no such file"),
         (("w.pkl", "--arch", NAME), r"w\.pkl: must end in one of .* \(weights\) or in \.npy"),

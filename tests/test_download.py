@@ -210,7 +210,7 @@ def test_extract_is_complete(tmp_path, mode):
     archive = make_tar(tmp_path / "a.tar", ("d/x", b"1"), ("y", b"2"), mode=mode)
     folder = extract(archive, tmp_path / "out")
     assert (folder / "d" / "x").read_bytes() == b"1" and (folder / "y").read_bytes() == b"2"
-    with pytest.raises(DownloadError, match="exists already"):
+    with pytest.raises(DownloadError, match="already exists"):
         extract(archive, folder)
 
 

@@ -21,12 +21,14 @@ def apply(module: nn.Module, recipe: MoveRecipe) -> nn.Module:
     check(module, anatomy, recipe.registers)
     deepest = max(recipe.by_layer(), default=0)
     if deepest > anatomy.depth:
-        raise AuditError(f"recipe: names layer {deepest}, the model has {anatomy.depth}")
+        raise AuditError(f"recipe: names layer {deepest}, but the model has {anatomy.depth}")
     movers = attach(module, anatomy, recipe.registers, tuple(recipe.by_layer()))
     for layer, neurons in recipe.by_layer().items():
         width = neuron_writer(anatomy.blocks[layer - 1]).in_features
         if max(neurons) >= width:
-            raise AuditError(f"recipe: layer {layer} has {width} neurons, none is {max(neurons)}")
+            raise AuditError(
+                f"recipe: layer {layer} has {width} neurons, numbered from 0, not {max(neurons)}"
+            )
         movers[layer].neurons = neurons
     return module
 

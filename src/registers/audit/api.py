@@ -161,7 +161,7 @@ def edited_model(audited: Audit) -> EditedModel:
     Raises AuditError, one line, where it was looked at without: nothing to move, or why not.
     """
     if audited.change is None:
-        reason = audited.change_note or "must be audited with test-time registers"
+        reason = audited.change_note or "audit it with test-time registers first"
         raise AuditError(f"{audited.name}: has no test-time registers to save; {reason}")
     return _edited(audited.bank, audited.change.recipe)
 

@@ -122,7 +122,7 @@ def _built_by(vit: nn.Module, given: dict[str, Any]) -> tuple[str, dict[str, Any
     name = config.get("architecture")
     if not name:
         raise AuditError(
-            f"save: {type(vit).__name__} is none of timm's models: cannot be opened again"
+            f"save: {type(vit).__name__} is not a model of timm, so its file could not be opened"
         )
     arguments = {"num_classes": vit.num_classes, "img_size": list(vit.patch_embed.img_size)}
     arguments = {**arguments, **given}
@@ -130,7 +130,7 @@ def _built_by(vit: nn.Module, given: dict[str, Any]) -> tuple[str, dict[str, Any
         built = timm.create_model(name, **arguments)
     if _shape(built) != _shape(vit):
         raise AuditError(
-            f"save: timm builds another {name} with {arguments}: save(path, ...) must be given the "
+            f"save: timm builds another {name} with {arguments}: give save(path, ...) the "
             "other arguments of timm.create_model that this model was built with"
         )
     return name, arguments

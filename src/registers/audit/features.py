@@ -45,8 +45,8 @@ def called(
     shapes = sorted({(len(layers), *layers[0].shape[1:]) for layers in batches})
     if len(shapes) > 1:
         raise AuditError(
-            f"{name}: gave other (layers, tokens, channels) for other images: {shapes}; must be "
-            "the same for all"
+            f"{name}: gave different (layers, tokens, channels) for different images: {shapes}; "
+            "must be the same for all"
         )
     layers = [np.concatenate(parts) for parts in zip(*batches)]
     card = ModelCard(

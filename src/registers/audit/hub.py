@@ -70,7 +70,7 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
             ) from None
         except RepositoryNotFoundError:
             raise AuditError(
-                f"{repository}: no such repository on the hub, or a private one: set HF_TOKEN"
+                f"{repository}: no such repository on the hub, or a private one (set HF_TOKEN)"
             ) from None
         except RevisionNotFoundError:
             raise AuditError(f"{repository}: has no revision {revision}") from None
@@ -84,7 +84,7 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
         except OSError as error:  # a full disk, a folder that cannot be written
             raise AuditError(
                 f"{repository}: {name} could not be stored ({_line(error)}); what was fetched is "
-                "kept, run again to resume"
+                "kept: run again to resume"
             ) from None
         return HubFile(path, _revision(path))
     raise AuditError(f"{repository}{at}: has none of {', '.join(names)}")
@@ -160,9 +160,9 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
     free = shutil.disk_usage(blob.parent).free
     if free < metadata.size - there:
         raise AuditError(
-            f"{repository}: {name} takes {(metadata.size - there) / MB:.0f} MB more and "
-            f"{free / MB:.0f} MB are free at {blob.parent}; must be freed, or HF_HOME set to a "
-            "folder on another disk; what was fetched is kept"
+            f"{repository}: {name} needs {(metadata.size - there) / MB:.0f} MB more, and "
+            f"{free / MB:.0f} MB are free at {blob.parent}; free some space there, or set HF_HOME "
+            "to a folder on another disk; what was fetched is kept"
         )
     if metadata.location != url:  # another host, which our token does not concern
         headers.pop("authorization", None)
@@ -180,7 +180,7 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
         there = partial.stat().st_size
         raise AuditError(
             f"{repository}: {name} was cut off at {there / MB:.1f} of {metadata.size / MB:.1f} MB "
-            f"({_line(error)}); what was fetched is kept, run again to resume"
+            f"({_line(error)}); what was fetched is kept: run again to resume"
         ) from None
 
     # --- is it what was announced
@@ -188,7 +188,7 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
         partial.unlink()
         raise AuditError(
             f"{repository}: {name} arrived damaged, its SHA-256 is not the one that the hub "
-            "announces; it was thrown away, run again to fetch it anew"
+            "announces; it was thrown away: run again to fetch it anew"
         )
     os.replace(partial, blob)
 

@@ -50,7 +50,7 @@ def prepare(
         if images.ndim != 4 or images.shape[1] != 3:
             raise AuditError(f"images of shape {tuple(images.shape)}: must be (B, 3, H, W)")
         if not len(images):
-            raise AuditError("images: none; must be at least one")
+            raise AuditError("images: none given; at least one is needed")
         order = evenly(list(range(len(images))), limit or len(images))
         chosen = images[order].float().cpu()
         names = tuple(f"image {i + 1}" for i in order)
@@ -127,7 +127,7 @@ def _given(images: object) -> list[_Given]:
                 f"images: holds {type(image).__name__}; must be paths, PIL images or a tensor"
             )
     if not given:
-        raise AuditError("images: none; must be at least one")
+        raise AuditError("images: none given; at least one is needed")
     return given
 
 

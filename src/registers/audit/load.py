@@ -139,7 +139,7 @@ def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
         kind = f" of {config['model_type']}" if "model_type" in config else ""
         raise AuditError(
             f"{name}: its config.json{kind} is transformers' and names no architecture of timm; "
-            "must be timm's or open_clip's repository (timm/... has most ViTs)"
+            "must be a repository of timm or open_clip (timm/... has most ViTs)"
         )
     model, default = _from_config(config, config_file, size)
     file = hub.fetch(repository, hub.WEIGHT_FILES, pin)
@@ -160,7 +160,9 @@ def _from_open_clip(name: str, place: str, size: Size | None) -> LoadedModel:
     repository, _, filename = config.get("hf_hub", "").partition("/")
     owner_name, _, filename = filename.partition("/")
     if not repository:
-        raise AuditError(f"{name}: open_clip has it by address only; fetch it and give its path")
+        raise AuditError(
+            f"{name}: open_clip only has an address for it; fetch that file and give its path"
+        )
     file = hub.fetch(f"{repository}/{owner_name}", (filename,) if filename else hub.OPEN_CLIP_FILES)
     return _open_clip(name, architecture, file, size, bool(config.get("quick_gelu")))
 
@@ -206,7 +208,7 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
     file = hub.HubFile(path, "")
     if path.suffix == ".npz":
         if not arch:
-            raise AuditError(f"{path}: .npz names no architecture; must be named by --arch")
+            raise AuditError(f"{path}: an .npz names no architecture; name it with --arch")
         model, default = _build(arch, size)
         weights.check_kind(path)
         try:

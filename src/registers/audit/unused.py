@@ -39,8 +39,8 @@ def refuse_arch(arch: str, *models: Any) -> None:
     """Raise AuditError for an architecture that none of these models takes."""
     if arch and not any(takes_arch(model) for model in models):
         raise AuditError(
-            f"arch = {arch}: is for files of weights that do not say their architecture; must be "
-            "left out"
+            f"arch = {arch}: is for files of weights that do not say their architecture; "
+            "leave it out here"
         )
 
 

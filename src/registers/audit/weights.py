@@ -191,7 +191,8 @@ def converted(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[
             tensors = convert(dict(tensors), model)
         except (KeyError, RuntimeError, AttributeError, IndexError, AssertionError) as error:
             raise AuditError(
-                f"{path}: does not fit {_name(model)} ({_line(error)}); must be given with --arch"
+                f"{path}: does not fit {_name(model)} ({_line(error)}); name its architecture with "
+                "--arch"
             ) from None
     if hasattr(model, "blocks") and not hasattr(model.blocks[0], "gamma_1"):
         for branch in ("1", "2"):  # LayerScale in DeiT-III's own files

@@ -163,7 +163,7 @@ def extract(archive: Path, target: Path, limit: int = UNPACKED) -> Path:
     archive = Path(archive)
     target = Path(target)
     if target.exists():
-        raise DownloadError(f"{target}: exists already; nothing extracted")
+        raise DownloadError(f"{target}: already exists; nothing was extracted")
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
