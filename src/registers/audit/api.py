@@ -18,6 +18,7 @@ from torch import nn
 
 from registers.audit import edited_file, features, load, register_neurons, test_time, unused
 from registers.audit import images as photos
+from registers.audit.added_tokens import MOST
 from registers.audit.audited import Audit
 from registers.audit.edited_file import EditedModel
 from registers.audit.errors import AuditError
@@ -116,8 +117,10 @@ def audit(
         images before and after; 0 for none.
     options: those of `tokens`. Of several models, `arch` is of those that are files of weights.
     """
-    if test_time_registers < 0:
-        raise AuditError(f"test_time_registers = {test_time_registers}: must be at least 0")
+    if not 0 <= test_time_registers <= MOST:
+        raise AuditError(
+            f"test_time_registers = {test_time_registers}: must be from 0 (none) to {MOST}"
+        )
     models = list(model) if isinstance(model, list | tuple) else [model]
     unused.refuse_arch(options.get("arch", ""), *models)
     audits = []

@@ -27,7 +27,6 @@ from registers.audit.anatomy import Anatomy, anatomy_of
 from registers.audit.errors import AuditError
 from registers.audit.watched import ModelCard
 from registers.data.transforms import IMAGENET, Normalization
-from registers.models import checkpoint
 from registers.models.backbone import Backbone
 from registers.settings.errors import nearest, one_of
 
@@ -196,7 +195,7 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, vit, source)
         return LoadedModel(card, vit, loaded.anatomy, loaded.normalization, loaded.size)
     if path.suffix == ".safetensors" and is_ours(path.with_suffix(".json")):
-        backbone = checkpoint.load(path)
+        backbone = edited_file.load_checkpoint(path)
         loaded = load_module(backbone, backbone.name or name, size)
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
         return LoadedModel(card, backbone, loaded.anatomy, loaded.normalization, loaded.size)
@@ -380,7 +379,7 @@ def is_ours(card: Path) -> bool:
         return False
     try:
         content = json.loads(card.read_text())
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "architecture" in content and "timm" in content
 
