@@ -1,6 +1,10 @@
 """Weights and config.json that are damaged or something else: one line with the file's name."""
 
+import hashlib
 import json
+import pickle
+import re
+import warnings
 
 import pytest
 import timm
@@ -43,9 +47,46 @@ def test_what_is_no_file_of_weights_is_told(tmp_path, suffix, content, words):
 def test_damaged_weights_are_one_line(tmp_path, content, suffix):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
-    message = refused(path, arch=NAME)
-    if suffix != ".npz":
-        assert "damaged or not" in message or "holds more than tensors" in message
+    assert "damaged" in refused(path, arch=NAME)
+
+
+def torch_file(path, kind):
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": 1}))
+    elif kind == "script":
+        torch.jit.script(torch.nn.Identity()).save(path)
+    elif kind == "module":
+        torch.save(torch.nn.Linear(2, 2), path)
+    else:
+        torch.save(
+            {"blocks.0.x": torch.ones(300)}, path, _use_new_zipfile_serialization=kind == "zip"
+        )
+        content = path.read_bytes()
+        if kind == "zip":  # its pickle, behind the names in the archive
+            at = content.index(b"\x80\x02")
+            path.write_bytes(content[: at + 2] + bytes(4) + content[at + 6 :])
+        else:
+            path.write_bytes(content[:-500])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pickle", "damaged, or a pickle that torch.save did not write; must be tensors by name"),
+        ("zip", "damaged, or a pickle that torch.save did not write; must be tensors by name"),
+        ("cut", "damaged or not a file of weights .*; must be tensors by name"),
+        ("script", "is a TorchScript program, not weights; must be tensors by name"),
+        ("module", "more than tensors .*run code .torch.nn.modules.linear.Linear.; save its state"),
+    ],
+)
+def test_what_torch_cannot_read_is_said_without_its_advice(tmp_path, kind, words):
+    path = tmp_path / "a.pt"
+    torch_file(path, kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = refused(path, arch=NAME)
+    assert re.search(words, message)
+    assert "weights_only" not in message and "\x1b" not in message
 
 
 def test_both_formats_of_torch_and_safetensors_pass(tmp_path):
@@ -103,3 +144,65 @@ def test_a_config_with_what_the_audit_does_not_know_is_taken(tmp_path):
     save_file(vit.state_dict(), tmp_path / "model.safetensors")
     loaded = load(str(tmp_path))
     assert loaded.size == (64, 64) and loaded.normalization[0] == (0.5,) * 3
+
+
+# --- a recipe of test-time registers, which anybody may edit
+
+
+RECIPE = {"registers": 1, "neurons": [[3, 5]]}
+
+
+def write_recipe(path, **changes):
+    """Weights of a tiny ViT with a recipe beside them, changed; None leaves a key out."""
+    vit = timm.create_model(NAME, num_classes=0, img_size=32, depth=4)
+    save_file(vit.state_dict(), path)
+    content = {
+        "name": "mine",
+        "timm": {"name": NAME, "arguments": {"num_classes": 0, "img_size": [32, 32], "depth": 4}},
+        "normalization": [[0.5] * 3, [0.5] * 3],
+        "test_time_registers": RECIPE,
+        "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    } | changes
+    content = {key: value for key, value in content.items() if value is not None}
+    path.with_suffix(".json").write_text(json.dumps(content))
+    return path
+
+
+def test_a_recipe_as_it_is_written_opens(tmp_path):
+    loaded = load(str(write_recipe(tmp_path / "a.safetensors")))
+    assert loaded.anatomy.prefix[-1] == "test-time register 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights_sha256": None}, r"a\.json: weights_sha256 is missing"),
+        ({"timm": None}, r"a\.json: timm is missing"),
+        ({"timm": {"name": "none", "arguments": {}}}, "timm cannot build .*none"),
+        ({"timm": {"name": NAME, "arguments": {"x": 1}}}, "timm cannot build .* 'x'"),
+        ({"timm": {"name": NAME, "arguments": {"depth": 3}}}, "timm cannot build "),
+        ({"timm": {"name": NAME, "arguments": {"pretrained": True}}}, "timm cannot build "),
+        (
+            {"normalization": [[0.5] * 3, [0.5, 0.5, 0]]},
+            r"normalization\.1\.2: 0: .*greater than 0",
+        ),
+        ({"test_time_registers": 5}, "test_time_registers: 5: "),
+        ({"test_time_registers": {"registers": 1}}, r"test_time_registers\.neurons is missing"),
+        ({"test_time_registers": RECIPE | {"neurons": [[0, 5]]}}, r"neurons\.0\.0: 0: .*greater"),
+        ({"test_time_registers": RECIPE | {"neurons": [[9, 5]]}}, "layer 9, but the model has 4"),
+        ({"test_time_registers": RECIPE | {"neurons": [[3, 768]]}}, "from 0, not 768"),
+        ({"test_time_registers": RECIPE | {"registers": 10**9}}, "must be from 1 to 1024"),
+    ],
+)
+def test_a_recipe_that_was_edited_is_one_line(tmp_path, changes, words):
+    path = write_recipe(tmp_path / "a.safetensors", **changes)
+    with pytest.raises(AuditError, match=words) as error:
+        load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_nobody_is_told_to_delete_the_folder_of_a_copied_checkpoint(tmp_path):
+    path = write_recipe(tmp_path / "a.safetensors", test_time_registers=None, architecture={})
+    with pytest.raises(AuditError, match="not the card of a checkpoint") as error:
+        load(str(path))
+    assert "delete" not in str(error.value)

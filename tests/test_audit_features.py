@@ -1,5 +1,6 @@
 """Tokens of any other code: arrays, tensors, files and callables, and what is none."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -69,6 +70,54 @@ def test_what_is_no_array_of_tokens_is_one_line(wrong, words, tmp_path):
             tokens(tmp_path / "f.npy", prefix=1)
 
 
+def of_objects(path):
+    np.save(path, np.array([None]), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), r"damaged \(.*; must be one array"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), r"damaged \(.*; must be one array"),
+        (lambda path: path.write_bytes(b""), r"damaged or not a \.npy file \(it is empty\); must"),
+        (lambda path: path.write_bytes(pickle.dumps(1)), r"damaged or not a \.npy file"),
+        (lambda path: path.write_bytes(b"<html>"), "is an HTML page, not an array"),
+        (
+            lambda path: path.write_bytes(b"version https://git-lfs"),
+            "is a Git LFS pointer, not an array",
+        ),
+        (of_objects, "holds Python objects; must be one array of numbers"),
+        (lambda path: (path.unlink(), path.mkdir()), r"cannot be read \(Is a directory\)"),
+        (lambda path: path.unlink(), "no such file"),
+    ],
+)
+def test_a_damaged_file_says_what_is_accepted(array, tmp_path, write, words):
+    path = tmp_path / "f.npy"
+    np.save(path, array)
+    write(path)
+    with pytest.raises(AuditError, match=f"f.npy: {words}") as error:
+        tokens(path, prefix=1)
+    assert "\n" not in str(error.value) and "pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_features_that_are_not_finite_are_named_with_their_layer(array, value):
+    layers = np.stack([array, array]).astype(float)
+    layers[1, 2, 0] = value  # a prefix token counts too
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(AuditError, match=r"mine: NaN, .* in 1 of 788 tokens of layer 2"):
+            tokens(layers, prefix=1, name="mine")
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_a_device_is_of_models(array, device):
+    for model in (array, lambda x: x):
+        with pytest.raises(AuditError, match=f"device = {device}: is for models by name or file"):
+            tokens(model, prefix=1, device=device)
+    assert len(tokens(array, prefix=1, device="cpu").norms) == 4
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
@@ -76,8 +125,11 @@ def test_what_is_no_array_of_tokens_is_one_line(wrong, words, tmp_path):
         (lambda x: {"x": x}, "mine: dict; must be"),
         (lambda x: torch.zeros(len(x), 65), "mine: features have shapes"),
         (lambda x: torch.zeros(len(x) + 1, 65, 8), "mine: gave 9 token sequences for 8 images"),
-        (lambda x: torch.rand(len(x), 60 + len(x), 8), "mine: gave other .layers, tokens, channel"),
-        (lambda x: [torch.rand(len(x), 9, 8)] * len(x), "mine: gave other .layers, tokens"),
+        (
+            lambda x: torch.rand(len(x), 60 + len(x), 8),
+            "mine: gave different .layers, tokens, channel",
+        ),
+        (lambda x: [torch.rand(len(x), 9, 8)] * len(x), "mine: gave different .layers, tokens"),
     ],
 )
 def test_what_a_callable_returns_is_checked(function, words):

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import logging
+import re
 
 import planted_release
 import pytest
@@ -14,6 +16,7 @@ from registers.audit import command
 from registers.audit.errors import AuditError
 
 REPOSITORY = "someone/tiny"
+RETRY = r"hub: Connection refused; retry \d of 5 in \d s"
 CONFIG = {
     "architecture": "deit3_base_patch16_224",
     "model_args": planted_release.ARGUMENTS,
@@ -26,6 +29,17 @@ def run(*arguments):
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_a_hub_out_of_reach_is_a_line_for_each_retry(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with serving(Hub()) as address:
+        asked(address, tmp_path / "cache", monkeypatch)
+    with pytest.raises(AuditError, match=r"cannot be fetched \(no network\); .*hf download"):
+        run(f"hf-hub:{REPOSITORY}", "--no-html")
+    assert len(caplog.messages) == 5
+    assert all(re.fullmatch(RETRY, line) for line in caplog.messages)
+    assert not logging.getLogger("huggingface_hub.utils._http").filters
 
 
 def test_a_model_of_the_hub_is_fetched_resumed_and_audited(tmp_path, monkeypatch, capsys):

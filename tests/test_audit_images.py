@@ -1,6 +1,8 @@
 """Which photos an audit looks at: folders, files, and what cannot be read."""
 
 import argparse
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,7 +84,9 @@ def test_broken_files_of_a_folder_are_left_out_and_named(classes):
     assert len(looked_at.names) == photos.LIMIT, "others take their place"
     looked_at = prepare(classes, 63)
     assert len(looked_at.names) == 59 and len(looked_at.pixels) == 59
-    said = "left out, not readable: 4 images, a05.png, a06.png, a07.png and 1 more"
+    why = "not a readable image (cannot identify image file)"
+    first = [f"{classes / 'a' / name}: {why}" for name in ("a05.png", "a06.png", "a07.png")]
+    said = f"left out 4 images: {'; '.join(first)}; and 1 more"
     assert looked_at.notes == (said,)
     bank = tokens(lambda x: torch.rand(len(x), 65, 8), classes, prefix=1, limit=63)
     assert said in bank.card.notes
@@ -121,3 +125,40 @@ def test_an_image_of_too_many_pixels_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
     with pytest.raises(AuditError, match="bomb"):
         prepare([Image.new("I;16", (2, 1)), tmp_path / "bomb.png"])
+
+
+@pytest.mark.parametrize(
+    ("side", "why"), [(9600, "9600 x 9600 pixels; must be"), (13500, "too many pixels; must be")]
+)
+def test_a_huge_photo_of_a_folder_is_left_out_without_a_warning(tmp_path, side, why):
+    """In a process of its own, as pytest sets the filters of warnings."""
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "small.png")
+    code = f"""
+from registers.audit.images import prepare
+looked_at = prepare({str(tmp_path)!r}, (32, 32), ((0.0,) * 3, (1.0,) * 3))
+print(*looked_at.names, *looked_at.notes)"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
+    place = tmp_path / "huge.png"
+    assert (
+        f"small.png left out 1 image: {place}: not a readable image ({why} at most 89,478,485"
+        in (run.stdout)
+    )
+
+
+def test_a_path_that_is_empty_is_not_the_folder_that_one_is_in(classes, monkeypatch):
+    monkeypatch.chdir(classes)
+    for given in ("", ["a", ""]):
+        with pytest.raises(AuditError, match="images: must not be an empty path"):
+            prepare(given)
+    assert len(prepare(".").names) == photos.LIMIT
+
+
+def test_line_ends_of_a_name_stay_out_of_messages(tmp_path):
+    (tmp_path / "a\n\x1b[1m.png").write_bytes(b"broken")
+    for given in (tmp_path, tmp_path / "a\n\x1b[1m.png", tmp_path / "b\n.png"):
+        with pytest.raises(AuditError) as error:
+            prepare(given)
+        assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+        assert r"\x0a" in str(error.value)

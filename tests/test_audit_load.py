@@ -245,7 +245,7 @@ def test_unknown_names_tags_and_models_are_told(cache):
         load(f"{NAME}.nonsense")
     with pytest.raises(AuditError, match="the tag must be one of"):
         load("open_clip:ViT-B-16/nonsense")
-    with pytest.raises(AuditError, match="open_clip has no model"):
+    with pytest.raises(AuditError, match="no model of open_clip"):
         load("open_clip:ViT-Q-99/openai")
 
 

@@ -24,6 +24,7 @@ def run(*arguments):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with tokens, to be in."""
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x04.")
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(20, 37, 8)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -41,8 +42,18 @@ def folder(tmp_path, monkeypatch):
         (("f.npy", "--prefix", 1, "--size", "96"), "size: is for models"),
         (("f.npy", "--prefix", 1, "--arch", "foo"), "arch.* is for "),
         (("f.npy", "--prefix", 1, "--limit", "3"), "limit: is for models"),
-        (("f.npy", "--prefix", 1, "--no-html", "--html", "x.html"), "not stand beside --no-html"),
+        (
+            ("f.npy", "--prefix", 1, "--no-html", "--html", "x.html"),
+            "cannot be combined with --no-html",
+        ),
+        (("f.npy", "--prefix", 1, "--device", "auto"), "device = auto: is for models"),
         (("missing.pth", "--arch", NAME), "no such file"),
+        (("w.pkl", "--arch", NAME), r"w\.pkl: must end in one of .* \(weights\) or in \.npy"),
+        (("random:" + NAME, "--size", "8"), "size = 8x8: must be a multiple of the patch, 16x16"),
+        (("random:",), "random:: no model of timm"),
+        (("hf-hub:",), "must be hf-hub:OWNER/NAME"),
+        (("open_clip:",), "must be open_clip:NAME/TAG"),
+        (("open_clip:ViT-B-16/openaii",), "the tag must be one of .*did you mean openai?"),
     ],
 )
 def test_options_that_do_nothing_are_refused(folder, arguments, words):

@@ -40,7 +40,7 @@ def test_the_command_saves_the_edited_model(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("x", "--save", "e.safetensors"), "must stand beside --test-time-registers N"),
+        (("x", "--save", "e.safetensors"), "needs --test-time-registers N"),
         (("x", "--test-time-registers", 1, "--save", "e.pth"), "must end in .safetensors"),
         (
             ("x", "y", "--test-time-registers", 1, "--save", "e.safetensors"),

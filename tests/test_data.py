@@ -37,6 +37,8 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
         "alpha.png": (red.convert("RGBA"), RED),
         "grey-alpha.png": (Image.new("LA", (8, 8), (77, 255)), (77, 77, 77)),
         "deep.png": (Image.fromarray(np.full((8, 8), 77 * 257, np.uint16)), (77, 77, 77)),
+        "unit.tif": (Image.fromarray(np.full((8, 8), 0.3, np.float32)), (77, 77, 77)),
+        "float.tif": (Image.fromarray(np.full((8, 8), 77.2, np.float32)), (77, 77, 77)),
         "cmyk.jpg": (red.convert("CMYK"), RED),
         "plain.JPEG": (red, RED),
         "plain.webp": (red, RED),
@@ -53,6 +55,14 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
 def test_transparent_palette_opens_without_a_warning(tmp_path, recwarn):
     Image.new("P", (8, 8), 3).save(tmp_path / "x.png", transparency=bytes([0, 10, 255, 7]))
     assert open_image(tmp_path / "x.png").mode == "RGB" and not recwarn.list
+
+
+def test_a_pixel_that_is_no_number_is_told(tmp_path):
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(
+        ValueError, match=r"x\.tif: not a readable image \(it has pixels that are NaN"
+    ):
+        open_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import socket
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -156,6 +157,21 @@ def test_gives_up_after_some_attempts_and_keeps_the_part(server, tmp_path):
     ]
 
 
+def test_without_a_network_each_attempt_is_a_line_and_the_last_says_what_to_do(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]  # closed below: nobody listens
+    url = f"http://127.0.0.1:{port}/set.bin"
+    with pytest.raises(DownloadError) as error:
+        download(url, tmp_path / "set.bin", attempts=3, pause=0.01)
+    assert str(error.value) == (
+        f"{url}: not complete after 3 attempts (Connection refused); run it again, or where there "
+        f"is a network run `curl -LO {url}` and bring the file to {tmp_path}"
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        f"set.bin: Connection refused; attempt {n} of 3 in 0 s" for n in (2, 3)
+    ]
+
+
 def make_tar(
     path: Path,
     *members: tuple[str, bytes | str | None],
@@ -194,7 +210,7 @@ def test_extract_is_complete(tmp_path, mode):
     archive = make_tar(tmp_path / "a.tar", ("d/x", b"1"), ("y", b"2"), mode=mode)
     folder = extract(archive, tmp_path / "out")
     assert (folder / "d" / "x").read_bytes() == b"1" and (folder / "y").read_bytes() == b"2"
-    with pytest.raises(DownloadError, match="exists already"):
+    with pytest.raises(DownloadError, match="already exists"):
         extract(archive, folder)
 
 

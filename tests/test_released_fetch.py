@@ -258,7 +258,7 @@ def test_other_weights_than_the_pinned_ones_are_refused(settings, hub, tmp_path)
     path = released.lock_file()
     path.write_text(path.read_text().replace(COMMIT, OTHER))
     shutil.rmtree(tmp_path / "results")
-    assert "is pinned; must be the same file, or pinned anew" in refused(settings)
+    assert "is pinned; must be the pinned file, or be pinned anew" in refused(settings)
     assert not settings.layout.checkpoint(ID).exists()
 
 

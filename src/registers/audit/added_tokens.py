@@ -7,6 +7,8 @@ from registers.audit.errors import AuditError
 from registers.audit.layout import ADDED
 from registers.models.moved_neurons import MovedNeurons, MoveRecipe, TakenOff, add_tokens
 
+MOST = 1024  # test-time registers; more than images of ordinary sizes have patches
+
 
 def apply(module: nn.Module, recipe: MoveRecipe) -> nn.Module:
     """Give a model its test-time registers, in place. Returns it.
@@ -21,12 +23,14 @@ def apply(module: nn.Module, recipe: MoveRecipe) -> nn.Module:
     check(module, anatomy, recipe.registers)
     deepest = max(recipe.by_layer(), default=0)
     if deepest > anatomy.depth:
-        raise AuditError(f"recipe: names layer {deepest}, the model has {anatomy.depth}")
+        raise AuditError(f"recipe: names layer {deepest}, but the model has {anatomy.depth}")
     movers = attach(module, anatomy, recipe.registers, tuple(recipe.by_layer()))
     for layer, neurons in recipe.by_layer().items():
         width = neuron_writer(anatomy.blocks[layer - 1]).in_features
         if max(neurons) >= width:
-            raise AuditError(f"recipe: layer {layer} has {width} neurons, none is {max(neurons)}")
+            raise AuditError(
+                f"recipe: layer {layer} has {width} neurons, numbered from 0, not {max(neurons)}"
+            )
         movers[layer].neurons = neurons
     return module
 
@@ -34,8 +38,8 @@ def apply(module: nn.Module, recipe: MoveRecipe) -> nn.Module:
 def check(module: nn.Module, anatomy: Anatomy, registers: int) -> None:
     """Raise AuditError where a model cannot be given tokens: one line that says why."""
     kind = type(trunk_of(module)).__name__
-    if registers < 1:
-        raise AuditError(f"test-time registers = {registers}: must be at least 1")
+    if not 1 <= registers <= MOST:
+        raise AuditError(f"test-time registers = {registers}: must be from 1 to {MOST}")
     if any(name.startswith(ADDED) for name in anatomy.prefix):
         raise AuditError(f"{kind} has test-time registers already: start from the model without")
     for name, _ in module.named_modules():

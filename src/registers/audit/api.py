@@ -18,6 +18,7 @@ from torch import nn
 
 from registers.audit import edited_file, features, load, register_neurons, test_time, unused
 from registers.audit import images as photos
+from registers.audit.added_tokens import MOST
 from registers.audit.audited import Audit
 from registers.audit.edited_file import EditedModel
 from registers.audit.errors import AuditError
@@ -57,26 +58,30 @@ def tokens(
     size: height and width in pixels, or one number for both.
     prefix: of callables and arrays: how many tokens come before the patches ([CLS], registers).
     grid: of callables and arrays: patches down and across, where they are no square.
-    limit: images at most. device: "cpu", "cuda", "mps" or "auto".
+    limit: images at most. device: "cpu", "cuda", "mps" or "auto", of names and files; a module
+        stays where it is.
 
     Raises AuditError, one line, for what cannot be audited.
     """
     pair = (size, size) if isinstance(size, int) else size
+    of_models = dict(images=images, arch=arch, size=size, limit=limit, device=device)
     if isinstance(model, str | Path) and str(model).endswith(".npy"):
-        unused.refuse_of_features(str(model), images=images, arch=arch, size=size, limit=limit)
+        unused.refuse_of_features(str(model), **of_models)
         path = Path(model).expanduser()
         return features.given(features.load_array(path), name or str(model), prefix, grid, path)
     if isinstance(model, np.ndarray | torch.Tensor | list | tuple):
         name = name or "features"
-        unused.refuse_of_features(name, images=images, arch=arch, size=size, limit=limit)
+        unused.refuse_of_features(name, **of_models)
         return features.given(model, name, prefix, grid)
     unused.refuse_arch(arch, model)
     if callable(model) and not isinstance(model, nn.Module):
+        unused.refuse_device(device, "a callable", "chooses its own")
         return features.called(model, images, name, pair, prefix, grid, limit)
     unused.refuse_of_model(prefix, grid)
     if isinstance(model, EditedModel):
         name = name or model.name
         model = model.vit
+    device = choose_device(device)  # before anything is fetched
     if isinstance(model, nn.Module):
         loaded = load.load_module(model, name, pair)
     elif isinstance(model, str | Path):
@@ -88,8 +93,8 @@ def tokens(
             f"model: {type(model).__name__}; must be a name, a module, a callable, an array or a "
             "tensor"
         )
-    if device != "cpu" and not isinstance(model, nn.Module):
-        loaded.module.to(choose_device(device))
+    if not isinstance(model, nn.Module):
+        loaded.module.to(device)
     seen_images = photos.prepare(images, loaded.size, loaded.normalization, limit)
     card = replace(loaded.card, notes=(*loaded.card.notes, *seen_images.notes))
     return watch_model(card, loaded.module, loaded.anatomy, seen_images)
@@ -112,8 +117,10 @@ def audit(
         images before and after; 0 for none.
     options: those of `tokens`. Of several models, `arch` is of those that are files of weights.
     """
-    if test_time_registers < 0:
-        raise AuditError(f"test_time_registers = {test_time_registers}: must be at least 0")
+    if not 0 <= test_time_registers <= MOST:
+        raise AuditError(
+            f"test_time_registers = {test_time_registers}: must be from 0 (none) to {MOST}"
+        )
     models = list(model) if isinstance(model, list | tuple) else [model]
     unused.refuse_arch(options.get("arch", ""), *models)
     audits = []
@@ -157,7 +164,7 @@ def edited_model(audited: Audit) -> EditedModel:
     Raises AuditError, one line, where it was looked at without: nothing to move, or why not.
     """
     if audited.change is None:
-        reason = audited.change_note or "must be audited with test-time registers"
+        reason = audited.change_note or "audit it with test-time registers first"
         raise AuditError(f"{audited.name}: has no test-time registers to save; {reason}")
     return _edited(audited.bank, audited.change.recipe)
 

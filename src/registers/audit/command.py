@@ -119,7 +119,7 @@ def _named(model: str) -> str:
 def _outputs(options: argparse.Namespace) -> list[Path]:
     """Files to write, checked before anything is computed."""
     if options.no_html and options.html:
-        raise AuditError(f"--html = {options.html}: must not stand beside --no-html")
+        raise AuditError(f"--html = {options.html}: cannot be combined with --no-html")
     html = "" if options.no_html else options.html or "audit.html"
     outputs = []
     for text, suffix in ((html, ".html"), (options.json, ".json"), (options.csv, ".csv")):
@@ -159,7 +159,7 @@ def _check_save(options: argparse.Namespace) -> None:
         raise AuditError(f"--save = {options.save}: must end in .safetensors")
     if len(options.models) > 1 or options.test_time_registers < 1:
         raise AuditError(
-            f"--save = {options.save}: keeps one model with test-time registers; must stand beside "
+            f"--save = {options.save}: keeps one model with test-time registers, so it needs "
             "--test-time-registers N and a single MODEL"
         )
     path = Path(options.save).expanduser()

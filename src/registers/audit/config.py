@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
@@ -10,6 +10,7 @@ from registers.audit.errors import AuditError
 from registers.settings.errors import show
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class _Preprocessing(BaseModel):
@@ -47,9 +48,16 @@ def read(path: Path) -> dict[str, Any]:
 
 def checked(content: dict[str, Any], path: Path) -> TimmConfig:
     """Raises AuditError, which names the key, its value and what it must be."""
+    return valid(TimmConfig, content, path)
+
+
+def valid(model: type[Content], content: dict[str, Any], path: Path) -> Content:
+    """What a json holds, as a model of pydantic's. Raises AuditError as `checked` does."""
     try:
-        return TimmConfig.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise AuditError(f"{path}: {key} is missing") from None
         raise AuditError(f"{path}: {key}: {show(first['input'])}: {first['msg']}") from None

@@ -12,16 +12,44 @@ from typing import Any
 
 import timm
 import torch
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt, PositiveInt
 from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from registers.audit import config
 from registers.audit.added_tokens import apply
+from registers.audit.config import Positive
 from registers.audit.errors import AuditError
 from registers.files import sha256, write_json
 from registers.models import checkpoint
 from registers.models.backbone import Backbone
 from registers.models.moved_neurons import TEST_TIME, MoveRecipe
+from registers.settings.errors import ConfigError
+
+
+class _Timm(BaseModel):
+    name: str
+    arguments: dict[str, Any]
+
+
+class _Moved(BaseModel):
+    registers: PositiveInt
+    neurons: list[tuple[PositiveInt, NonNegativeInt]]
+    source_sha256: str = ""
+    found: dict[str, Any] = {}
+
+
+class _Recipe(BaseModel):
+    """The json beside the weights."""
+
+    name: str
+    timm: _Timm
+    normalization: tuple[
+        tuple[FiniteFloat, FiniteFloat, FiniteFloat], tuple[Positive, Positive, Positive]
+    ]
+    test_time_registers: _Moved
+    weights_sha256: str
 
 
 class EditedModel(nn.Module):
@@ -88,30 +116,49 @@ def load(path: str | Path) -> EditedModel:
     """
     path = Path(path)
     if path.with_suffix(".json").is_file() and "architecture" in _recipe(path.with_suffix(".json")):
-        backbone = checkpoint.load(path)
+        backbone = load_checkpoint(path)
         if TEST_TIME not in backbone.card:
             raise AuditError(f"{path}: a checkpoint without test-time registers")
         return EditedModel(backbone, MoveRecipe.of(backbone.card[TEST_TIME]), backbone.name)
     if not is_edited(path):
         raise AuditError(f"{path}: has no recipe beside it ({path.with_suffix('.json').name})")
-    content = _recipe(path.with_suffix(".json"))
+    place = path.with_suffix(".json")
+    content = config.valid(_Recipe, _recipe(place), place)
     if not path.is_file():
         raise AuditError(f"{path}: no such file; only its recipe is there")
-    if sha256(path) != content["weights_sha256"]:
+    if sha256(path) != content.weights_sha256:
         raise AuditError(f"{path}: damaged, its SHA-256 is not the one beside it; save it again")
-    vit = timm.create_model(content["timm"]["name"], **content["timm"]["arguments"])
-    vit.load_state_dict(load_file(path))
-    mean, std = content["normalization"]
-    vit.pretrained_cfg = {**(vit.pretrained_cfg or {}), "mean": tuple(mean), "std": tuple(std)}
-    recipe = MoveRecipe.of(content[TEST_TIME])
+    try:
+        vit = timm.create_model(content.timm.name, pretrained=False, **content.timm.arguments)
+        vit.load_state_dict(load_file(path))
+    except Exception as error:  # arguments come from a file: any of timm's and torch's errors
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
+        raise AuditError(
+            f"{place}: timm cannot build the model of its weights ({reason})"
+        ) from None
+    mean, std = content.normalization
+    vit.pretrained_cfg = {**(vit.pretrained_cfg or {}), "mean": mean, "std": std}
+    recipe = MoveRecipe.of(content.test_time_registers.model_dump())
     apply(vit.eval().requires_grad_(False), recipe)
-    return EditedModel(vit, recipe, content["name"]).eval()
+    return EditedModel(vit, recipe, content.name).eval()
+
+
+def load_checkpoint(path: Path) -> Backbone:
+    """A backbone of this project.
+
+    Raises AuditError where it is damaged, without the advice to delete its folder: a file that was
+    copied may lie among others.
+    """
+    try:
+        return checkpoint.load(path)
+    except ConfigError as error:
+        raise AuditError(str(error).partition("; delete the folder")[0]) from None
 
 
 def _recipe(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -122,7 +169,7 @@ def _built_by(vit: nn.Module, given: dict[str, Any]) -> tuple[str, dict[str, Any
     name = config.get("architecture")
     if not name:
         raise AuditError(
-            f"save: {type(vit).__name__} is none of timm's models: cannot be opened again"
+            f"save: {type(vit).__name__} is not a model of timm, so its file could not be opened"
         )
     arguments = {"num_classes": vit.num_classes, "img_size": list(vit.patch_embed.img_size)}
     arguments = {**arguments, **given}
@@ -130,7 +177,7 @@ def _built_by(vit: nn.Module, given: dict[str, Any]) -> tuple[str, dict[str, Any
         built = timm.create_model(name, **arguments)
     if _shape(built) != _shape(vit):
         raise AuditError(
-            f"save: timm builds another {name} with {arguments}: save(path, ...) must be given the "
+            f"save: timm builds another {name} with {arguments}: give save(path, ...) the "
             "other arguments of timm.create_model that this model was built with"
         )
     return name, arguments

@@ -16,6 +16,7 @@ from registers.audit.load import SIZE, Size
 from registers.audit.watched import AuditBank, ModelCard, watch_features
 from registers.data.transforms import IMAGENET
 
+ACCEPTED = "must be one array of numbers, as numpy.save writes it"
 UNKNOWN = "features of unknown origin: whether they are before the final norm cannot be told"
 
 
@@ -44,8 +45,8 @@ def called(
     shapes = sorted({(len(layers), *layers[0].shape[1:]) for layers in batches})
     if len(shapes) > 1:
         raise AuditError(
-            f"{name}: gave other (layers, tokens, channels) for other images: {shapes}; must be "
-            "the same for all"
+            f"{name}: gave different (layers, tokens, channels) for different images: {shapes}; "
+            "must be the same for all"
         )
     layers = [np.concatenate(parts) for parts in zip(*batches)]
     card = ModelCard(
@@ -87,10 +88,15 @@ def _prefix(name: str, prefix: int | None) -> tuple[str, ...]:
 
 
 def load_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, mapped. Raises AuditError for a damaged file or another kind."""
+    head = weights.first_bytes(path, "an array")
+    if not head.startswith(np.lib.format.MAGIC_PREFIX):
+        weights.refuse_page(head, path, "an array")
+        raise AuditError(f"{path}: damaged or not a .npy file ({weights.begins(head)}); {ACCEPTED}")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise AuditError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise AuditError(f"{path}: not an array of numbers ({reason})") from None
+    except Exception as error:  # a damaged header raises what Python's parser raises
+        if "Python objects" in str(error):
+            raise AuditError(f"{path}: holds Python objects; {ACCEPTED}") from None
+        reason = " ".join(str(error).split())[:80]
+        raise AuditError(f"{path}: damaged ({reason}); {ACCEPTED}") from None

@@ -7,9 +7,12 @@ for the rest, and the whole is held against the SHA-256 that the hub announces. 
 line names the command that fetches the file elsewhere and the folder to bring along.
 """
 
+import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,9 +55,10 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
     at = f" at {revision}" if revision else ""
     for name in names:
         try:
-            if Path(name).suffix in SUFFIXES:
-                _resume(repository, name, revision)
-            path = Path(hf_hub_download(repository, name, revision=revision))
+            with _a_line_each_attempt():
+                if Path(name).suffix in SUFFIXES:
+                    _resume(repository, name, revision)
+                path = Path(hf_hub_download(repository, name, revision=revision))
         except LocalEntryNotFoundError as error:
             if any(cached(repository, other, revision) for other in names):
                 continue
@@ -66,7 +70,7 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
             ) from None
         except RepositoryNotFoundError:
             raise AuditError(
-                f"{repository}: no such repository on the hub, or a private one: set HF_TOKEN"
+                f"{repository}: no such repository on the hub, or a private one (set HF_TOKEN)"
             ) from None
         except RevisionNotFoundError:
             raise AuditError(f"{repository}: has no revision {revision}") from None
@@ -80,7 +84,7 @@ def fetch(repository: str, names: tuple[str, ...], revision: str | None = None) 
         except OSError as error:  # a full disk, a folder that cannot be written
             raise AuditError(
                 f"{repository}: {name} could not be stored ({_line(error)}); what was fetched is "
-                "kept, run again to resume"
+                "kept: run again to resume"
             ) from None
         return HubFile(path, _revision(path))
     raise AuditError(f"{repository}{at}: has none of {', '.join(names)}")
@@ -156,9 +160,9 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
     free = shutil.disk_usage(blob.parent).free
     if free < metadata.size - there:
         raise AuditError(
-            f"{repository}: {name} takes {(metadata.size - there) / MB:.0f} MB more and "
-            f"{free / MB:.0f} MB are free at {blob.parent}; must be freed, or HF_HOME set to a "
-            "folder on another disk; what was fetched is kept"
+            f"{repository}: {name} needs {(metadata.size - there) / MB:.0f} MB more, and "
+            f"{free / MB:.0f} MB are free at {blob.parent}; free some space there, or set HF_HOME "
+            "to a folder on another disk; what was fetched is kept"
         )
     if metadata.location != url:  # another host, which our token does not concern
         headers.pop("authorization", None)
@@ -176,7 +180,7 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
         there = partial.stat().st_size
         raise AuditError(
             f"{repository}: {name} was cut off at {there / MB:.1f} of {metadata.size / MB:.1f} MB "
-            f"({_line(error)}); what was fetched is kept, run again to resume"
+            f"({_line(error)}); what was fetched is kept: run again to resume"
         ) from None
 
     # --- is it what was announced
@@ -184,9 +188,40 @@ def _resume(repository: str, name: str, revision: str | None) -> None:
         partial.unlink()
         raise AuditError(
             f"{repository}: {name} arrived damaged, its SHA-256 is not the one that the hub "
-            "announces; it was thrown away, run again to fetch it anew"
+            "announces; it was thrown away: run again to fetch it anew"
         )
     os.replace(partial, blob)
+
+
+class _OneLine(logging.Filter):
+    """One line for an attempt that failed, where huggingface_hub logs two: why, and when again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason = "not reached"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        reason, thrown, _ = text.partition(" thrown while requesting ")
+        if thrown:
+            self.reason = re.sub(r"^\[Errno -?\d+\] ", "", reason.strip("'"))
+            return False
+        if again := re.match(r"Retrying in ([\d.]+)s \[Retry (\d+)/(\d+)\]", text):
+            wait, retry, retries = again.groups()
+            record.msg = f"hub: {self.reason}; retry {retry} of {retries} in {wait} s"
+            record.args = ()
+        return True
+
+
+@contextmanager
+def _a_line_each_attempt() -> Iterator[None]:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    one_line = _OneLine()
+    logger.addFilter(one_line)
+    try:
+        yield
+    finally:
+        logger.removeFilter(one_line)
 
 
 def _missing(repository: str, name: str, revision: str | None, why: str) -> str:
@@ -238,8 +273,10 @@ def fetch_dinov2(name: str) -> HubFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=True)
         except OSError as error:
+            why = getattr(error, "reason", error)  # URLError's is the error below it
+            why = getattr(why, "strerror", None) or why
             raise AuditError(
-                f"{name}: {path.name} is not on this machine and cannot be fetched ({error}); "
+                f"{name}: {path.name} is not on this machine and cannot be fetched ({why}); "
                 f"where there is a network run `curl -LO {url}` and bring the file to {path.parent}"
             ) from None
     return HubFile(path, "")

@@ -50,7 +50,7 @@ def prepare(
         if images.ndim != 4 or images.shape[1] != 3:
             raise AuditError(f"images of shape {tuple(images.shape)}: must be (B, 3, H, W)")
         if not len(images):
-            raise AuditError("images: none; must be at least one")
+            raise AuditError("images: none given; at least one is needed")
         order = evenly(list(range(len(images))), limit or len(images))
         chosen = images[order].float().cpu()
         names = tuple(f"image {i + 1}" for i in order)
@@ -119,13 +119,15 @@ def _given(images: object) -> list[_Given]:
         if isinstance(image, Image.Image):
             given.append(_Given(f"image {number + 1}", image))
         elif isinstance(image, str | Path):
+            if image == "":  # Path("") is the folder that one is in
+                raise AuditError("images: must not be an empty path")
             given += _files(Path(image).expanduser())
         else:
             raise AuditError(
                 f"images: holds {type(image).__name__}; must be paths, PIL images or a tensor"
             )
     if not given:
-        raise AuditError("images: none; must be at least one")
+        raise AuditError("images: none given; at least one is needed")
     return given
 
 
@@ -133,10 +135,11 @@ def _files(path: Path) -> list[_Given]:
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if is_image(p.name) and not p.is_dir())
         if not files:
-            raise AuditError(f"images = {path}: no images there ({', '.join(sorted(SUFFIXES))})")
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise AuditError(f"images = {printable(path)}: no images there ({kinds})")
         return [_Given(printable(p.name), p, of_folder=True) for p in files]
     if not path.is_file():
-        raise AuditError(f"images = {path}: no such file or folder")
+        raise AuditError(f"images = {printable(path)}: no such file or folder")
     return [_Given(printable(path.name), path)]
 
 
@@ -156,16 +159,17 @@ def _looked_at(
             except AuditError as error:
                 if not given[i].of_folder:
                     raise
-                broken[i] = str(error)
+                broken[i] = str(error).removeprefix("images = ")
         pool = [i for i in pool if i not in set(chosen)]
     if not views:
         first = next(iter(broken.values()))
-        raise AuditError(f"{first}; none of {counted(len(broken), 'file')} is a readable image")
+        tried = counted(len(broken), "file")
+        raise AuditError(f"images = {first}; none of {tried} is a readable image")
     notes = []
     if broken:
-        names = ", ".join(given[i].name for i in sorted(broken)[:NAMED])
-        more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        notes.append(f"left out, not readable: {counted(len(broken), 'image')}, {names}{more}")
+        reasons = "; ".join(broken[i] for i in sorted(broken)[:NAMED])
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        notes.append(f"left out {counted(len(broken), 'image')}: {reasons}{more}")
     if len(views) + len(broken) < len(given):
         notes.append(f"{len(views)} of {len(given)} images, evenly chosen; --limit N takes N")
     return [(given[i].name, views[i]) for i in sorted(views)], tuple(notes)

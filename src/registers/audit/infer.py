@@ -81,7 +81,9 @@ def architecture_of(tensors: dict[str, Tensor], path: Path) -> str:
     """
     width, depth = _size(tensors)
     if not width:
-        raise AuditError(f"{path}: holds no blocks of a vision transformer; --arch must name it")
+        raise AuditError(
+            f"{path}: holds no blocks of a vision transformer; name its architecture with --arch"
+        )
     patch = _patch(tensors)
     candidates = [
         name
@@ -95,11 +97,9 @@ def architecture_of(tensors: dict[str, Tensor], path: Path) -> str:
     if fitting:
         raise AuditError(
             f"{path}: its shapes fit several architectures ({size}), which differ in heads or "
-            f"activation; must be named: --arch {' or --arch '.join(fitting)}"
+            f"activation; name one: --arch {' or --arch '.join(fitting)}"
         )
-    raise AuditError(
-        f"{path}: no known architecture has its shapes ({size}); must be named by --arch"
-    )
+    raise AuditError(f"{path}: no known architecture has its shapes ({size}); name it with --arch")
 
 
 def _patch(tensors: dict[str, Tensor]) -> int:

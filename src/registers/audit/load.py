@@ -27,9 +27,8 @@ from registers.audit.anatomy import Anatomy, anatomy_of
 from registers.audit.errors import AuditError
 from registers.audit.watched import ModelCard
 from registers.data.transforms import IMAGENET, Normalization
-from registers.models import checkpoint
 from registers.models.backbone import Backbone
-from registers.settings.errors import nearest
+from registers.settings.errors import nearest, one_of
 
 SIZE = 224  # pixels, where a model's own size is larger: a first answer within a minute
 Size = tuple[int, int]
@@ -128,6 +127,8 @@ def _from_timm(name: str, size: Size | None) -> LoadedModel:
 def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
     repository, _, revision = place.partition("@")
     pin = revision or None
+    if not repository:
+        raise AuditError(f"{name}: must be hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION")
     config_file = hub.fetch(repository, ("config.json", "open_clip_config.json"), pin).path
     config = config_json.read(config_file)
     if "model_cfg" in config:  # open_clip's
@@ -137,7 +138,7 @@ def _from_hub(name: str, place: str, size: Size | None) -> LoadedModel:
         kind = f" of {config['model_type']}" if "model_type" in config else ""
         raise AuditError(
             f"{name}: its config.json{kind} is transformers' and names no architecture of timm; "
-            "must be timm's or open_clip's repository (timm/... has most ViTs)"
+            "must be a repository of timm or open_clip (timm/... has most ViTs)"
         )
     model, default = _from_config(config, config_file, size)
     file = hub.fetch(repository, hub.WEIGHT_FILES, pin)
@@ -150,15 +151,17 @@ def _from_open_clip(name: str, place: str, size: Size | None) -> LoadedModel:
     architecture, _, tag = place.partition("/")
     if architecture not in open_clip.list_models():
         near = nearest(architecture, open_clip.list_models())
-        raise AuditError(f"{name}: open_clip has no model {architecture}{near}")
+        raise AuditError(f"{name}: no model of open_clip{near}; must be open_clip:NAME/TAG")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise AuditError(f"{name}: the tag must be one of {', '.join(tags)}")
+        raise AuditError(f"{name}: the tag must be {one_of(tag, tags)}")
     repository, _, filename = config.get("hf_hub", "").partition("/")
     owner_name, _, filename = filename.partition("/")
     if not repository:
-        raise AuditError(f"{name}: open_clip has it by address only; fetch it and give its path")
+        raise AuditError(
+            f"{name}: open_clip only has an address for it; fetch that file and give its path"
+        )
     file = hub.fetch(f"{repository}/{owner_name}", (filename,) if filename else hub.OPEN_CLIP_FILES)
     return _open_clip(name, architecture, file, size, bool(config.get("quick_gelu")))
 
@@ -192,25 +195,26 @@ def _from_path(name: str, path: Path, arch: str, size: Size | None) -> LoadedMod
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, vit, source)
         return LoadedModel(card, vit, loaded.anatomy, loaded.normalization, loaded.size)
     if path.suffix == ".safetensors" and is_ours(path.with_suffix(".json")):
-        backbone = checkpoint.load(path)
+        backbone = edited_file.load_checkpoint(path)
         loaded = load_module(backbone, backbone.name or name, size)
         card = _card(name, hub.HubFile(path, ""), loaded.anatomy, backbone, "this project")
         return LoadedModel(card, backbone, loaded.anatomy, loaded.normalization, loaded.size)
     if path.suffix not in weights.SUFFIXES:
-        raise AuditError(f"{path}: must end in {', '.join(weights.SUFFIXES)} or, features, .npy")
+        kinds = ", ".join(weights.SUFFIXES)
+        raise AuditError(f"{path}: must end in one of {kinds} (weights) or in .npy (features)")
 
     # --- a file of weights, whose architecture is said or inferred
     file = hub.HubFile(path, "")
     if path.suffix == ".npz":
         if not arch:
-            raise AuditError(f"{path}: .npz names no architecture; must be named by --arch")
+            raise AuditError(f"{path}: an .npz names no architecture; name it with --arch")
         model, default = _build(arch, size)
         weights.check_kind(path)
         try:
             model.load_pretrained(str(path))
         except Exception as error:  # timm reads names that may be missing, of a file as it is
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise AuditError(f"{path}: does not fit {arch} ({reason})") from None
+            raise AuditError(f"{path}: damaged, or does not fit {arch} ({reason})") from None
         return _timm(name, model, file, default, str(path), fill=False)
     tensors = weights.read(path)
     inferred = not arch
@@ -235,7 +239,7 @@ def _from_folder(name: str, folder: Path, size: Size | None) -> LoadedModel:
 
 def _random(name: str, architecture: str, size: Size | None) -> LoadedModel:
     if not timm.is_model(architecture.partition(".")[0]):
-        raise AuditError(_unknown(architecture))
+        raise AuditError(_unknown(architecture, "random:"))
     torch.manual_seed(0)
     model, default = _build(architecture, size)
     loaded = load_module(model.eval().requires_grad_(False), name, default)
@@ -251,7 +255,7 @@ def _build(name: str, size: Size | None, **arguments) -> tuple[nn.Module, Size]:
     """timm's model for images of this size, without weights, and the size."""
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        raise AuditError(f"arch: {_unknown(name)}")
+        raise AuditError(_unknown(name, "arch = "))
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -375,13 +379,16 @@ def is_ours(card: Path) -> bool:
         return False
     try:
         content = json.loads(card.read_text())
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and "architecture" in content and "timm" in content
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, after: str = "") -> str:
+    """No such model. after: what a name stands behind that can only be timm's."""
     near = nearest(name.partition(".")[0], timm.list_models())
+    if after:
+        return f"{after}{name}: no model of timm{near}; must be a timm name"
     return (
         f"{name}: no such file and no model of timm{near}; must be a timm name, hf-hub:OWNER/NAME@"
         "REVISION, open_clip:NAME/TAG, a torch.hub name of DINOv2, or a path"

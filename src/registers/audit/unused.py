@@ -5,7 +5,7 @@ from typing import Any
 
 import timm
 
-from registers.audit import edited_file, hub, load, weights
+from registers.audit import edited_file, hub, load
 from registers.audit.errors import AuditError
 
 _OF_MODELS = ("images", "arch", "size", "limit")
@@ -18,6 +18,13 @@ def refuse_of_features(name: str, **options: Any) -> None:
         value = options.get(option)
         if value is not None and not (isinstance(value, str) and not value):
             raise AuditError(f"{option}: is for models; {name} holds tokens that are there already")
+    refuse_device(options.get("device", ""), name, "holds tokens that are there already")
+
+
+def refuse_device(device: str, name: str, why: str) -> None:
+    """Raise AuditError for a device other than the CPU where nothing of ours would run on it."""
+    if device not in ("", "cpu"):
+        raise AuditError(f"device = {device}: is for models by name or file; {name} {why}")
 
 
 def refuse_of_model(prefix: int | None, grid: Any) -> None:
@@ -32,8 +39,8 @@ def refuse_arch(arch: str, *models: Any) -> None:
     """Raise AuditError for an architecture that none of these models takes."""
     if arch and not any(takes_arch(model) for model in models):
         raise AuditError(
-            f"arch = {arch}: is for files of weights that do not say their architecture; must be "
-            "left out"
+            f"arch = {arch}: is for files of weights that do not say their architecture; "
+            "leave it out here"
         )
 
 
@@ -50,5 +57,5 @@ def takes_arch(model: Any) -> bool:
     if not path.exists():
         return not timm.is_model(name.partition(".")[0])
     if path.suffix != ".safetensors":
-        return path.suffix in weights.SUFFIXES
+        return True
     return not (edited_file.is_edited(path) or load.is_ours(path.with_suffix(".json")))

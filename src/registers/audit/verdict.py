@@ -179,7 +179,7 @@ def _cutoff(norms_BP: np.ndarray, layer: int) -> Cutoff:
     try:
         return find_cutoff(norms_BP)
     except ValueError as error:
-        raise AuditError(f"layer {layer}: {error}; are these trained weights?") from None
+        raise AuditError(f"layer {layer}: {error}; is this a trained model?") from None
 
 
 def _ratio(norms_BP: np.ndarray, cutoff: Cutoff) -> float | None:

@@ -81,7 +81,7 @@ def residuals(anatomy: Anatomy, images_B3HW: Tensor) -> Residuals:
             raise AuditError(f"size: {error}") from None
     if len(rows) != anatomy.depth:
         raise AuditError(
-            f"{len(rows)} of {anatomy.depth} blocks ran: the model leaves blocks out in evaluation"
+            f"{len(rows)} of {anatomy.depth} blocks ran: the model skips blocks in evaluation mode"
         )
     columns = [torch.stack(column, dim=1) for column in zip(*rows)]
     return Residuals(*columns, outputs=last[0])

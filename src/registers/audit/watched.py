@@ -20,6 +20,7 @@ from registers.audit.anatomy import Anatomy
 from registers.audit.arrays import layers_of
 from registers.audit.errors import AuditError
 from registers.audit.layout import TokenLayout
+from registers.audit.verdict import counted
 from registers.models.backbone import Projections
 
 BATCH = 8  # images of one forward pass
@@ -183,7 +184,11 @@ class AuditBank:
 def watch_model(
     card: ModelCard, module: nn.Module, anatomy: Anatomy, images: AuditImages
 ) -> AuditBank:
-    """One forward pass over all images, in batches."""
+    """One forward pass over all images, in batches.
+
+    Raises AuditError for a size that patches do not divide, and where norms are not finite.
+    """
+    grid = anatomy.grid(*images.pixels.shape[-2:])
     device = device_of(module)
     parts: list[watch.Residuals] = []
     with evaluating(module):
@@ -191,7 +196,7 @@ def watch_model(
             batch = watch.residuals(anatomy, pixels.to(device))
             parts.append(watch.Residuals(*(tensor.cpu() for tensor in batch)))
     residuals = watch.Residuals(*(torch.cat(column).numpy() for column in zip(*parts)))
-    grid = anatomy.grid(*images.pixels.shape[-2:])
+    _check_finite(card.name, residuals.norms)
     return AuditBank(
         card=card,
         layout=TokenLayout(anatomy.prefix, grid[0] * grid[1], grid),
@@ -216,7 +221,8 @@ def watch_features(
     """A bank of norms alone, from tokens that somebody else computed.
 
     features: (images, N, D), or one such array per layer (L, images, N, D). grid: patches down and
-    across; default: square, where their number is. Raises AuditError for other shapes.
+    across; default: square, where their number is. Raises AuditError for other shapes and where
+    norms are not finite.
     """
     layers = layers_of(features, card.name)
     patches = layers[0].shape[1] - len(prefix)
@@ -234,10 +240,12 @@ def watch_features(
         )
     found = []
     for layer in layers:  # one at a time is copied: a file may be larger than memory
-        layer = np.array(layer, np.float32)
+        with np.errstate(over="ignore"):  # told by norms that are not finite
+            layer = np.array(layer, np.float32)
         massive = watch.massive(torch.from_numpy(layer)).numpy()
         found.append((np.linalg.norm(layer, axis=-1), massive))
     norms, massive = (np.stack(column, axis=1) for column in zip(*found))
+    _check_finite(card.name, norms)
     return AuditBank(
         card=card,
         layout=TokenLayout(prefix, patches, grid),
@@ -248,6 +256,18 @@ def watch_features(
         norm_note="features come without the model's final norm",
         images=images,
     )
+
+
+def _check_finite(name: str, norms_BLN: np.ndarray) -> None:
+    """Raise AuditError where a token's norm is NaN or infinite; it names the first such layer."""
+    wrong_L = (~np.isfinite(norms_BLN)).sum(axis=(0, 2))
+    if wrong_L.any():
+        layer = int(wrong_L.nonzero()[0][0])
+        of = norms_BLN[:, layer].size
+        raise AuditError(
+            f"{name}: NaN, infinity, or numbers too large for float32 in {wrong_L[layer]} of "
+            f"{counted(of, 'token')} of layer {layer + 1}; all must be finite"
+        )
 
 
 def device_of(module: nn.Module) -> torch.device:

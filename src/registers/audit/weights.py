@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 _HOLDERS = ("teacher", "model_ema", "state_dict_ema", "state_dict", "model")
 # First bytes: what torch.save writes now, and wrote before; and what is no weights at all.
 _ZIP, _PICKLE, _LFS = b"PK", b"\x80", b"version https://git-lfs"
+_BEGINS = dict.fromkeys((".pth", ".pt", ".bin"), (_ZIP, _PICKLE)) | {".npz": (_ZIP,)}
 _MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<[A-Za-z!?]")
+_ACCEPTED = "must be tensors by name, as safetensors, torch.save or (.npz) JAX's ViTs write them"
+# What torch says of a pickle that would call something: which class or function.
+_CALLS = re.compile(
+    r"GLOBAL (\S+) (?:was not|whose)|function (.+)|allowlisted via .* but got (.+)|load (DTensors)"
+)
+_SOURCE = re.compile(r"^\[enforce fail at \S+\][. ]*")  # where in torch's own code
 # Prefixes of wrappers, outermost first.
 _PREFIXES = ("_orig_mod.", "module.", "teacher.backbone.", "teacher.", "backbone.", "visual.trunk.")
 # What a backbone is saved with besides itself: dropped with a note.
@@ -55,6 +63,19 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def check_kind(path: Path) -> None:
     """Raise AuditError where a file is, by its first bytes, something else than its name says."""
+    head = first_bytes(path, "weights")
+    if path.suffix == ".safetensors" and head[8:9] == b"{":  # its length may look like anything
+        return
+    refuse_page(head, path, "weights")
+    if path.suffix in _BEGINS and not head.startswith(_BEGINS[path.suffix]):
+        raise AuditError(f"{path}: damaged or not a file of weights ({begins(head)}); {_ACCEPTED}")
+
+
+def first_bytes(path: Path, what: str) -> bytes:
+    """The first 64 bytes of a file. what: the content, in messages.
+
+    Raises AuditError for a file that cannot be read and for a pointer of Git LFS.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -62,15 +83,20 @@ def check_kind(path: Path) -> None:
         raise AuditError(f"{path}: {_reason(error)}") from None
     if head.startswith(_LFS):
         raise AuditError(
-            f"{path}: is a Git LFS pointer, not weights; must be the file itself (git lfs pull)"
+            f"{path}: is a Git LFS pointer, not {what}; must be the file itself (git lfs pull)"
         )
-    if path.suffix == ".safetensors" and head[8:9] == b"{":  # its length may look like anything
-        return
+    return head
+
+
+def refuse_page(head: bytes, path: Path, what: str) -> None:
+    """Raise AuditError where a file begins as a web page does."""
     if _MARKUP.match(head):
-        raise AuditError(f"{path}: is an HTML page, not weights; was the download refused?")
-    if path.suffix in (".pth", ".pt", ".bin") and not head.startswith((_ZIP, _PICKLE)):
-        begins = f"it begins with {head[:8]!r}" if head else "it is empty"
-        raise AuditError(f"{path}: damaged or not a file of weights ({begins})")
+        raise AuditError(f"{path}: is an HTML page, not {what}; was the download refused?")
+
+
+def begins(head: bytes) -> str:
+    """A file's first bytes in words."""
+    return f"it begins with {head[:8]!r}" if head else "it is empty"
 
 
 def _content(path: Path) -> Any:
@@ -78,16 +104,29 @@ def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about what it refuses in the next line
+            return torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise AuditError(f"{path}: damaged or not safetensors ({_line(error)})") from None
     except pickle.UnpicklingError as error:
+        if not (called := _CALLS.search(str(error))):
+            raise AuditError(
+                f"{path}: damaged, or a pickle that torch.save did not write; {_ACCEPTED}"
+            ) from None
         raise AuditError(
-            f"{path}: not read, as it holds more than tensors and reading it would run its code "
-            f"({_line(error)}); save its state dict as safetensors where you trust it"
+            f"{path}: not read, as it holds more than tensors and reading it would run code "
+            f"({next(filter(None, called.groups()))[:80]}); save its state dict as safetensors "
+            "where you trust it"
         ) from None
     except Exception as error:  # a damaged file raises a dozen kinds of errors inside torch
-        raise AuditError(f"{path}: damaged or not a file of weights ({_line(error)})") from None
+        if "TorchScript" in str(error):
+            raise AuditError(
+                f"{path}: is a TorchScript program, not weights; {_ACCEPTED}"
+            ) from None
+        raise AuditError(
+            f"{path}: damaged or not a file of weights ({_line(error)}); {_ACCEPTED}"
+        ) from None
 
 
 def unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
@@ -152,7 +191,8 @@ def converted(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> dict[
             tensors = convert(dict(tensors), model)
         except (KeyError, RuntimeError, AttributeError, IndexError, AssertionError) as error:
             raise AuditError(
-                f"{path}: does not fit {_name(model)} ({_line(error)}); must be given with --arch"
+                f"{path}: does not fit {_name(model)} ({_line(error)}); name its architecture with "
+                "--arch"
             ) from None
     if hasattr(model, "blocks") and not hasattr(model.blocks[0], "gamma_1"):
         for branch in ("1", "2"):  # LayerScale in DeiT-III's own files
@@ -188,7 +228,10 @@ def _reason(error: OSError) -> str:
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
+    """The first sentence of a library's message."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    text = _SOURCE.sub("", str(error).strip().partition("\n")[0]).partition(". ")[0]
     if not isinstance(error, RuntimeError | ValueError | OSError):  # KeyError's is the key alone
         text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 160 else text[:157] + "..."

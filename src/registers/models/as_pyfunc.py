@@ -33,7 +33,11 @@ def _load_pyfunc(path: str) -> PyfuncBackbone:
     pointer = json.loads(Path(path, "checkpoint.json").read_text())
     weights = Path(pointer["weights"])
     if not weights.is_file():
-        raise FileNotFoundError(f"{weights} is missing: load it in the project's folder; dvc pull")
+        raise FileNotFoundError(
+            f"{weights} is missing: load it in the project's folder, after `dvc pull`"
+        )
     if pointer["sha256"] and sha256(weights) != pointer["sha256"]:
-        raise ValueError(f"{weights} was trained again since: it is not what this model names")
+        raise ValueError(
+            f"{weights} was trained again since, so it is no longer what this model names"
+        )
     return PyfuncBackbone(checkpoint.load(weights))

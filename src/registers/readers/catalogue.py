@@ -59,8 +59,8 @@ def open_dataset(settings: Settings, role: str, split: str) -> Dataset:
     if kind == "photos":
         if split != "val":
             raise ConfigError(
-                f'data.use.{role} = "{spec}": photos without labels are looked at (val); must be '
-                f"a folder or shards to have a split {split}"
+                f'data.use.{role} = "{spec}": photos without labels have no split '
+                f"{split}; must be a folder or shards"
             )
         return photos.Photos(path if spec != kind else None)
     index = Layout(settings.results).listing(_key(spec, path), split)

@@ -11,6 +11,7 @@ import http.client
 import lzma
 import os
 import shutil
+import sys
 import tarfile
 import time
 import urllib.error
@@ -23,14 +24,14 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 from tqdm import tqdm
 
-from registers.settings.errors import one_of, refusal
+from registers.settings.errors import ConfigError, one_of, refusal
 
 CHUNK = 1 << 20
 ATTEMPTS = 5
 UNPACKED = 8 << 30  # bytes that an archive may hold; VOC 2007, the largest set, has 0.9 GB
 
 
-class DownloadError(RuntimeError):
+class DownloadError(ConfigError):
     """A file that could not be fetched, verified or extracted. One line."""
 
 
@@ -51,6 +52,7 @@ def download(
     part file of an earlier, killed call. A server that ignores Range starts over.
 
     md5: the expected checksum.
+    progress: a bar, and a line for each attempt that failed.
     attempts: how often to ask, with growing pauses.
     pause: the first one, in seconds.
 
@@ -73,13 +75,21 @@ def download(
                 ) from None
             reason = f"{error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            cause = getattr(error, "reason", error)
+            reason = getattr(cause, "strerror", None) or str(cause) or type(error).__name__
         if attempt + 1 == attempts:
+            advice = f"run it again to resume from {part}"
+            if not part.is_file():
+                at = f"run `curl -LO {url}` and bring the file to {target.parent}"
+                advice = f"run it again, or where there is a network {at}"
             raise DownloadError(
-                f"{url}: not complete after {attempts} attempts ({reason}); run it again to resume "
-                f"from {part}"
+                f"{url}: not complete after {attempts} attempts ({reason}); {advice}"
             ) from None
-        time.sleep(pause * 2**attempt)
+        wait = pause * 2**attempt
+        if progress:
+            again = f"attempt {attempt + 2} of {attempts} in {wait:.0f} s"
+            print(f"{target.name}: {reason}; {again}", file=sys.stderr)
+        time.sleep(wait)
     mismatch = _mismatch(part, md5)
     if mismatch:
         part.unlink()
@@ -153,7 +163,7 @@ def extract(archive: Path, target: Path, limit: int = UNPACKED) -> Path:
     archive = Path(archive)
     target = Path(target)
     if target.exists():
-        raise DownloadError(f"{target}: exists already; nothing extracted")
+        raise DownloadError(f"{target}: already exists; nothing was extracted")
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -7,6 +7,8 @@ bounded before a pixel is decoded.
 
 import io
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,11 @@ from registers.data.usable import MAX_ASPECT_RATIO
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-# Pillow's own threshold of a "decompression bomb"; it warns there and refuses twice as many.
+# Pillow's own threshold of a "decompression bomb". It warns there and refuses twice as many; here
+# both are refused in one line with the file's name, so that the warning would only say it again.
 MAX_PIXELS = 1024**3 // 4 // 3
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -28,8 +33,12 @@ def is_image(name: str) -> bool:
 
 
 def printable(path: Path | str) -> str:
-    r"""A file name for messages and tables; bytes that are not UTF-8 become \xe9 and the like."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A file name for messages and tables, on one line.
+
+    Bytes that are not UTF-8, line ends and other control characters become \xe9 and the like.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 @contextmanager
@@ -67,11 +76,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """RGB with 8 bits by `convert("RGB")`, as torchvision, timm and open_clip do.
 
     Grey is repeated, CMYK converted, alpha dropped. One departure: `convert` clips images of 16
-    bits (nearly all white), so those are scaled to 8 bits first.
+    bits (nearly all white) and of floating-point numbers up to 1 (all black), so those are scaled
+    to 8 bits first. Raises ValueError for NaN.
     """
-    if image.mode.startswith("I"):
+    if image.mode.startswith(("I", "F")):
         pixels = np.asarray(image).astype(np.float64)
-        top = 255.0 if image.mode == "I" and pixels.max(initial=0) <= 255 else 65535.0
+        if np.isnan(pixels).any():
+            raise ValueError("it has pixels that are NaN")
+        tops = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}.get(image.mode, (65535.0,))
+        top = next((top for top in tops if pixels.max(initial=0) <= top), tops[-1])
         image = Image.fromarray((np.clip(pixels / top, 0, 1) * 255 + 0.5).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about going to RGB at once
@@ -100,5 +113,7 @@ def is_readable(path: Path) -> bool:
 
 def reason(error: Exception) -> str:
     """Pillow's message in one line, without the file's name, which our message has already."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels; must be at most {MAX_PIXELS:,} in all"
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     return message.split(" '")[0].split(" <")[0]

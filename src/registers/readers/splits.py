@@ -129,9 +129,9 @@ def _ade20k(root: Path, split: str) -> Ade20k | Ade20kFull:
         if (place / "objectInfo150.txt").is_file():
             return Ade20kFull(root, split, object_names(place))
     raise ConfigError(
-        f"ade20k = {root}: no annotations/ there (ADEChallengeData2016), nor, for the full "
-        "release, objectInfo150.txt of ADEChallengeData2016, there or in that folder beside it, "
-        "which names the 150 classes that count"
+        f"ade20k = {root}: no annotations/ there, as ADEChallengeData2016 has; the full release "
+        "also needs that set's objectInfo150.txt, which names the 150 classes that count, there or "
+        "in ADEChallengeData2016 beside it"
     )
 
 

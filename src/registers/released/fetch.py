@@ -40,8 +40,8 @@ def fetch(settings: Settings, name: str) -> str:
     digest = _digest(file.path)
     if model.sha256 and digest != model.sha256:
         raise ConfigError(
-            f"{name}: {file.path.name} of {model.repository} has the SHA-256 {digest[:12]}..., and "
-            f"{model.sha256[:12]}... is pinned; must be the same file, or pinned anew"
+            f"{name}: {file.path.name} of {model.repository} has the SHA-256 {digest[:12]}..., but "
+            f"{model.sha256[:12]}... is pinned; must be the pinned file, or be pinned anew"
         )
     path = settings.layout.checkpoint(name)
     vit, arguments, facts = _place(model, file.path, digest, path)

@@ -24,7 +24,7 @@ def pin(settings: Settings) -> str:
     """
     fetched = [card for id in settings.models if (card := _fetched(settings.layout, id))]
     if not fetched:
-        raise ConfigError(f"pin: no model was fetched to {settings.results} yet; run it first")
+        raise ConfigError(f"pin: no model was fetched to {settings.results} yet; fetch one first")
     locked = {name: entry.model_dump() for name, entry in lock().items()}
     lines = []
     for card in fetched:

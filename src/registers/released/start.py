@@ -59,8 +59,8 @@ def check(settings: Settings) -> None:
     wanted = sum(model.mb for model in waiting)
     if free < wanted:
         raise ConfigError(
-            f"models: take {wanted} MB and {free:.0f} MB are free at {cache()}; must be freed, "
-            "HF_HOME set to a folder on another disk, or fewer models named"
+            f"models: need {wanted} MB, and {free:.0f} MB are free at {cache()}; free some space "
+            "there, set HF_HOME to a folder on another disk, or name fewer models"
         )
 
 

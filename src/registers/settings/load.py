@@ -97,7 +97,7 @@ def _scale(name: str, scales: Path, before: tuple[str, ...] = ()) -> dict[str, A
     if name not in names:
         raise refusal(key, name, one_of(name, names))
     if name in before:
-        raise refusal(key, name, "another scale, which is not like this one")
+        raise refusal(key, name, "a scale that is not in turn like this one")
     content = read_yaml(scales / f"{name}.yaml")
     if "like" not in content:
         return content

@@ -45,7 +45,9 @@ class PublishedModel(Section):
     def _names_a_published_size(cls, text: str) -> str:
         id = BackboneId.parse(text)
         if id.size not in SIZES or id.seed or id.noaa or id.percent != 100:
-            raise UnsuitableError("", text, "METHOD-SIZE-rREGISTERS-s0, or such a name and -tt")
+            raise UnsuitableError(
+                "", text, "METHOD-SIZE-rREGISTERS-s0, with or without -tt at its end"
+            )
         return text
 
     @model_validator(mode="after")
