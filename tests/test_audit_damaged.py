@@ -205,4 +205,4 @@ def test_nobody_is_told_to_delete_the_folder_of_a_copied_checkpoint(tmp_path):
     path = write_recipe(tmp_path / "a.safetensors", test_time_registers=None, architecture={})
     with pytest.raises(AuditError, match="not the card of a checkpoint") as error:
         load(str(path))
-    assert "delete" not in str(error.value)
+    assert "delete the folder" not in str(error.value)

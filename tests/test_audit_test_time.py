@@ -298,7 +298,7 @@ def _images(pixels):
 @pytest.mark.parametrize(
     ("make", "count", "reason"),
     [
-        (lambda: planted("dinov2")[0], 0, "must be at least 1"),
+        (lambda: planted("dinov2")[0], 0, "must be from 1 to 1024"),
         (lambda: apply(planted("dinov2")[0], MoveRecipe(1, ())), 1, "has test-time registers"),
         (
             lambda: timm.create_model("beit_base_patch16_224", img_size=64, **TINY),
