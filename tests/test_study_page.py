@@ -16,10 +16,11 @@ from registers.study import figures
 from registers.study.__main__ import sentence
 from registers.study.results import load
 from registers.study.run import run
-from registers.study.seeds import Seeds
+from registers.study.seeds import Seeds, placed
 from registers.study.summary import (
     PAGES,
     SCALES,
+    TEMPLATES,
     cost,
     draw_headline,
     recipes,
@@ -186,6 +187,10 @@ def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
         assert (out / name).read_text() == (ROOT / "reports" / name).read_text()
 
 
+def test_every_question_has_a_page():
+    assert {f"{name}.md.j2" for name in (*PAGES, "parts")} == {p.name for p in TEMPLATES.iterdir()}
+
+
 def test_the_recipes_rows_come_from_their_own_measurements(tmp_path):
     rows = [("second_mode", 0.0), ("max_over_median", 1.5), ("kurtosis", 4.0)]
     note = {"second_mode": "no second mode: it falls"}
@@ -275,7 +280,7 @@ def test_the_readme_says_in_how_many_seeds_openclips_loss_leaves_a_constant():
     without, beside = every[every.registers == 0], every[every.registers == 4]
     second = without.second_mode.astype(str).eq("True")
     readme = " ".join((ROOT / "README.md").read_text().split())
-    kind = "leaves high norms [of another kind](reports/emergence.md#a-store-or-a-constant)"
+    kind = "leaves high norms [of another kind](reports/emergence/constants.md)"
     assert f"{kind} (in {second.sum()} of {len(second)} seeds)" in readme
     assert (every.redundant_constant > 0.8).all()  # "mostly a constant"
     # "tells the label no better than other patches do"
@@ -304,8 +309,23 @@ def test_the_readme_says_in_how_many_seeds_outliers_come_beside_cls():
     assert ((four["exchanged/own"] + four["exchanged/donor"]) > 1 / 32 + 0.98).all()
     assert (four["exchanged/donor"] > 0.25).all()
     assert (beside.cls_on_registers > 0.8).all()  # "it looks at registers"
+    assert four["exchanged/labels"].between(1, 2).all()  # "one or two of the labels"
     share = len(four) / four.attrs["seeds"]
     assert all(len(some) / some.attrs["seeds"] < share / 2 for some in found.values())  # "fewer"
+    again = rows[rows.variant == "vit-cls-four-again"]
+    held = again[conditions].astype(str).eq("True").all(axis=1).sum()
+    assert f"seeds, and in {held} of {len(again)} new ones." in readme
+
+
+def test_the_readme_says_where_labels_wait_when_the_wall_becomes_outliers():
+    rows = load(ROOT / "none", read_sweep(), ROOT / "reports/emergence/results.csv")
+    narrow = placed(rows[rows["regime.world"] == "tokens"]).query("not wide")
+    alone = narrow.place == "wall"
+    assert narrow.second_mode.fillna(False).astype(bool).equals(alone)
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    told = f"in all {alone.sum()} runs in which they wait in the wall alone"
+    assert f"{told}, and in none of the {(~alone).sum()} others" in readme
+    assert narrow.predicted.sum() == 10 and f"for ten of these {len(narrow)} runs" in readme
 
 
 def test_seeds_without_a_sign_do_not_count_as_seeds_without_the_copy():

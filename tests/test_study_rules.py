@@ -72,7 +72,10 @@ def test_a_changed_sentence_writes_the_page_anew_and_trains_nothing(tmp_path):
     assert "Nothing to be done" in jobs("-n")
     changes = {
         "workflow/study/vit.yaml": ("    no change\n", "    no change at all\n"),
-        "src/registers/study/emergence.md.j2": ("# Where registers begin", "# Where they begin"),
+        "src/registers/study/pages/emergence.md.j2": (
+            "# Where registers begin",
+            "# Where they begin",
+        ),
     }
     for name, (before, after) in changes.items():
         text = (tmp_path / name).read_text()

@@ -46,7 +46,7 @@ def sentences(wildcards):
     from registers.study import sweep as module
 
     told = sweep().model_dump_json(include={"hypotheses", "variants"})
-    for template in sorted(Path(module.__file__).parent.glob("*.j2")):
+    for template in sorted(Path(module.__file__).parent.glob("pages/*.j2")):
         told += template.read_text()
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

@@ -17,12 +17,10 @@ from registers.study.results import EARLY, SURELY, load
 from registers.study.seeds import LOST, Seeds, number, placed
 from registers.study.sweep import Sweep
 
-# The page and its appendices: templates beside this file, and what they make under reports/.
-PAGES = {
-    "emergence.md.j2": "emergence.md",
-    "trials.md.j2": "emergence/trials.md",
-    "search.md.j2": "emergence/search.md",
-}
+# Templates, one for each question, and the pages under reports/ that they make.
+TEMPLATES = Path(__file__).parent / "pages"
+QUESTIONS = ("ingredients", "ordinary", "cls", "lookup", "constants", "methods", "trials", "search")
+PAGES = {"emergence": "emergence.md"} | {name: f"emergence/{name}.md" for name in QUESTIONS}
 SCALES = ("long", "long-layer-scale")  # of the paper's recipes
 SEEDS = 3  # a regime counts as found when all conditions hold in so many
 VARIED = (
@@ -45,7 +43,7 @@ CHARTED = 4  # variants whose course is drawn
 
 
 def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
-    """reports/emergence.md, its appendices, emergence/results.csv and the figures. out: of reports.
+    """reports/emergence.md, what it links to, emergence/results.csv and the figures. out: reports/.
 
     Figures of runs whose files are not at hand stay as they are.
     """
@@ -56,14 +54,14 @@ def write(sweep: Sweep, runs: Path, out: Path) -> pd.DataFrame:
     frame = load(runs / "none", sweep, folder / "results.csv")  # numbers as a clone reads them
     draw(sweep, frame, runs, folder)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     told = facts(sweep, frame, runs, out)
     for template, page in PAGES.items():
-        files.write_text(out / page, environment.get_template(template).render(**told))
+        files.write_text(out / page, environment.get_template(f"{template}.md.j2").render(**told))
     return frame
 
 
