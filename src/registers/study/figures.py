@@ -280,10 +280,10 @@ def lookup(runs: Path, frame: pd.DataFrame, seen: str, unseen: str) -> Figure:
 
 LOSSES = {  # what is asked -> printed name and colour
     "tasks": ("labels and glyphs", style.CUTOFF),
-    "copies": ("the same and copies by position", style.colour("deit3")),
+    "copies": ("the same and copies by position", "#6a4fa3"),
     "openclip": ("OpenCLIP's loss", style.colour("openclip")),
     "captions": ("captions of labels; glyphs asked", style.colour("mae")),
-    "deit3": ("DeiT-III's loss", style.colour("clip")),
+    "deit3": ("DeiT-III's loss", style.colour("deit3")),
     "dinov2": ("DINOv2's loss", style.colour("dinov2")),
     "dino": ("DINO's loss and glyphs", style.colour("dino")),
     "ibot": ("labels and iBOT's loss", "#888888"),
@@ -314,9 +314,9 @@ def kinds(frame: pd.DataFrame) -> Figure:
                 edgecolors=colour,
                 linewidths=0.9,
             )
-        ax.plot([], [], "o", ms=4, color=colour, label=label)
+        ax.plot([], [], lw=4, color=colour, label=label)
     ax.plot([], [], "o", ms=4, mfc="none", color=style.INK, label="without registers")
-    ax.plot([], [], "s", ms=4, mfc="none", color=style.INK, label="with")
+    ax.plot([], [], "s", ms=4, mfc="none", color=style.INK, label="with registers")
     ax.plot([], [], "o", ms=4, color=style.INK, label="filled: a second mode")
     ax.axhline(1, color=style.INK, lw=0.6)
     ax.set(
