@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from registers.study.label_figures import places
-from registers.study.seeds import PLACES, Seeds, placed
+from registers.study.seeds import PLACES, Seeds, placed, steady
 
 #        told where [CLS] may not look at: all patches, blanks, all but blanks; norm, second mode
 CLS = (0.98, 1.0, 0.99, 0.9, False)
@@ -43,6 +43,13 @@ def test_where_labels_wait_is_told_of_runs_with_plain_labels_and_no_registers():
     ]
     for columns in others:
         assert not len(placed(seeds(WALL, **columns).frame)), columns
+
+
+def test_thresholds_by_which_no_run_with_narrow_mlps_has_another_place():
+    narrow = seeds(WALL).frame  # loses 0.01 with blanks alone and 0.48 without them
+    assert steady(narrow) == (0.02, 0.47)
+    wide = seeds(WALL, variant="x", units=48).frame.assign(**{"hidden_cls/but_redundant": 0.96})
+    assert steady(pd.concat([narrow, wide])) == (0.02, 0.47)
 
 
 def test_runs_are_counted_by_the_place_in_which_their_labels_wait():

@@ -116,7 +116,7 @@ class Seeds:
         return f"{(weights > SETTLED).sum()} of {len(weights)}"
 
 
-def placed(frame: pd.DataFrame) -> pd.DataFrame:
+def placed(frame: pd.DataFrame, least: float = LOST) -> pd.DataFrame:
     """Runs with a [CLS], several plain labels, softmax and no registers, and where labels wait that
     [CLS] does not take in the first block: "place", one of `PLACES`.
 
@@ -124,12 +124,12 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
     where it loses some without them and none with nothing else. "many": in several kinds of
     patches, where blanks alone are not enough or are not missed. "wide": whether MLPs have as many
     units as tokens have dimensions; "predicted": whether it was said before that second modes are
-    where labels wait in blanks alone.
+    where labels wait in blanks alone. least: an accuracy that drops by no more has lost nothing.
     """
     plain = (frame["regime.objective"] == "tasks") & (frame["regime.attention"] == "softmax")
     rows = frame[plain & (frame.registers == 0) & frame["exchanged/own"].notna()].copy()
     lost = {
-        name: rows["hidden/all"] - rows[f"hidden_cls/{name}"] > LOST
+        name: rows["hidden/all"] - rows[f"hidden_cls/{name}"] > least
         for name in ("patches", "redundant", "but_redundant")
     }
     wall = lost["redundant"] & ~lost["but_redundant"]
@@ -138,6 +138,19 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
         wide=rows["regime.hidden"].astype(float) >= rows["regime.width"].astype(float),
         predicted=rows.hypothesis.str.startswith("H47"),
     )
+
+
+def steady(frame: pd.DataFrame) -> tuple[float, float]:
+    """The least and the largest `least`, in hundredths up to one half, between which every run with
+    narrow MLPs has the same place."""
+    expected = placed(frame).query("not wide").place
+    same = [placed(frame, n / 100).query("not wide").place.equals(expected) for n in range(51)]
+    low = high = round(100 * LOST)
+    while low and same[low - 1]:
+        low -= 1
+    while high < 50 and same[high + 1]:
+        high += 1
+    return low / 100, high / 100
 
 
 def number(value, digits: int = 2) -> str:

@@ -14,7 +14,7 @@ from registers.figures.paint import style
 from registers.study import figures, label_figures, search_figures
 from registers.study.regime import CONDITIONS
 from registers.study.results import EARLY, SURELY, load
-from registers.study.seeds import LOST, Seeds, number, placed
+from registers.study.seeds import LOST, Seeds, number, placed, steady
 from registers.study.sweep import Sweep
 
 # Templates, one for each question, and the pages under reports/ that they make.
@@ -167,6 +167,7 @@ def facts(sweep: Sweep, frame: pd.DataFrame, runs: Path, out: Path) -> dict[str,
         needed=seeds.needed,
         waiting=seeds.waiting,
         exchanged=seeds.exchanged,
+        steady=lambda: steady(tokens),
         several_seed=first_found(frame, sweep.several),
         settled=seeds.settled,
         copied=seeds.copied,
