@@ -168,7 +168,7 @@ def test_photos_of_a_folder_need_no_labels(tmp_path):
     before = catalogue.files_state(settings, "eval")
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "trip" / "c.png")
     assert catalogue.files_state(settings, "eval") != before
-    with pytest.raises(ConfigError, match="have a split train"):
+    with pytest.raises(ConfigError, match="have no split train"):
         catalogue.open_dataset(settings, "labels", "train")
     (tmp_path / "empty").mkdir()
     empty = load_settings({"scale": "released", "data": f"photos:{tmp_path / 'empty'}"})
