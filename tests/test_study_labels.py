@@ -11,7 +11,7 @@ from registers.study.division import counts, division
 from registers.study.exchange import asked, exchange
 from registers.study.net import Seen
 from registers.study.regime import CARRIERS, TokenRegime
-from registers.study.signs import attention_signs, told, watch
+from registers.study.signs import attention_signs, contents, told, watch
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import KEYS, codebook, draw_tokens
 from registers.study.worlds import build_net
@@ -109,6 +109,69 @@ def test_who_tells_which_label_is_found():
     told = counts(found)
     assert [told[f"labels/first/{name}"] for name in CARRIERS] == [2, 1, 1, 1]
     assert [told[f"labels/last/{name}"] for name in CARRIERS] == [6, 0, 0, 0]
+
+
+class Layers(nn.Module):
+    """A net that puts these layers out, of which [CLS] joins the last, before two registers."""
+
+    def __init__(self, *layers) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images):
+        return Seen(None, None, list(self.layers), None, None)
+
+    def split(self, x, layer):
+        return split_tokens(x, 2, cls=layer == len(self.layers) - 1)
+
+
+def test_tokens_are_asked_where_they_lie_after_each_of_three_blocks():
+    """The first register tells the label after block 1, a blank after 2, [CLS] after 3."""
+    _, batch = some(600, keys=1, labels="one")
+    generator = torch.Generator().manual_seed(0)
+    layers = [0.1 * torch.randn(600, tokens, 8, generator=generator) for tokens in (27, 27, 28)]
+    code = F.one_hot(batch.label, 8).float()
+    layers[0][:, 0] += code
+    layers[1][:, 2:] += batch.redundant[..., None] * code[:, None]
+    layers[2][:, 0] += code
+    found = division(Layers(*layers), batch)
+    assert found.shape == (len(CARRIERS), 3, 1)
+    assert np.isnan(found[0, :2]).all()
+    planted = np.array([[0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)[..., None]
+    assert (found[planted] > 0.95).all() and (np.nan_to_num(found)[~planted] < 0.3).all()
+    told = counts(found)
+    assert told == {
+        **{f"labels/first/{name}": float(name == "register") for name in CARRIERS[1:]},
+        **{f"labels/last/{name}": 0.0 for name in CARRIERS[1:]},
+    }
+
+
+def test_labels_count_that_are_told_more_than_half_of_the_time_after_first_and_last_block():
+    told = np.zeros((len(CARRIERS), 3, 4))
+    told[0] = [[0.51, 0.5, 0.49, 0.9], [0.9, 0.9, 0.9, 0.9], [0.51, 0.5, 0.9, 0.9]]
+    found = counts(told)
+    assert (found["labels/first/cls"], found["labels/last/cls"]) == (2, 3)
+
+
+def test_what_tells_in_the_scenes_of_the_fit_must_tell_in_the_others():
+    _, batch = some(400, keys=1, labels="one")
+    layers = 0.1 * torch.randn(400, 28, 8, generator=torch.Generator().manual_seed(0))
+    shown = batch.label.clone()
+    shown[200:] = (shown[200:] + 1) % 8  # another code in the second half
+    layers[:, 0] += F.one_hot(shown, 8)
+    assert division(Layers(layers), batch)[0, 0, 0] < 0.05
+
+
+def test_a_label_is_told_from_beside_large_and_many_small_numbers_that_say_nothing():
+    """Coordinates 1 and 2 share noise that is larger than their difference, which tells; the others
+    are far smaller, and as many as half of the scenes."""
+    _, batch = some(400, keys=1, labels="one", codes=2)
+    generator = torch.Generator().manual_seed(0)
+    layers = 1e-4 * torch.randn(400, 28, 190, generator=generator)
+    noise = torch.randn(400, generator=generator)
+    layers[:, 0, 0] += noise
+    layers[:, 0, 1] += noise + 0.4 * batch.label
+    assert division(Layers(layers), batch)[0, 0, 0] > 0.95
 
 
 def only(codes_BK8, *labels):
@@ -232,6 +295,36 @@ def test_signs_find_what_cls_looks_at():
     signs = attention_signs(net, weights, 2, batch.redundant, torch.ones(8, 25))
     assert signs["cls_on_redundant"] == pytest.approx(0.5)
     assert signs["cls_on_registers"] == pytest.approx(0.25)
+
+
+def test_the_watch_tells_of_each_block_what_cls_looks_at(monkeypatch):
+    """In block 1 at blanks, in block 2 at other patches, in block 3 at registers."""
+    regime, batch = some(8)
+    net = TokenNet(regime, 2).eval()
+    seen, weights = net(batch.images), torch.zeros(3, 8, 4, 28, 28)
+    weights[0, :, :, 0] = F.pad(batch.redundant / 4, (3, 0))[:, None]
+    weights[1, :, :, 0] = F.pad(~batch.redundant / 21, (3, 0))[:, None]
+    weights[2, :, :, 0, 1:3] = 0.5
+    monkeypatch.setattr(net, "observe", lambda images: seen._replace(attention=list(weights)))
+    row = watch(net, batch)
+    found = [
+        [row[f"layer{layer}/cls_on_{where}"] for layer in (1, 2, 3)]
+        for where in ("redundant", "registers")
+    ]
+    assert np.allclose(found, [[1, 0, 0], [0, 0, 1]])
+
+
+def test_what_a_label_explains_of_blanks_is_a_mean_over_labels():
+    _, batch = some(600)
+    codes = torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
+    tokens = codes[batch.labels[:, 2]][:, None].expand(-1, 25, -1)
+    each = [
+        contents(tokens, batch.redundant, batch.labels[:, [k]])["redundant_by_label"]
+        for k in range(6)
+    ]
+    assert each[2] > 0.99 and max(each[:2] + each[3:]) < 0.1
+    found = contents(tokens, batch.redundant, batch.labels)["redundant_by_label"]
+    assert found == pytest.approx(sum(each) / 6)
 
 
 def test_the_watch_tells_what_blanks_are_made_of():
