@@ -68,6 +68,9 @@ def test_as_many_others_are_hidden_as_there_are_redundant_patches():
     assert everything is None and redundant is batch.redundant
     assert (other.sum(1) == 4).all() and not (other & (batch.redundant | batch.marked)).any()
     assert len(other.float().unique(dim=0)) > 1
+    again = Asked()
+    hidden(again, batch, batch.marked)
+    assert torch.equal(again.hidden[2], other)
     assert net.unseen[0] is redundant and net.unseen[1] is other and len(net.unseen) == 2
     sights = ("all", "redundant", "other")
     assert told == (
@@ -183,9 +186,11 @@ def test_of_heads_the_figures_show_the_one_that_gives_blanks_and_registers_most(
     registers[1:3] = 0.5
     quiet[:, 0] = 0.6 * blanks[:, None]
     quiet[:, 1, :, 0] = 1.0  # all of it to [CLS]
+    quiet[:, 2, :, 3:] = (~batch.redundant / 21)[:, None]
     loud[:, 2] = (0.7 if shown == "blanks" else 0.3) * blanks[:, None]
     loud[:, 2] += (0.1 if shown == "blanks" else 0.5) * registers
     loud[:, 1, 5:9] = blanks[:, None]  # of a few queries alone
+    loud[0, 0] = blanks[0]  # in one scene alone
     later = torch.zeros(4, 3, 28, 28)
     later[:, 0] = 0.65 * blanks[:, None]
     received = idle_attention(Looks([None, quiet, loud, later]), batch)
@@ -229,6 +234,7 @@ def test_norms_are_of_each_layer_and_probes_get_the_last():
     assert all(norms.shape == (ONCE + 4, 25) for norms in subject.norms)
     assert np.array_equal(subject.last.cls, standardised(batch.images[:, 0, :4].numpy()))
     assert subject.last.registers.shape == (ONCE + 4, 2, 4)
+    assert subject.embeddings.shape == (ONCE + 4, 25, 4)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +250,12 @@ def test_only_where_several_labels_are_asked_is_told_who_keeps_which(
 ):
     for name in ("ask_redundancy", "ask_label", "ask_local"):
         monkeypatch.setattr(module, name, lambda *_: None)
+    knows = []
+    monkeypatch.setattr(module, "hidden", lambda *told: knows.append(told[2]) or hidden(*told))
     regime, batch = some(200, **dict(summary="cls") | settings)
     torch.manual_seed(0)
     numbers = examine(TokenNet(regime, 2).eval(), batch, tmp_path / "maps.npz")["numbers"]
+    assert len(knows) == 1 and torch.equal(knows[0], batch.marked)
     starts = {name.split("/")[0] for name in numbers}
     assert {"hidden", "hidden_local"} <= starts
     assert ("labels" in starts) == division and ("exchanged_registers" in starts) == exchanged

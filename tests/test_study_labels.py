@@ -162,16 +162,19 @@ def test_what_tells_in_the_scenes_of_the_fit_must_tell_in_the_others():
     assert division(Layers(layers), batch)[0, 0, 0] < 0.05
 
 
-def test_a_label_is_told_from_beside_large_and_many_small_numbers_that_say_nothing():
-    """Coordinates 1 and 2 share noise that is larger than their difference, which tells; the others
-    are far smaller, and as many as half of the scenes."""
+@pytest.mark.parametrize("beside", ["common", "small"])
+def test_a_label_is_told_beside_noise_that_is_common_and_beside_many_small_numbers(beside):
+    """Common: two numbers share noise that is larger than their difference, which tells. Small: one
+    number tells, and nearly as many as there are scenes to fit are a thousand times smaller."""
     _, batch = some(400, keys=1, labels="one", codes=2)
-    generator = torch.Generator().manual_seed(0)
-    layers = 1e-4 * torch.randn(400, 28, 190, generator=generator)
-    noise = torch.randn(400, generator=generator)
-    layers[:, 0, 0] += noise
-    layers[:, 0, 1] += noise + 0.4 * batch.label
-    assert division(Layers(layers), batch)[0, 0, 0] > 0.95
+    generator = torch.Generator().manual_seed(1)
+    noise, own = torch.randn(2, 400, generator=generator)
+    if beside == "common":
+        shown = torch.stack([noise, noise + 0.1 * own + 0.4 * batch.label], 1)
+    else:
+        shown = 1e-3 * torch.randn(400, 180, generator=generator)
+        shown[:, 0] = batch.label + 0.25 * own
+    assert division(Layers(shown[:, None].expand(-1, 28, -1)), batch)[0, 0, 0] > 0.93
 
 
 def only(codes_BK8, *labels):
@@ -258,9 +261,54 @@ def test_who_uses_what_is_found_by_hiding_and_by_exchange(registers, lost, moved
     assert ("exchanged_registers/own" in told) == bool(registers)
 
 
+class First(Reader):
+    """Tokens hold their labels from the start, and [CLS] reads in the same block."""
+
+    def __init__(self, batch, labels) -> None:
+        super().__init__(batch, labels)
+        self.store = Store(batch, 0)
+
+    def forward(self, x, allowed=None, gain=None):
+        return super().forward(self.store(x)[0], allowed)
+
+
+def test_what_cls_takes_in_the_first_block_is_neither_hidden_nor_exchanged():
+    regime, batch = some(100, depth=3)
+    net = TokenNet(regime, 0).eval()
+    net.blocks = nn.ModuleList([First(batch, range(6)), Reader(batch, ()), Reader(batch, ())])
+    net.norm = nn.Identity()
+    net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
+    told = exchange(net, batch)
+    own = {name: value for name, value in told.items() if "hidden" in name or "own" in name}
+    assert len(own) == 6 + 3 and set(own.values()) == {1.0}
+    assert told["exchanged/labels"] == 0
+
+
+def test_other_patches_are_exchanged_after_the_first_block():
+    """Of 9 patches that are neither blank nor marked, fewer than of blanks, all are exchanged."""
+    regime, batch = some(200, depth=3, blanks=10)
+    net = TokenNet(regime, 0).eval()
+    readers = Reader(batch, (0, 1, 3, 5)), Reader(batch, (2, 4))
+    net.blocks = nn.ModuleList([Store(batch, 0), *readers])
+    net.norm = nn.Identity()
+    net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
+    assert exchange(net, batch)["exchanged_other/labels"] == 1
+
+
+def test_a_label_is_the_other_scene_s_where_it_is_told_so_in_more_than_half(monkeypatch):
+    regime, batch = some(100)
+    donor, answers = batch.labels.roll(1, 0), batch.labels.clone()
+    answers[:60, 0], answers[:40, 1] = donor[:60, 0], donor[:40, 1]
+    monkeypatch.setattr("registers.study.exchange._answers", lambda *_: answers)
+    told = exchange(TokenNet(regime, 0).eval(), batch)
+    assert told["exchanged/labels"] == 1
+    assert told["exchanged/donor"] == pytest.approx(float((answers == donor).float().mean()))
+
+
 def test_only_a_cls_of_all_blocks_with_several_labels_is_asked_by_exchange():
     assert not asked(TokenNet(some(1, summary="query")[0], 0))
     assert not asked(TokenNet(some(1, summary="late")[0], 0))
+    assert not asked(TokenNet(some(1, depth=1, attends_from=0)[0], 0))
     assert not asked(TokenNet(some(1, keys=1, labels="one")[0], 0))
     assert not asked(build_net(some(1, objective="captions")[0], 0))
     assert asked(build_net(some(1, objective="deit3")[0], 0))
