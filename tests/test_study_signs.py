@@ -22,14 +22,14 @@ def some(count: int, registers: int = 2, **settings):
 
 
 def test_norms_are_compared_with_those_of_other_patches():
-    """Of 100 scenes: all patches have norm 1, blanks 3, 5 and twice 4, some others 7."""
+    """In units of 2: most patches have norm 1, blanks 3, 50 and twice 4, ten others 70."""
     net, batch = some(100, summary="cls")
     size = torch.ones(100, 25)
     size[batch.redundant] = torch.tensor([3.0, 4.0, 4.0, 50.0]).repeat(100)
     others = (~batch.redundant).nonzero()[:10]
     size[others[:, 0], others[:, 1]] = 70.0
     front = torch.tensor([6.0, 8.0, 2.0]).expand(100, -1)
-    x = torch.cat([front, size], 1)[..., None] * F.normalize(torch.ones(48), dim=0)
+    x = 2 * torch.cat([front, size], 1)[..., None] * F.normalize(torch.ones(48), dim=0)
     signs = norm_signs(net, split_tokens(x, 2, cls=True), batch.redundant)
     assert signs["redundant_over_others"] == pytest.approx(4.0)
     assert signs["cls_over_median"] == pytest.approx(6.0)
@@ -71,7 +71,7 @@ def test_attention_is_a_mean_over_queries_of_what_each_token_receives():
 def test_the_watch_measures_a_sink_before_the_block_that_looks_at_it(monkeypatch):
     """The sink is 5 at the start, 7 after block 1, 2 after block 2, 1 after block 3; others are 1.
     Labels are told by blanks alone, and after the last block alone."""
-    net, batch = some(600, summary="cls", triggers=0.3)
+    net, batch = some(600, summary="cls", holders=8)
     unit = F.normalize(torch.ones(48), dim=0)
     sizes = torch.ones(4, 600, FRONT + 25)
     rows, first = torch.arange(600), FRONT + batch.redundant.int().argmax(1)
