@@ -145,9 +145,11 @@ def test_ratios_are_of_the_last_block_before_the_first_step_and_after_the_last(t
     numbers = {f"layer{n}/max_over_median": ratio for n, ratio in ((1, 9.0), (2, 7.0), (3, 4.0))}
     signs = {f"layer{n}/kurtosis": value for n, value in ((1, 9.0), (2, 7.0), (3, 3.5))}
     history = {"layer3/max_over_median": [1.5, 3.0], "layer1/max_over_median": [8.0, 8.0]}
-    told = dict(numbers=numbers | {"redundant_over_others/embedding": 1.25}, signs=signs)
+    numbers |= {f"layer1/{SIGN}": 2.5, f"{SIGN}/embedding": 1.25}
+    told = dict(numbers=numbers, signs=signs)
     row = row_of(tmp_path, regime={"depth": 3, "batch": 16}, history=history, **told)
     assert row[["start_ratio", "ratio", "any_layer", "kurtosis"]].tolist() == [1.5, 4.0, 9.0, 3.5]
+    assert row.most_over_others == 2.5 and row[SIGN] == 1.0
     assert row.embedding_over_others == 1.25 and row.scenes == 200 * 16
 
 
@@ -179,7 +181,10 @@ TOLD = {"reg0": (0.2, 0.3), "reg3": (0.7, 0.8), "normal": (0.4, 0.6), "redundant
         (dict(without=dict(stored=False)), True, False),
         (dict(beside=dict(second_mode=True)), False, True),
         (dict(beside=dict(stored=True)), True, False),
-        (dict(partner=1), None, None),  # of another seed
+        (dict(partner=dict(seed=1)), None, None),
+        (dict(partner=dict(regime={"heads": 2})), None, None),
+        (dict(partner=dict(regime={"register_gain": 0.5})), True, True),
+        (dict(partner=dict(regime={"patches_see_registers": False})), True, True),
         (dict(status="diverged"), None, None),
     ],
 )
@@ -190,9 +195,9 @@ def test_registers_take_over_where_one_surely_tells_more_than_a_patch(
     gone = dict.fromkeys(HELD, False) | change.get("beside", {})
     beside = dict(intervals=intervals, conditions=gone, status=change.get("status", "finished"))
     held = HELD | change.get("without", {})
-    seed = change.get("partner", 0)
-    partner = dict(registers=0, seed=seed, conditions=held, intervals={})
+    other = change.get("partner", {})
+    facts = dict(registers=0, seed=other.get("seed", 0), conditions=held, intervals={})
     write(tmp_path / "v-r4-s0", [1.0], 1.0, facts=beside)
-    write(tmp_path / "v-r0-s0", [1.0], 1.0, facts=partner)
+    write(tmp_path / "v-r0-s0", [1.0], 1.0, facts=facts, regime=other.get("regime", {}))
     row = load(tmp_path, read_sweep()).set_index("run").loc["v-r4-s0"]
     assert row[["registers_take_over", "store_taken_over"]].tolist() == [taken_over, store]
