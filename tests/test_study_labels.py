@@ -11,7 +11,7 @@ from registers.study.division import counts, division
 from registers.study.exchange import asked, exchange
 from registers.study.net import Seen
 from registers.study.regime import CARRIERS, TokenRegime
-from registers.study.signs import attention_signs, told, watch
+from registers.study.signs import attention_signs, contents, told, watch
 from registers.study.tokens_net import TokenNet
 from registers.study.tokens_world import KEYS, codebook, draw_tokens
 from registers.study.worlds import build_net
@@ -111,6 +111,72 @@ def test_who_tells_which_label_is_found():
     assert [told[f"labels/last/{name}"] for name in CARRIERS] == [6, 0, 0, 0]
 
 
+class Layers(nn.Module):
+    """A net that puts these layers out, of which [CLS] joins the last, before two registers."""
+
+    def __init__(self, *layers) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images):
+        return Seen(None, None, list(self.layers), None, None)
+
+    def split(self, x, layer):
+        return split_tokens(x, 2, cls=layer == len(self.layers) - 1)
+
+
+def test_tokens_are_asked_where_they_lie_after_each_of_three_blocks():
+    """The first register tells the label after block 1, a blank after 2, [CLS] after 3."""
+    _, batch = some(600, keys=1, labels="one")
+    generator = torch.Generator().manual_seed(0)
+    layers = [0.1 * torch.randn(600, tokens, 8, generator=generator) for tokens in (27, 27, 28)]
+    code = F.one_hot(batch.label, 8).float()
+    layers[0][:, 0] += code
+    layers[1][:, 2:] += batch.redundant[..., None] * code[:, None]
+    layers[2][:, 0] += code
+    found = division(Layers(*layers), batch)
+    assert found.shape == (len(CARRIERS), 3, 1)
+    assert np.isnan(found[0, :2]).all()
+    planted = np.array([[0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)[..., None]
+    assert (found[planted] > 0.95).all() and (np.nan_to_num(found)[~planted] < 0.3).all()
+    told = counts(found)
+    assert told == {
+        **{f"labels/first/{name}": float(name == "register") for name in CARRIERS[1:]},
+        **{f"labels/last/{name}": 0.0 for name in CARRIERS[1:]},
+    }
+
+
+def test_labels_count_that_are_told_more_than_half_of_the_time_after_first_and_last_block():
+    told = np.zeros((len(CARRIERS), 3, 4))
+    told[0] = [[0.51, 0.5, 0.49, 0.9], [0.9, 0.9, 0.9, 0.9], [0.51, 0.5, 0.9, 0.9]]
+    found = counts(told)
+    assert (found["labels/first/cls"], found["labels/last/cls"]) == (2, 3)
+
+
+def test_what_tells_in_the_scenes_of_the_fit_must_tell_in_the_others():
+    _, batch = some(400, keys=1, labels="one")
+    layers = 0.1 * torch.randn(400, 28, 8, generator=torch.Generator().manual_seed(0))
+    shown = batch.label.clone()
+    shown[200:] = (shown[200:] + 1) % 8  # another code in the second half
+    layers[:, 0] += F.one_hot(shown, 8)
+    assert division(Layers(layers), batch)[0, 0, 0] < 0.05
+
+
+@pytest.mark.parametrize("beside", ["common", "small"])
+def test_a_label_is_told_beside_noise_that_is_common_and_beside_many_small_numbers(beside):
+    """Common: two numbers share noise that is larger than their difference, which tells. Small: one
+    number tells, and nearly as many as there are scenes to fit are a thousand times smaller."""
+    _, batch = some(400, keys=1, labels="one", codes=2)
+    generator = torch.Generator().manual_seed(1)
+    noise, own = torch.randn(2, 400, generator=generator)
+    if beside == "common":
+        shown = torch.stack([noise, noise + 0.1 * own + 0.4 * batch.label], 1)
+    else:
+        shown = 1e-3 * torch.randn(400, 180, generator=generator)
+        shown[:, 0] = batch.label + 0.25 * own
+    assert division(Layers(shown[:, None].expand(-1, 28, -1)), batch)[0, 0, 0] > 0.93
+
+
 def only(codes_BK8, *labels):
     """(B, 48): the codes of these labels, one-hot, and nothing of the others."""
     kept = torch.zeros_like(codes_BK8)
@@ -195,9 +261,54 @@ def test_who_uses_what_is_found_by_hiding_and_by_exchange(registers, lost, moved
     assert ("exchanged_registers/own" in told) == bool(registers)
 
 
+class First(Reader):
+    """Tokens hold their labels from the start, and [CLS] reads in the same block."""
+
+    def __init__(self, batch, labels) -> None:
+        super().__init__(batch, labels)
+        self.store = Store(batch, 0)
+
+    def forward(self, x, allowed=None, gain=None):
+        return super().forward(self.store(x)[0], allowed)
+
+
+def test_what_cls_takes_in_the_first_block_is_neither_hidden_nor_exchanged():
+    regime, batch = some(100, depth=3)
+    net = TokenNet(regime, 0).eval()
+    net.blocks = nn.ModuleList([First(batch, range(6)), Reader(batch, ()), Reader(batch, ())])
+    net.norm = nn.Identity()
+    net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
+    told = exchange(net, batch)
+    own = {name: value for name, value in told.items() if "hidden" in name or "own" in name}
+    assert len(own) == 6 + 3 and set(own.values()) == {1.0}
+    assert told["exchanged/labels"] == 0
+
+
+def test_other_patches_are_exchanged_after_the_first_block():
+    """Of 9 patches that are neither blank nor marked, fewer than of blanks, all are exchanged."""
+    regime, batch = some(200, depth=3, blanks=10)
+    net = TokenNet(regime, 0).eval()
+    readers = Reader(batch, (0, 1, 3, 5)), Reader(batch, (2, 4))
+    net.blocks = nn.ModuleList([Store(batch, 0), *readers])
+    net.norm = nn.Identity()
+    net.label.weight.data, net.label.bias.data = torch.eye(48), torch.zeros(48)
+    assert exchange(net, batch)["exchanged_other/labels"] == 1
+
+
+def test_a_label_is_the_other_scene_s_where_it_is_told_so_in_more_than_half(monkeypatch):
+    regime, batch = some(100)
+    donor, answers = batch.labels.roll(1, 0), batch.labels.clone()
+    answers[:60, 0], answers[:40, 1] = donor[:60, 0], donor[:40, 1]
+    monkeypatch.setattr("registers.study.exchange._answers", lambda *_: answers)
+    told = exchange(TokenNet(regime, 0).eval(), batch)
+    assert told["exchanged/labels"] == 1
+    assert told["exchanged/donor"] == pytest.approx(float((answers == donor).float().mean()))
+
+
 def test_only_a_cls_of_all_blocks_with_several_labels_is_asked_by_exchange():
     assert not asked(TokenNet(some(1, summary="query")[0], 0))
     assert not asked(TokenNet(some(1, summary="late")[0], 0))
+    assert not asked(TokenNet(some(1, depth=1, attends_from=0)[0], 0))
     assert not asked(TokenNet(some(1, keys=1, labels="one")[0], 0))
     assert not asked(build_net(some(1, objective="captions")[0], 0))
     assert asked(build_net(some(1, objective="deit3")[0], 0))
@@ -232,6 +343,36 @@ def test_signs_find_what_cls_looks_at():
     signs = attention_signs(net, weights, 2, batch.redundant, torch.ones(8, 25))
     assert signs["cls_on_redundant"] == pytest.approx(0.5)
     assert signs["cls_on_registers"] == pytest.approx(0.25)
+
+
+def test_the_watch_tells_of_each_block_what_cls_looks_at(monkeypatch):
+    """In block 1 at blanks, in block 2 at other patches, in block 3 at registers."""
+    regime, batch = some(8)
+    net = TokenNet(regime, 2).eval()
+    seen, weights = net(batch.images), torch.zeros(3, 8, 4, 28, 28)
+    weights[0, :, :, 0] = F.pad(batch.redundant / 4, (3, 0))[:, None]
+    weights[1, :, :, 0] = F.pad(~batch.redundant / 21, (3, 0))[:, None]
+    weights[2, :, :, 0, 1:3] = 0.5
+    monkeypatch.setattr(net, "observe", lambda images: seen._replace(attention=list(weights)))
+    row = watch(net, batch)
+    found = [
+        [row[f"layer{layer}/cls_on_{where}"] for layer in (1, 2, 3)]
+        for where in ("redundant", "registers")
+    ]
+    assert np.allclose(found, [[1, 0, 0], [0, 0, 1]])
+
+
+def test_what_a_label_explains_of_blanks_is_a_mean_over_labels():
+    _, batch = some(600)
+    codes = torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
+    tokens = codes[batch.labels[:, 2]][:, None].expand(-1, 25, -1)
+    each = [
+        contents(tokens, batch.redundant, batch.labels[:, [k]])["redundant_by_label"]
+        for k in range(6)
+    ]
+    assert each[2] > 0.99 and max(each[:2] + each[3:]) < 0.1
+    found = contents(tokens, batch.redundant, batch.labels)["redundant_by_label"]
+    assert found == pytest.approx(sum(each) / 6)
 
 
 def test_the_watch_tells_what_blanks_are_made_of():

@@ -1,7 +1,9 @@
 """What the seeds of a variant say: where labels wait, and whether blanks are needed."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 
 from registers.study.label_figures import places
 from registers.study.seeds import PLACES, Seeds, placed, steady
@@ -12,6 +14,7 @@ WALL = (0.5, 0.52, 0.99, 3.0, True)
 MANY = (0.5, 0.99, 0.6, 1.1, False)
 EACH = (0.5, 0.99, 0.97, 1.2, False)  # all kinds hold them, so none is missed
 BOTH = (0.2, 0.8, 0.5, 1.0, None)
+LITTLE = (0.93, 0.94, 0.96, 1.1, False)
 
 
 def seeds(*runs, variant="v", others=1.0, units=6, **columns) -> Seeds:
@@ -29,8 +32,8 @@ def seeds(*runs, variant="v", others=1.0, units=6, **columns) -> Seeds:
 
 
 def test_where_labels_wait_is_told_of_each_run():
-    told = placed(seeds(CLS, WALL, MANY, EACH, BOTH).frame)
-    assert list(told.place) == ["cls", "wall", "many", "many", "many"]
+    told = placed(seeds(CLS, WALL, MANY, EACH, BOTH, LITTLE, others=0.2).frame)
+    assert list(told.place) == ["cls", "wall", "many", "many", "many", "wall"]
     assert set(told.place) == set(PLACES)
 
 
@@ -83,6 +86,11 @@ def test_the_figure_of_places_has_a_mark_for_each_run_filled_where_there_is_a_se
     again = seeds(WALL, variant="w", hypothesis="H47 the only place").frame
     wide = seeds(MANY, BOTH, variant="x", units=192).frame
     figure = places(pd.concat([seeds(WALL, CLS).frame, again, wide]))
+    ends = [colormaps["viridis"](place) for place in (0.0, 1.0)]  # norms 0.9 and 3.0
+    circles, squares = figure.axes[0].collections
+    assert np.allclose(circles.get_edgecolors(), ends[::-1])
+    assert np.allclose(squares.get_edgecolors(), ends[1])
+    assert len(circles.get_paths()[0]) > len(squares.get_paths()[0]) == 5
     found = {}
     for ax in figure.axes[:2]:
         for marks in ax.collections:
@@ -92,3 +100,56 @@ def test_the_figure_of_places_has_a_mark_for_each_run_filled_where_there_is_a_se
         "narrow MLPs": [(0.99, 0.52, True), (0.99, 1.0, False), (0.99, 0.52, True)],
         "wide MLPs": [(0.6, 0.99, False), (0.5, 0.8, False)],
     }
+
+
+def told_by(registers: int = 0, **columns) -> Seeds:
+    """Seeds in the opposite order of their numbers."""
+    count = len(next(iter(columns.values())))
+    frame = pd.DataFrame(columns).assign(variant="v", registers=registers)
+    return Seeds(frame.assign(seed=range(count))[::-1])
+
+
+def test_numbers_are_told_in_the_order_of_seeds():
+    told = told_by(key=[0.5, 0.256, float("nan")], none=3 * [None], yes=[True, False, None])
+    assert told.each("v", 0, "key") == "0.50, 0.26, -"
+    assert told.each("v", 0, "key", 1) == "0.5, 0.3, -"
+    assert told.each("v", 0, "none") == "-" and told.each("v", 4, "key") == ""
+    assert told.each("v", 0, "yes") == "yes, no, -"
+    assert told.over("v", 0, "key") == "0.50, 0.26 and -"
+    assert told.told_by("v", 0, "key") == "0.50 and 0.26"
+    assert (told.ran("v"), told.ran("v", 4), told.ran("w")) == (3, 0, 0)
+
+
+def test_conditions_count_in_seeds_in_which_they_hold():
+    told = told_by(
+        second_mode=[True, True, False, None],
+        redundant=[True, True, True, True],
+        global_not_local=[True, False, True, True],
+    )
+    assert told.count("v", 0, "second_mode") == "2 of 4"
+    assert told.first_three("v") == "1 of 4" and told.first_three("v", 4) == "0 of 0"
+
+
+def test_of_seeds_with_four_registers_those_count_that_surely_have_no_second_mode():
+    modes, shares = [True, False, False, False, None], [0.8, 0.1, 0.2, 0.3, 0.4]
+    told = told_by(4, second_mode=modes, redundant_constant=shares)
+    assert told.none_left("v") == "3 of 5" and told.none_left("w") == "0 of 0"
+    assert told.left_over("v") == "1 of 5 seeds of `v` (0.80)"
+    none = told_by(4, second_mode=[False, False], redundant_constant=[0.1, 0.2])
+    assert none.left_over("v") == "0 of 2 seeds of `v`"
+
+
+def test_a_query_has_settled_on_what_has_nearly_all_of_its_weight():
+    told = told_by(pool_on_redundant=[0.95, 0.85, 0.05], pool_on_registers=[0.0, 0.91, 0.92])
+    assert told.settled("v", 0, "redundant") == "1 of 3"
+    assert told.settled("v", 0, "registers") == "2 of 3"
+
+
+def test_the_shared_part_of_blanks_is_as_long_as_the_root_of_its_share():
+    told = told_by(redundant_over_others=[4.0, 3.0, None], redundant_of_scene=[0.25, -0.01, None])
+    assert told.lengths("v", 0) == "2.0, 0.0, -" and told.lengths("v", 4) == ""
+
+
+def test_what_blanks_are_made_of_is_told_where_one_seed_tells_it():
+    assert told_by(redundant_constant=[float("nan"), 0.5]).made_of("v", 0)
+    assert not told_by(redundant_constant=[float("nan")]).made_of("v", 0)
