@@ -292,7 +292,7 @@ def test_the_readme_says_in_how_many_seeds_openclips_loss_leaves_a_constant():
 def test_the_readme_says_in_how_many_seeds_outliers_come_beside_cls():
     rows = load(ROOT / "none", read_sweep(), ROOT / "reports/emergence/results.csv")
     held = rows[["second_mode", "redundant", "global_not_local"]].eq(True).all(axis=1)
-    rows = rows.assign(found=held)
+    rows = rows.copy().assign(found=held)
 
     def labels(name: str, registers: int = 0) -> pd.DataFrame:
         return rows[(rows.variant == f"vit-cls-{name}") & (rows.registers == registers)]
