@@ -48,6 +48,13 @@ def test_where_labels_wait_is_told_of_runs_with_plain_labels_and_no_registers():
         assert not len(placed(seeds(WALL, **columns).frame)), columns
 
 
+def test_a_span_is_the_least_and_the_largest_over_seeds():
+    norm = "redundant_over_others"
+    assert seeds(WALL, MANY, BOTH).span("v", 0, norm, 1) == "1.0 to 3.0"
+    alike = seeds(WALL, MANY, BOTH, **{norm: [2.04, 2.01, float("nan")]})
+    assert alike.span("v", 0, norm, 1) == "2.0"
+
+
 def test_thresholds_by_which_no_run_with_narrow_mlps_has_another_place():
     narrow = seeds(WALL).frame  # loses 0.01 with blanks alone and 0.48 without them
     assert steady(narrow) == (0.02, 0.47)

@@ -37,6 +37,12 @@ class Seeds:
         """One number a seed: 0.99, 1.00 and 0.98."""
         return style.listing(number(v, digits) for v in self.of(variant, registers)[key])
 
+    def span(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
+        """2.3 to 2.8: the least and the largest over seeds, one number where they print alike."""
+        values = self.of(variant, registers)[key]
+        ends = [number(values.min(), digits), number(values.max(), digits)]
+        return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
     def each(self, variant: str, registers: int, key: str, digits: int = 2) -> str:
         """One number a seed, for a cell of a table: 0.99, 1.00, 0.98."""
         cells = [number(v, digits) for v in self.of(variant, registers)[key]]
